@@ -1,0 +1,211 @@
+//! The layout that the kernel side and the agent share.
+//!
+//! Fixed widths only, no padding left to the compiler: sizes and offsets are asserted when this compiles, and a test
+//! locks the bytes. Both sides are built from this one file, so that they cannot drift.
+#![no_std]
+
+/// Slots for cgroups that were seen running and whose memory is not yet given back. A slot holds one cgroup's counters.
+///
+/// 1,024 serve a node of 110 pods three times over: two containers a pod, some fifty host cgroups, and what waits out
+/// its quarantine after removal. Rows cost `SLOTS * 96` bytes per possible CPU, the matrix `SLOTS² * 8` bytes in all.
+pub const SLOTS: usize = 1024;
+
+/// Slot of everything for which no slot was left. Its time is known, its owner is not.
+pub const SLOT_NONE: u16 = 0;
+/// Runner slot of the idle task. Never a waiter.
+pub const SLOT_IDLE: u16 = 1;
+/// Runner slot of the hypervisor. Never a waiter.
+pub const SLOT_STEAL: u16 = 2;
+/// Runner slot of the waiter's own `cpu.max`. Never a waiter.
+pub const SLOT_THROTTLED: u16 = 3;
+/// Runner slot of what no kept slice covers. Never a waiter.
+pub const SLOT_UNRESOLVED: u16 = 4;
+/// The first slot that a cgroup may get.
+pub const SLOT_FIRST: u16 = 5;
+
+/// Slices that each CPU keeps: how far back a wait can be resolved. A power of two.
+pub const SLICES: usize = 32;
+
+/// Entries of the shared cache in front of the id → slot hash. A power of two.
+pub const CACHE: usize = 4096;
+
+/// Buckets of the wait histogram, see [`bucket_floor_ns`].
+pub const BUCKETS: usize = 16;
+/// log2 of the first bucket's upper edge: 4,096 ns. Shorter waits are the switch itself.
+pub const BUCKET_SHIFT: u32 = 12;
+
+/// Lower edge of histogram bucket `bucket`, in nanoseconds: 0, then 4,096 doubled each time, up to 2^26 (67 ms).
+pub const fn bucket_floor_ns(bucket: usize) -> u64 {
+    if bucket == 0 { 0 } else { 1 << (BUCKET_SHIFT as usize + bucket - 1) }
+}
+
+/// One cgroup's counters on one CPU. Map `ROWS`, index `cpu * SLOTS + slot`. Cumulative since load, all but the histogram in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Row {
+    pub run_ns: u64,
+    pub wait_ns: u64,
+    /// Part of `wait_ns`: a task of this same cgroup ran meanwhile.
+    pub self_ns: u64,
+    /// Part of `wait_ns`: the CPU was idle meanwhile.
+    pub idle_ns: u64,
+    /// Waits by length; wraps after 2^32 waits in one bucket on one CPU.
+    pub waits: [u32; BUCKETS],
+}
+
+/// One slice of a CPU's past: `slot` ran until `end_ns`, beginning where the slice before it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Slice {
+    /// Run-queue clock.
+    pub end_ns: u64,
+    pub slot: u64,
+}
+
+/// What one CPU is doing. Map `CPUS`, index: CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct Cpu {
+    /// Run-queue clock of the last switch seen; 0 before the first.
+    pub since_ns: u64,
+    /// Slot of the cgroup that runs now.
+    pub slot: u64,
+    /// Slices ever pushed; the newest is at `(pushed - 1) % SLICES`.
+    pub pushed: u64,
+    /// The run queue's count of stolen time at the last switch seen.
+    pub steal_ns: u64,
+    /// Switches seen.
+    pub switches: u64,
+    /// Run-queue clock before which nothing is known: the first switch seen on this CPU.
+    pub known_ns: u64,
+    pub reserved: [u64; 2],
+    pub slices: [Slice; SLICES],
+}
+
+impl Cpu {
+    /// Before the first switch.
+    pub const EMPTY: Self = Self {
+        since_ns: 0,
+        slot: 0,
+        pushed: 0,
+        steal_ns: 0,
+        switches: 0,
+        known_ns: 0,
+        reserved: [0; 2],
+        slices: [Slice { end_ns: 0, slot: 0 }; SLICES],
+    };
+}
+
+/// Longest cgroup path that an event carries, in bytes. Kubernetes' own stay below 260; a longer one is cut and says so.
+pub const PATH_MAX: usize = 488;
+
+/// A cgroup was made or removed. Ring `EVENTS`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct CgroupEvent {
+    /// kernfs id: unique while the kernel runs, and the inode number of the cgroup's directory.
+    pub id: u64,
+    /// [`CGROUP_MADE`] or [`CGROUP_REMOVED`].
+    pub kind: u32,
+    /// Bytes of `path` in use. More than [`PATH_MAX`]: cut.
+    pub path_len: u32,
+    /// Path below the cgroup v2 root as the kernel writes it, no terminating zero.
+    pub path: [u8; PATH_MAX],
+}
+
+pub const CGROUP_MADE: u32 = 1;
+pub const CGROUP_REMOVED: u32 = 2;
+
+/// What the kernel side discards or cannot store. Map `LOSSES`, index `cpu * LOSS_REASONS + reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum LossReason {
+    /// Switches whose cgroup got no slot: all were taken. Their time is in [`SLOT_NONE`].
+    NoSlot = 0,
+    /// Slot assignments that the hash map refused for another reason than an existing key.
+    SlotInsert = 1,
+    /// Waits that began after they ended, by the run-queue clock: discarded.
+    ClockBackwards = 2,
+    /// Cgroup events that the ring had no room for.
+    RingFull = 3,
+    /// Map look-ups that failed although the index is in bounds by construction.
+    Unreachable = 4,
+}
+
+/// Number of [`LossReason`]s, rounded up to one cache line per CPU.
+pub const LOSS_REASONS: usize = 8;
+
+impl LossReason {
+    pub const ALL: [Self; 5] =
+        [Self::NoSlot, Self::SlotInsert, Self::ClockBackwards, Self::RingFull, Self::Unreachable];
+
+    /// Label value in metrics and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoSlot => "no_slot",
+            Self::SlotInsert => "slot_insert",
+            Self::ClockBackwards => "clock_backwards",
+            Self::RingFull => "ring_full",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// An offset that the running kernel's BTF does not have. Turns off what needs it.
+pub const ABSENT: u32 = u32::MAX;
+
+/// Byte offsets of the kernel fields that the probes read, resolved from the running kernel's BTF before loading, and
+/// handed over in `.rodata` (symbol `OFFSETS`) so that the verifier takes them for constants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Offsets {
+    pub task_pid: u32,
+    pub task_cgroups: u32,
+    /// `task_struct.sched_info.last_queued`
+    pub task_last_queued: u32,
+    /// `task_struct.sched_info.last_arrival`
+    pub task_last_arrival: u32,
+    /// `task_struct.se.cfs_rq`
+    pub task_cfs_rq: u32,
+    pub cfs_rq_rq: u32,
+    pub rq_clock: u32,
+    /// Only with CONFIG_PARAVIRT_TIME_ACCOUNTING.
+    pub rq_prev_steal_time_rq: u32,
+    pub css_set_dfl_cgrp: u32,
+    pub cgroup_kn: u32,
+    pub cgroup_root: u32,
+    pub cgroup_root_hierarchy_id: u32,
+    pub kernfs_node_id: u32,
+    /// Position of `prev` among the switch tracepoint's arguments; `next` follows it.
+    pub switch_prev_arg: u32,
+}
+
+impl Offsets {
+    /// Everything absent.
+    pub const NONE: Self = Self {
+        task_pid: ABSENT,
+        task_cgroups: ABSENT,
+        task_last_queued: ABSENT,
+        task_last_arrival: ABSENT,
+        task_cfs_rq: ABSENT,
+        cfs_rq_rq: ABSENT,
+        rq_clock: ABSENT,
+        rq_prev_steal_time_rq: ABSENT,
+        css_set_dfl_cgrp: ABSENT,
+        cgroup_kn: ABSENT,
+        cgroup_root: ABSENT,
+        cgroup_root_hierarchy_id: ABSENT,
+        kernfs_node_id: ABSENT,
+        switch_prev_arg: ABSENT,
+    };
+}
+
+const _: () = {
+    assert!(size_of::<Row>() == 96);
+    assert!(size_of::<Slice>() == 16);
+    assert!(size_of::<Cpu>() == 64 + 16 * SLICES);
+    assert!(size_of::<CgroupEvent>() == 504);
+    assert!(size_of::<Offsets>() == 14 * 4);
+    assert!(SLICES.is_power_of_two() && CACHE.is_power_of_two() && SLOTS.is_power_of_two());
+    assert!(LossReason::ALL.len() <= LOSS_REASONS);
+};

@@ -1,0 +1,12 @@
+//! `partywall.v1`: the wire between agents, aggregator and clients.
+//!
+//! The definitions are in `proto/partywall/v1/*.proto`, the generated code is checked in (nobody needs `protoc`), and
+//! `tests/generated.rs` proves it fresh.
+
+/// The generated types and services.
+#[allow(clippy::all, clippy::pedantic, unused_qualifications, unreachable_pub)] // generated: held to the generator's rules
+#[path = "generated/partywall.v1.rs"]
+pub mod v1;
+
+/// Largest message that either side accepts, in bytes: what one agent may make the aggregator hold.
+pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
