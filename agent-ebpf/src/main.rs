@@ -1,1 +1,95 @@
-fn main() {}
+//! Kernel side of Partywall: the hooks. Each finds its arguments and calls a body.
+//!
+//! Every hook stands here twice: BTF-typed, whose loads the verifier checks, and raw, for kernels that load
+//! BTF-typed tracing programs but cannot attach them (some arm64 ones before 6.4). The agent attaches one of the two.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![allow(
+    internal_features,
+    reason = "atomic addition without its result, the only form that 5.10 runs"
+)]
+#![allow(unsafe_code, reason = "kernel memory and maps have no safe interface")]
+
+mod cgroups;
+mod kread;
+mod losses;
+mod maps;
+mod slots;
+mod switch;
+
+use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
+use partywall_abi::{CGROUP_MADE, CGROUP_REMOVED};
+
+use kread::{Direct, Probe, Task, offset};
+
+#[btf_tracepoint(function = "sched_switch")]
+fn switch_btf(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the arguments are tasks, at the place that the kernel's BTF gave. An argument's place must be a constant in the code.
+    let (prev, next): (Task<Direct>, Task<Direct>) = unsafe {
+        match offset!(switch_prev_arg) {
+            1 => (Task::new(ctx.arg(1)), Task::new(ctx.arg(2))),
+            _ => (Task::new(ctx.arg(2)), Task::new(ctx.arg(3))),
+        }
+    };
+    switch::switched(&prev, &next);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sched_switch")]
+fn switch_raw(ctx: RawTracePointContext) -> i32 {
+    // SAFETY: as above.
+    let (prev, next): (Task<Probe>, Task<Probe>) = unsafe {
+        match offset!(switch_prev_arg) {
+            1 => (Task::new(ctx.arg(1)), Task::new(ctx.arg(2))),
+            _ => (Task::new(ctx.arg(2)), Task::new(ctx.arg(3))),
+        }
+    };
+    switch::switched(&prev, &next);
+    0
+}
+
+/// Never attached: the agent runs it on a CPU of its choice before it reads.
+#[raw_tracepoint]
+fn flush(_ctx: RawTracePointContext) -> i32 {
+    switch::flush();
+    0
+}
+
+#[btf_tracepoint(function = "cgroup_mkdir")]
+fn cgroup_made_btf(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the tracepoint's arguments are the cgroup and its path.
+    unsafe { cgroups::report::<Direct>(&ctx, CGROUP_MADE, ctx.arg(0), ctx.arg(1)) };
+    0
+}
+
+#[btf_tracepoint(function = "cgroup_rmdir")]
+fn cgroup_removed_btf(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: as above.
+    unsafe { cgroups::report::<Direct>(&ctx, CGROUP_REMOVED, ctx.arg(0), ctx.arg(1)) };
+    0
+}
+
+#[raw_tracepoint(tracepoint = "cgroup_mkdir")]
+fn cgroup_made_raw(ctx: RawTracePointContext) -> i32 {
+    // SAFETY: as above.
+    unsafe { cgroups::report::<Probe>(&ctx, CGROUP_MADE, ctx.arg(0), ctx.arg(1)) };
+    0
+}
+
+#[raw_tracepoint(tracepoint = "cgroup_rmdir")]
+fn cgroup_removed_raw(ctx: RawTracePointContext) -> i32 {
+    // SAFETY: as above.
+    unsafe { cgroups::report::<Probe>(&ctx, CGROUP_REMOVED, ctx.arg(0), ctx.arg(1)) };
+    0
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -36,7 +36,11 @@ pub const BUCKET_SHIFT: u32 = 12;
 
 /// Lower edge of histogram bucket `bucket`, in nanoseconds: 0, then 4,096 doubled each time, up to 2^26 (67 ms).
 pub const fn bucket_floor_ns(bucket: usize) -> u64 {
-    if bucket == 0 { 0 } else { 1 << (BUCKET_SHIFT as usize + bucket - 1) }
+    if bucket == 0 {
+        0
+    } else {
+        1 << (BUCKET_SHIFT as usize + bucket - 1)
+    }
 }
 
 /// One cgroup's counters on one CPU. Map `ROWS`, index `cpu * SLOTS + slot`. Cumulative since load, all but the histogram in nanoseconds.
@@ -57,7 +61,7 @@ pub struct Row {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Slice {
-    /// Run-queue clock.
+    /// The CPU's clock.
     pub end_ns: u64,
     pub slot: u64,
 }
@@ -66,7 +70,7 @@ pub struct Slice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct Cpu {
-    /// Run-queue clock of the last switch seen; 0 before the first.
+    /// Clock of the last switch seen; 0 before the first. All of a CPU's times are on its run-queue clock, where that can be read.
     pub since_ns: u64,
     /// Slot of the cgroup that runs now.
     pub slot: u64,
@@ -76,8 +80,8 @@ pub struct Cpu {
     pub steal_ns: u64,
     /// Switches seen.
     pub switches: u64,
-    /// Run-queue clock before which nothing is known: the first switch seen on this CPU.
-    pub known_ns: u64,
+    /// Added to a run-queue time stamp to get this CPU's clock, where that is not the run-queue clock itself.
+    pub skew_ns: u64,
     pub reserved: [u64; 2],
     pub slices: [Slice; SLICES],
 }
@@ -90,7 +94,7 @@ impl Cpu {
         pushed: 0,
         steal_ns: 0,
         switches: 0,
-        known_ns: 0,
+        skew_ns: 0,
         reserved: [0; 2],
         slices: [Slice { end_ns: 0, slot: 0 }; SLICES],
     };
@@ -136,8 +140,13 @@ pub enum LossReason {
 pub const LOSS_REASONS: usize = 8;
 
 impl LossReason {
-    pub const ALL: [Self; 5] =
-        [Self::NoSlot, Self::SlotInsert, Self::ClockBackwards, Self::RingFull, Self::Unreachable];
+    pub const ALL: [Self; 5] = [
+        Self::NoSlot,
+        Self::SlotInsert,
+        Self::ClockBackwards,
+        Self::RingFull,
+        Self::Unreachable,
+    ];
 
     /// Label value in metrics and reports.
     pub const fn name(self) -> &'static str {

@@ -1,0 +1,45 @@
+//! Every map of the kernel side, and why it has its size.
+//!
+//! All are plain arrays but where a comment says otherwise: an array's look-up is inlined by the verifier, and the agent
+//! maps the memory and reads it without a system call.
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, Queue, RingBuf};
+use partywall_abi::{CACHE, Cpu, LOSS_REASONS, Row, SLOTS};
+
+/// Counters by CPU and slot: `cpu * SLOTS + slot`. The agent sets the size to the possible CPUs: 96 KiB each.
+#[map]
+pub(crate) static ROWS: Array<Row> = Array::with_max_entries(SLOTS as u32, BPF_F_MMAPABLE);
+
+/// The CPUs' present and past. Sized by the agent: 576 bytes per possible CPU.
+#[map]
+pub(crate) static CPUS: Array<Cpu> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Nanoseconds that one slot waited while another ran: `waiter * SLOTS + runner`. 8 MiB whatever the number of CPUs.
+///
+/// Shared, with atomic additions: a matrix per CPU would take 8 MiB each. Waits for the own cgroup and for an idle CPU,
+/// by far the most, are in the rows, so that CPUs meet here only when they enter the same pair at the same moment.
+#[map]
+pub(crate) static MATRIX: Array<u64> = Array::with_max_entries((SLOTS * SLOTS) as u32, BPF_F_MMAPABLE);
+
+/// Cache in front of [`SLOT_OF`], one element, see `cache.rs`. 32 KiB: 500 cgroups leave one in a hundred without a place.
+#[map]
+pub(crate) static SLOT_CACHE: Array<[u64; CACHE]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// cgroup id → slot: the truth behind the cache. A hash, because its insertion decides between two CPUs that see a cgroup
+/// at the same moment. The agent deletes.
+#[map]
+pub(crate) static SLOT_OF: HashMap<u64, u32> = HashMap::with_max_entries(SLOTS as u32, 0);
+
+/// Slots that belong to nobody. Filled by the agent; a queue hands out each once without atomics that 5.10 lacks.
+#[map]
+pub(crate) static FREE: Queue<u32> = Queue::with_max_entries(SLOTS as u32, 0);
+
+/// Loss counters, `cpu * LOSS_REASONS + reason`: one cache line per CPU. Sized by the agent.
+#[map]
+pub(crate) static LOSSES: Array<u64> = Array::with_max_entries(LOSS_REASONS as u32, BPF_F_MMAPABLE);
+
+/// cgroups made and removed. 256 KiB are 500 events: a burst of pods between two readings, not a measurement channel.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
