@@ -1,0 +1,183 @@
+//! `cargo xtask ebpf`: the compiled eBPF objects are kept in the repository, so that stable Rust alone builds and runs
+//! Partywall. This rebuilds them, and proves that they are what the sources say.
+
+mod build;
+mod manifest;
+mod toolchain;
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::paths;
+use manifest::Manifest;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Write nothing: fail when an object or its manifest is stale (needs no eBPF toolchain)
+    #[arg(long)]
+    check: bool,
+    /// With --check: build again as well, and fail when the bytes differ
+    #[arg(long, requires = "check")]
+    rebuild: bool,
+    /// Only this package
+    #[arg(long, value_name = "PACKAGE")]
+    only: Option<String>,
+    /// Which compiler to build with
+    #[arg(long, value_enum, default_value_t)]
+    toolchain: toolchain::Choice,
+}
+
+/// One eBPF crate whose object is kept in the repository.
+pub(crate) struct Object {
+    /// Package and binary; the binary needs feature `bpf`.
+    package: &'static str,
+    /// The crate's directory.
+    dir: &'static str,
+    /// Every directory or file whose bytes decide what the object is.
+    sources: &'static [&'static str],
+    /// Name of the object; it is kept in `dir/object`, beside `manifest.toml`.
+    file: &'static str,
+}
+
+pub(crate) const OBJECTS: [Object; 2] = [
+    Object {
+        package: "partywall-ebpf",
+        dir: "agent-ebpf",
+        sources: &[
+            "agent-ebpf/Cargo.toml",
+            "agent-ebpf/src",
+            "agent-ebpf/abi/Cargo.toml",
+            "agent-ebpf/abi/src",
+        ],
+        file: "partywall.bpf.o",
+    },
+    Object {
+        package: "partywall-bench-ebpf",
+        dir: "tests/bench-ebpf",
+        sources: &[
+            "tests/bench-ebpf/Cargo.toml",
+            "tests/bench-ebpf/src",
+            "agent-ebpf/abi/Cargo.toml",
+            "agent-ebpf/abi/src",
+        ],
+        file: "bench.bpf.o",
+    },
+];
+
+impl Object {
+    fn kept(&self) -> PathBuf {
+        paths::root().join(self.dir).join("object").join(self.file)
+    }
+
+    fn manifest(&self) -> PathBuf {
+        paths::root().join(self.dir).join("object/manifest.toml")
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(name) = &args.only
+        && !OBJECTS.iter().any(|object| object.package == name)
+    {
+        bail!(
+            "--only {name}: there are {}",
+            OBJECTS.map(|object| object.package).join(" and ")
+        );
+    }
+    for object in OBJECTS
+        .iter()
+        .filter(|object| args.only.as_deref().is_none_or(|name| name == object.package))
+    {
+        match (args.check, args.rebuild) {
+            (false, _) => write(object, args.toolchain)?,
+            (true, false) => check(object)?,
+            (true, true) => {
+                check(object)?;
+                rebuild(object, args.toolchain)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write(object: &Object, choice: toolchain::Choice) -> Result<()> {
+    let toolchain = toolchain::find(choice)?;
+    let built = build::build(object, &toolchain)?;
+    let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    let manifest = Manifest::of(object, &bytes, &toolchain)?;
+    let kept = object.kept();
+    if let Some(dir) = kept.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", paths::shown(dir)))?;
+    }
+    fs::write(&kept, &bytes).with_context(|| format!("cannot write {}", paths::shown(&kept)))?;
+    manifest.write(&object.manifest())?;
+    println!(
+        "{}: {} bytes, sha256 {}",
+        paths::shown(&kept),
+        bytes.len(),
+        manifest.object.sha256
+    );
+    Ok(())
+}
+
+/// The kept object is the one the manifest describes, and the sources are those it came from.
+fn check(object: &Object) -> Result<()> {
+    let manifest = Manifest::read(&object.manifest())?;
+    let kept = object.kept();
+    let bytes = fs::read(&kept).with_context(|| format!("cannot read {}", paths::shown(&kept)))?;
+    let mut stale = manifest.stale_sources(object)?;
+    let found = manifest::sha256(&bytes);
+    if found != manifest.object.sha256 {
+        stale.push(format!(
+            "{} is not the object that was recorded (sha256 {found})",
+            paths::shown(&kept)
+        ));
+    }
+    if !stale.is_empty() {
+        bail!(
+            "{} is stale: run `cargo xtask ebpf` and commit {}/object\n  {}",
+            paths::shown(&kept),
+            object.dir,
+            stale.join("\n  ")
+        );
+    }
+    println!(
+        "{}: fresh ({} sources, {} bytes)",
+        paths::shown(&kept),
+        manifest.source.files.len(),
+        bytes.len()
+    );
+    Ok(())
+}
+
+/// Builds from source and compares the bytes. Returns the path of what was built.
+pub(crate) fn rebuild(object: &Object, choice: toolchain::Choice) -> Result<PathBuf> {
+    let manifest = Manifest::read(&object.manifest())?;
+    let toolchain = toolchain::find(choice)?;
+    let built = build::build(object, &toolchain)?;
+    let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    let kept = object.kept();
+    if manifest::sha256(&bytes) == manifest.object.sha256 {
+        println!("{}: rebuilt, the same {} bytes", paths::shown(&kept), bytes.len());
+        return Ok(built);
+    }
+    let recorded = &manifest.toolchain;
+    if *recorded != toolchain.record() {
+        // Another compiler may choose other instructions: then only the recorded one can prove the bytes.
+        println!(
+            "{}: rebuilt with {}; recorded with {}: bytes differ, as they may, and prove nothing here",
+            paths::shown(&kept),
+            toolchain.record().rustc,
+            recorded.rustc
+        );
+        return Ok(built);
+    }
+    bail!(
+        "{} is not what its sources build with {}: rebuilt {} bytes (sha256 {}) in {}; run `cargo xtask ebpf`, and if that changes nothing, the build is not reproducible",
+        paths::shown(&kept),
+        recorded.rustc,
+        bytes.len(),
+        manifest::sha256(&bytes),
+        built.display()
+    )
+}

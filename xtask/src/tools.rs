@@ -1,0 +1,123 @@
+//! Installs what is missing, by name: Debian packages with apt-get, cargo tools into `target/tools`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{paths, run};
+
+/// Makes sure that every one of these Debian packages is installed. `why` completes "needed to …".
+pub(crate) fn debian_packages(packages: &[&str], why: &str) -> Result<()> {
+    let missing: Vec<&str> = packages
+        .iter()
+        .copied()
+        .filter(|package| !installed(package))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let by_hand = format!(
+        "apt-get install --yes --no-install-recommends {}",
+        missing.join(" ")
+    );
+    if !run::succeeds(Command::new("apt-get").arg("--version")) {
+        bail!(
+            "needed to {why}: Debian's packages {}, and this system has no apt-get",
+            missing.join(" ")
+        );
+    }
+    if !is_root() {
+        bail!("needed to {why}: run `sudo {by_hand}`, then this command again");
+    }
+    eprintln!("installing Debian packages to {why}: {}", missing.join(" "));
+    run::streamed(Command::new("apt-get").args(["update", "--quiet", "--quiet"]))?;
+    run::streamed(
+        Command::new("apt-get")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args([
+                "install",
+                "--quiet",
+                "--quiet",
+                "--yes",
+                "--no-install-recommends",
+            ])
+            .args(&missing),
+    )
+}
+
+fn installed(package: &str) -> bool {
+    run::captured(Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", package]))
+        .is_ok_and(|status| status == "installed")
+}
+
+pub(crate) fn is_root() -> bool {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    #[expect(unsafe_code, reason = "one call that std does not offer")]
+    unsafe {
+        libc::geteuid() == 0
+    }
+}
+
+/// A program from crates.io at a pinned version, built once into its own directory below `target/tools`.
+pub(crate) struct CargoTool<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) version: &'a str,
+    /// Tells builds of the same version apart; empty when there is one only.
+    pub(crate) flavour: &'a str,
+    pub(crate) args: &'a [&'a str],
+    pub(crate) envs: &'a [(&'a str, &'a str)],
+}
+
+impl CargoTool<'_> {
+    /// Path of the program; builds it when it is not there yet.
+    pub(crate) fn path(&self) -> Result<PathBuf> {
+        let dash = if self.flavour.is_empty() { "" } else { "-" };
+        let dir = paths::tools().join(format!("{}-{}{dash}{}", self.name, self.version, self.flavour));
+        let program = dir.join("bin").join(self.name);
+        if self.is_right(&program) {
+            return Ok(program);
+        }
+        eprintln!(
+            "building {} {} (once, into {})",
+            self.name,
+            self.version,
+            paths::shown(&dir)
+        );
+        run::streamed(
+            Command::new("cargo")
+                .args([
+                    "install",
+                    self.name,
+                    "--version",
+                    self.version,
+                    "--locked",
+                    "--force",
+                    "--root",
+                ])
+                .arg(&dir)
+                .arg("--target-dir")
+                .arg(paths::tools().join("build"))
+                .args(self.args)
+                .envs(self.envs.iter().copied())
+                .current_dir(paths::root()),
+        )
+        .with_context(|| format!("cannot build {} {}", self.name, self.version))?;
+        if !self.is_right(&program) {
+            bail!(
+                "{} was built and does not say that it is version {}",
+                paths::shown(&program),
+                self.version
+            );
+        }
+        Ok(program)
+    }
+
+    fn is_right(&self, program: &Path) -> bool {
+        program.is_file()
+            && run::captured(Command::new(program).arg("--version"))
+                .is_ok_and(|text| text.split_whitespace().any(|word| word == self.version))
+    }
+}
