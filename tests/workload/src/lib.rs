@@ -1,1 +1,41 @@
-//! stub
+//! Pods without a kubelet: real cgroups where kubelet would make them, real processes that do real work in them, and
+//! the Kubernetes YAML that says so. Everything is removed again without a trace.
+//!
+//! A program that starts work must call [`run_if_worker`] first thing in `main`: work runs in re-executions of the
+//! program itself.
+//!
+//! ```no_run
+//! use partywall_workload::{Pod, PodSpec, Work, cgroup2_mount, run_if_worker};
+//!
+//! fn main() -> std::process::ExitCode {
+//!     if let Some(code) = run_if_worker() {
+//!         return code;
+//!     }
+//!     let blue_web = || -> Result<(), partywall_workload::Error> {
+//!         let mut pod = Pod::create(PodSpec::new("blue", "web"), &cgroup2_mount()?)?;
+//!         let spinner = pod.start(&Work::Spin { threads: 1 }, Some(&[0]))?;
+//!         spinner.stop();
+//!         pod.remove()
+//!     };
+//!     blue_web().map_or(std::process::ExitCode::FAILURE, |()| std::process::ExitCode::SUCCESS)
+//! }
+//! ```
+
+mod cgroup;
+mod error;
+mod host;
+pub mod manifest;
+mod pod;
+mod spawn;
+mod spec;
+mod work;
+mod worker;
+
+pub use cgroup::{cgroup2_mount, sweep};
+pub use error::Error;
+pub use host::HostCgroup;
+pub use pod::{LimitState, Limits, Pod};
+pub use spawn::WorkHandle;
+pub use spec::{PodSpec, Qos, Resources};
+pub use work::Work;
+pub use worker::run_if_worker;

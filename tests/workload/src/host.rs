@@ -1,0 +1,35 @@
+//! Work outside any pod: what system daemons do.
+
+use std::path::Path;
+
+use crate::{Error, Work, WorkHandle, cgroup::Cgroup, spawn::spawn};
+
+/// A cgroup that belongs to no pod. Dropping it kills its processes and removes it.
+#[derive(Debug)]
+pub struct HostCgroup {
+    cgroup: Cgroup,
+}
+
+impl HostCgroup {
+    /// Makes the cgroup at `path` below the cgroup v2 mount, as `/system.slice/noisyd.service`. It must not exist.
+    pub fn create(path: &str, cgroup_mount: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            cgroup: Cgroup::create(cgroup_mount, path)?,
+        })
+    }
+
+    /// As an absolute path.
+    pub fn cgroup(&self) -> &Path {
+        self.cgroup.path()
+    }
+
+    /// Starts work in it, on `cpus` only where given.
+    pub fn start(&self, work: &Work, cpus: Option<&[usize]>) -> Result<WorkHandle, Error> {
+        spawn(work, self.cgroup.path(), cpus)
+    }
+
+    /// Kills its processes and removes it.
+    pub fn remove(mut self) -> Result<(), Error> {
+        self.cgroup.remove()
+    }
+}

@@ -1,0 +1,137 @@
+//! A pod: its cgroups, its limits, the work in it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{Error, PodSpec, Work, WorkHandle, cgroup::Cgroup, spawn::spawn};
+
+/// Whether a limit of the spec is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LimitState {
+    /// The spec sets none.
+    None,
+    Applied,
+    /// The kernel has no such controller on this cgroup tree, or refused the value; says which.
+    Absent(String),
+}
+
+/// The limits of a pod's container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `cpu.max`
+    pub cpu: LimitState,
+    /// `memory.max`
+    pub memory: LimitState,
+}
+
+/// A pod with one container. Dropping it kills its processes and removes its cgroups.
+#[derive(Debug)]
+pub struct Pod {
+    spec: PodSpec,
+    /// The pod's slice; the container's scope lies below it.
+    cgroup: Cgroup,
+    container: PathBuf,
+    limits: Limits,
+}
+
+impl Pod {
+    /// Makes the pod's and its container's cgroup below the cgroup v2 mount, with the limits where the kernel takes them.
+    pub fn create(spec: PodSpec, cgroup_mount: &Path) -> Result<Self, Error> {
+        spec.check()?;
+        let cgroup = Cgroup::create(cgroup_mount, &spec.pod_cgroup())?;
+        let container = cgroup.child(&format!("cri-containerd-{}.scope", spec.container_id))?;
+        let limits = Limits {
+            cpu: spec.limits.cpu_cores.map_or(LimitState::None, |cores| {
+                set_limit(&cgroup, &container, "cpu", "cpu.max", &cpu_max(cores))
+            }),
+            memory: spec.limits.memory_bytes.map_or(LimitState::None, |bytes| {
+                set_limit(&cgroup, &container, "memory", "memory.max", &bytes.to_string())
+            }),
+        };
+        Ok(Self {
+            spec,
+            cgroup,
+            container,
+            limits,
+        })
+    }
+
+    pub fn spec(&self) -> &PodSpec {
+        &self.spec
+    }
+
+    /// The pod's slice, as an absolute path.
+    pub fn cgroup(&self) -> &Path {
+        self.cgroup.path()
+    }
+
+    /// The container's scope, as an absolute path: where work runs.
+    pub fn container_cgroup(&self) -> &Path {
+        &self.container
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Starts work in the container, on `cpus` only where given.
+    pub fn start(&self, work: &Work, cpus: Option<&[usize]>) -> Result<WorkHandle, Error> {
+        spawn(work, &self.container, cpus)
+    }
+
+    /// Starts work in a cgroup below the container's, made when missing, as a pod with a writable cgroup can.
+    pub fn start_below(
+        &self,
+        relative: &str,
+        work: &Work,
+        cpus: Option<&[usize]>,
+    ) -> Result<WorkHandle, Error> {
+        let scope = self
+            .container
+            .strip_prefix(self.cgroup.path())
+            .unwrap_or(&self.container);
+        let below = format!("{}/{}", scope.display(), relative.trim_start_matches('/'));
+        spawn(work, &self.cgroup.child(&below)?, cpus)
+    }
+
+    /// Kills the pod's processes and removes its cgroups.
+    pub fn remove(mut self) -> Result<(), Error> {
+        self.cgroup.remove()
+    }
+}
+
+/// `quota period` in microseconds, over kubelet's period of 100 ms. The kernel takes no quota below 1 ms.
+fn cpu_max(cores: f64) -> String {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped, and a limit is no counter"
+    )]
+    let quota_us = (cores * 100_000.0).round().max(1_000.0) as u64;
+    format!("{quota_us} 100000")
+}
+
+fn set_limit(cgroup: &Cgroup, container: &Path, controller: &str, file: &str, value: &str) -> LimitState {
+    cgroup.enable(controller, container);
+    match fs::OpenOptions::new().write(true).open(container.join(file)) {
+        Err(error) => LimitState::Absent(format!("{file}: {error}")),
+        Ok(_) => match fs::write(container.join(file), value) {
+            Ok(()) => LimitState::Applied,
+            Err(error) => LimitState::Absent(format!("{file} = {value}: {error}")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_limits_are_written_as_kubelet_writes_them() {
+        assert_eq!(cpu_max(1.0), "100000 100000");
+        assert_eq!(cpu_max(0.25), "25000 100000");
+        assert_eq!(cpu_max(0.001), "1000 100000");
+    }
+}

@@ -1,0 +1,99 @@
+//! Starting a worker inside its cgroup.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::{Error, Work, worker::MARK};
+
+/// Work that runs. Stopped when dropped.
+#[derive(Debug)]
+pub struct WorkHandle {
+    child: Child,
+}
+
+impl WorkHandle {
+    /// The worker's process id, for /proc.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How the worker ended, where it did so by itself: always a fault.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Kills the worker and waits until it is gone.
+    pub fn stop(self) {}
+}
+
+impl Drop for WorkHandle {
+    fn drop(&mut self) {
+        let _already_gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// Starts `work` in the cgroup at `cgroup`, on `cpus` only where given.
+///
+/// The child enters the cgroup before it executes anything but this function's last lines, and then waits for a byte:
+/// a slice counts for the cgroup in which it began, so the wait ends the slice that began in the parent's.
+#[allow(unsafe_code, reason = "pre_exec is the only place between fork and exec")]
+pub(crate) fn spawn(work: &Work, cgroup: &Path, cpus: Option<&[usize]>) -> Result<WorkHandle, Error> {
+    let affinity = cpus.map(cpu_set).transpose()?;
+    let procs_path = cgroup.join("cgroup.procs");
+    let procs = OpenOptions::new()
+        .write(true)
+        .open(&procs_path)
+        .map_err(Error::io("open", procs_path))?;
+
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("partywall-work")
+        .arg(MARK)
+        .args(work.to_args())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; these are two plain system calls on
+    // values made before the fork, without allocation or locks.
+    unsafe {
+        command.pre_exec(move || {
+            if let Some(set) = &affinity {
+                sched_setaffinity(None, set)?;
+            }
+            rustix::io::write(&procs, b"0")?;
+            Ok(())
+        });
+    }
+    let failed = |source: io::Error| Error::Spawn {
+        cgroup: cgroup.to_owned(),
+        source,
+    };
+    let child = command.spawn().map_err(failed)?;
+    let mut handle = WorkHandle { child };
+    // The pipe stays open for as long as the handle lives: its end tells the worker that this process died.
+    if let Some(stdin) = handle.child.stdin.as_mut() {
+        stdin.write_all(b"!").map_err(failed)?;
+    }
+    Ok(handle)
+}
+
+fn cpu_set(cpus: &[usize]) -> Result<CpuSet, Error> {
+    let mut set = CpuSet::new();
+    for &cpu in cpus {
+        if cpu >= CpuSet::MAX_CPU {
+            return Err(Error::BadCpu {
+                cpu,
+                online: CpuSet::MAX_CPU,
+            });
+        }
+        set.set(cpu);
+    }
+    Ok(set)
+}

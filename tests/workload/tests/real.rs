@@ -1,0 +1,200 @@
+//! Real cgroups and real processes. Needs root.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(unsafe_code, reason = "see WORKER")]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use partywall_workload::{
+    HostCgroup, LimitState, Pod, PodSpec, Resources, Work, cgroup2_mount, run_if_worker, sweep,
+};
+
+/// The test runner owns `main`, and work runs in re-executions of this very program: so this runs before `main`.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static WORKER: extern "C" fn() = {
+    extern "C" fn before_main() {
+        if let Some(code) = run_if_worker() {
+            // SAFETY: a plain exit of a process that has only its own worker threads.
+            unsafe { libc::_exit(i32::from(code != ExitCode::SUCCESS)) };
+        }
+        if std::env::var_os("PARTYWALL_ABANDON").is_some() {
+            abandon();
+        }
+    }
+    before_main
+};
+
+/// The life of a process that is killed while it holds a pod: says where the pod is, and waits for the end.
+fn abandon() -> ! {
+    let pod = Pod::create(PodSpec::new("blue", "abandoned"), &cgroup2_mount().unwrap()).unwrap();
+    let work = pod.start(&Work::Spin { threads: 1 }, None).unwrap();
+    println!("{} {}", work.pid(), pod.cgroup().display());
+    loop {
+        thread::park();
+    }
+}
+
+fn pod(name: &str) -> Pod {
+    let spec = PodSpec {
+        requests: Resources {
+            cpu_cores: Some(0.1),
+            memory_bytes: None,
+        },
+        ..PodSpec::new("workload-test", name)
+    };
+    Pod::create(spec, &cgroup2_mount().unwrap()).unwrap()
+}
+
+/// CPU time that the cgroup and all below it used, from cpu.stat.
+fn used(cgroup: &Path) -> Duration {
+    let stat = fs::read_to_string(cgroup.join("cpu.stat")).unwrap();
+    let usage = stat
+        .lines()
+        .find_map(|line| line.strip_prefix("usage_usec "))
+        .unwrap();
+    Duration::from_micros(usage.parse().unwrap())
+}
+
+#[allow(clippy::disallowed_methods, reason = "a plain test thread")]
+fn pause(milliseconds: u64) {
+    thread::sleep(Duration::from_millis(milliseconds));
+}
+
+/// Cores used in `cgroup` over a second, after the work has come up.
+fn cores(cgroup: &Path) -> f64 {
+    pause(200);
+    let (before, start) = (used(cgroup), Instant::now());
+    pause(1_000);
+    (used(cgroup) - before).as_secs_f64() / start.elapsed().as_secs_f64()
+}
+
+#[test]
+fn work_runs_where_and_as_much_as_it_is_told() {
+    let pod = pod("duty");
+    let work = pod
+        .start(
+            &Work::Duty {
+                busy_ms: 2.0,
+                idle_ms: 8.0,
+                threads: 1,
+            },
+            Some(&[0]),
+        )
+        .unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", work.pid())).unwrap();
+    assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
+    let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", work.pid())).unwrap();
+    assert!(
+        cgroups.contains(&format!("0::/{}\n", pod.spec().container_cgroup())),
+        "{cgroups}"
+    );
+    let cores = cores(pod.cgroup());
+    // A turn takes 10 ms and a little for the timer; on a contended machine it takes longer, never shorter.
+    assert!((0.05..0.22).contains(&cores), "{cores} cores");
+    work.stop();
+    let after = used(pod.cgroup());
+    pause(100);
+    assert_eq!(used(pod.cgroup()), after);
+    pod.remove().unwrap();
+}
+
+#[test]
+fn forked_children_run_in_the_pod() {
+    let pod = pod("fork");
+    let work = pod
+        .start_below("a/b", &Work::Fork { per_second: 100.0 }, None)
+        .unwrap();
+    let below = pod.container_cgroup().join("a/b");
+    let cores = cores(&below);
+    // 100 children of 1 ms, and what forking costs.
+    assert!((0.03..0.4).contains(&cores), "{cores} cores");
+    work.stop();
+    pod.remove().unwrap();
+    assert!(!below.exists());
+}
+
+#[test]
+fn a_pod_goes_with_all_that_runs_in_it() {
+    let pod = pod("gone");
+    let path = pod.cgroup().to_owned();
+    let mut spinner = pod.start(&Work::Spin { threads: 2 }, None).unwrap();
+    assert!(spinner.ended().is_none());
+    pod.remove().unwrap();
+    assert!(!path.exists());
+    assert!(spinner.ended().is_some(), "the worker outlived its pod");
+}
+
+#[test]
+fn a_dropped_pod_leaves_no_trace() {
+    let path = {
+        let host =
+            HostCgroup::create("/partywall-test.slice/noisyd.service", &cgroup2_mount().unwrap()).unwrap();
+        let _work = host.start(&Work::Spin { threads: 1 }, None).unwrap();
+        host.cgroup().to_owned()
+    };
+    assert!(!path.exists());
+    assert!(!path.parent().unwrap().exists());
+}
+
+#[test]
+fn limits_are_applied_or_said_to_be_absent() {
+    let spec = PodSpec {
+        limits: Resources {
+            cpu_cores: Some(0.2),
+            memory_bytes: None,
+        },
+        ..PodSpec::new("workload-test", "limited")
+    };
+    let pod = Pod::create(spec, &cgroup2_mount().unwrap()).unwrap();
+    assert_eq!(pod.limits().memory, LimitState::None);
+    match &pod.limits().cpu {
+        LimitState::Applied => {
+            assert_eq!(
+                fs::read_to_string(pod.container_cgroup().join("cpu.max")).unwrap(),
+                "20000 100000\n"
+            );
+        }
+        LimitState::Absent(why) => {
+            assert!(why.starts_with("cpu.max"), "{why}");
+            assert!(!pod.container_cgroup().join("cpu.max").exists());
+        }
+        LimitState::None => unreachable!("the spec sets a limit"),
+    }
+}
+
+#[test]
+fn a_killed_owners_pods_are_swept_and_a_living_ones_stay() {
+    let mount = cgroup2_mount().unwrap();
+    let living = pod("living");
+    let mut owner = Command::new("/proc/self/exe")
+        .env("PARTYWALL_ABANDON", "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(owner.stdout.take().unwrap()),
+        &mut line,
+    )
+    .unwrap();
+    let (pid, path) = line.trim().split_once(' ').unwrap();
+    assert!(Path::new(path).exists());
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    // The worker sees its parent's end by itself.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+        assert!(Instant::now() < deadline, "worker {pid} outlived its parent");
+        pause(10);
+    }
+    assert!(sweep(&mount).unwrap() >= 1);
+    assert!(!Path::new(path).exists());
+    assert!(living.cgroup().exists());
+    living.remove().unwrap();
+}
