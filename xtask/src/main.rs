@@ -1,11 +1,16 @@
 //! Every developer command of Partywall: `cargo xtask --help`.
 
+mod bench;
+mod check;
 mod ebpf;
+mod harness;
 mod paths;
 mod run;
+mod stage;
+mod test;
 mod tools;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -22,13 +27,37 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Everything, from a fresh machine: installs what is missing, ends with a line for each stage
+    Test(test::Args),
+    /// What can be judged without running Partywall: formatting, lints, docs, licences, layers, freshness
+    Check(check::Args),
     /// Rebuild the eBPF objects that are kept in the repository, or check that they are what the sources say
     Ebpf(ebpf::Args),
+    /// Run the scenarios of tests/scenarios against the real agent and aggregator [root]
+    Scenarios(harness::Args),
+    /// Compare the ledger with the kernel's own figures [root]
+    Ledger(harness::Args),
+    /// Make and remove cgroups by the thousand and watch the agent [root]
+    Churn(harness::Args),
+    /// Kill the agent again and again and look for what it leaves in the kernel [root]
+    Kill(harness::Args),
+    /// Measure what Partywall costs [root]
+    Bench(harness::Args),
 }
+
+/// For commands that a person watches: they may take what they need.
+const NO_LIMIT: Duration = Duration::MAX;
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
+        Command::Test(args) => test::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Ebpf(args) => ebpf::run(&args),
+        Command::Scenarios(args) => harness::run("scenarios", &args.rest(), NO_LIMIT).map(drop),
+        Command::Ledger(args) => harness::run("ledger", &args.rest(), NO_LIMIT).map(drop),
+        Command::Churn(args) => harness::run("churn", &args.rest(), NO_LIMIT).map(drop),
+        Command::Kill(args) => harness::run("kill", &args.rest(), NO_LIMIT).map(drop),
+        Command::Bench(args) => bench::run(&args.rest(), NO_LIMIT).map(drop),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,10 @@
 //! Running other programs: what is run is printed, and a failure names it.
 
-use std::process::{Command, Output, Stdio};
+use std::{
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -23,6 +27,56 @@ pub(crate) fn streamed(command: &mut Command) -> Result<()> {
         bail!("{line}: {status}");
     }
     Ok(())
+}
+
+/// Like [`streamed`], and ends the program when it takes longer than `limit`: politely first, so that it can clean up.
+pub(crate) fn within(command: &mut Command, limit: Duration) -> Result<()> {
+    let line = shown(command);
+    eprintln!("+ {line}");
+    let mut child = command
+        .stdin(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot start: {line}"))?;
+    let Some(status) = wait(&mut child, limit)? else {
+        terminate(&child);
+        if wait(&mut child, Duration::from_secs(20))?.is_none() {
+            child.kill()?;
+            child.wait()?;
+        }
+        bail!("{line}: not done within {} s, ended", limit.as_secs());
+    };
+    if !status.success() {
+        bail!("{line}: {status}");
+    }
+    Ok(())
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "no runtime here that sleeping could block"
+)]
+fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if began.elapsed() >= limit {
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn terminate(child: &Child) {
+    let Ok(pid) = libc::pid_t::try_from(child.id()) else {
+        return;
+    };
+    // SAFETY: no memory is involved; the child is not reaped yet, so its pid is still its own.
+    #[expect(unsafe_code, reason = "std has no SIGTERM")]
+    unsafe {
+        libc::kill(pid, libc::SIGTERM);
+    }
 }
 
 /// Runs the command silently and returns what it printed on standard output; its standard error is in the error.

@@ -1,6 +1,7 @@
 //! Installs what is missing, by name: Debian packages with apt-get, cargo tools into `target/tools`.
 
 use std::{
+    env,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -46,6 +47,56 @@ pub(crate) fn debian_packages(packages: &[&str], why: &str) -> Result<()> {
             ])
             .args(&missing),
     )
+}
+
+/// Fails in one line unless the caller is root.
+pub(crate) fn need_root(what: &str) -> Result<()> {
+    if is_root() {
+        return Ok(());
+    }
+    bail!(
+        "{what} loads eBPF programs and makes cgroups, so it needs root: run it with `sudo --preserve-env=PATH,HOME`"
+    )
+}
+
+pub(crate) fn in_ci() -> bool {
+    env::var_os("CI").is_some_and(|value| value == "true")
+}
+
+/// cargo-nextest: the one on PATH, else one of our own.
+pub(crate) fn nextest() -> Result<PathBuf> {
+    if run::succeeds(Command::new("cargo-nextest").args(["nextest", "--version"])) {
+        return Ok("cargo-nextest".into());
+    }
+    CargoTool {
+        name: "cargo-nextest",
+        version: "0.9.143",
+        flavour: "",
+        args: &[],
+        envs: &[],
+    }
+    .path()
+}
+
+/// Unoptimised: it runs for a second, and compiles in a third of the time.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    let envs = &[("CARGO_PROFILE_DEV_DEBUG", "0")];
+    CargoTool {
+        name: "cargo-deny",
+        version: "0.20.2",
+        flavour: "",
+        args: &["--debug"],
+        envs,
+    }
+    .path()
+}
+
+/// `perf bench` is the switch-heavy load of the measurements.
+pub(crate) fn perf() -> Result<()> {
+    if run::succeeds(Command::new("perf").arg("--version")) {
+        return Ok(());
+    }
+    debian_packages(&["linux-perf"], "load the scheduler with `perf bench`")
 }
 
 fn installed(package: &str) -> bool {

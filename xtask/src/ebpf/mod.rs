@@ -3,7 +3,7 @@
 
 mod build;
 mod manifest;
-mod toolchain;
+pub(crate) mod toolchain;
 
 use std::{fs, path::PathBuf};
 
@@ -29,7 +29,7 @@ pub(crate) struct Args {
 }
 
 /// One eBPF crate whose object is kept in the repository.
-pub(crate) struct Object {
+struct Object {
     /// Package and binary; the binary needs feature `bpf`.
     package: &'static str,
     /// The crate's directory.
@@ -40,7 +40,7 @@ pub(crate) struct Object {
     file: &'static str,
 }
 
-pub(crate) const OBJECTS: [Object; 2] = [
+const OBJECTS: [Object; 2] = [
     Object {
         package: "partywall-ebpf",
         dir: "agent-ebpf",
@@ -100,6 +100,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Every kept object is the one of its sources.
+pub(crate) fn check_all() -> Result<()> {
+    OBJECTS.iter().try_for_each(check)
+}
+
+/// Every kept object is what its sources build.
+pub(crate) fn rebuild_all() -> Result<()> {
+    OBJECTS
+        .iter()
+        .try_for_each(|object| rebuild(object, toolchain::Choice::Auto))
+}
+
 fn write(object: &Object, choice: toolchain::Choice) -> Result<()> {
     let toolchain = toolchain::find(choice)?;
     let built = build::build(object, &toolchain)?;
@@ -150,8 +162,8 @@ fn check(object: &Object) -> Result<()> {
     Ok(())
 }
 
-/// Builds from source and compares the bytes. Returns the path of what was built.
-pub(crate) fn rebuild(object: &Object, choice: toolchain::Choice) -> Result<PathBuf> {
+/// Builds from source and compares the bytes.
+fn rebuild(object: &Object, choice: toolchain::Choice) -> Result<()> {
     let manifest = Manifest::read(&object.manifest())?;
     let toolchain = toolchain::find(choice)?;
     let built = build::build(object, &toolchain)?;
@@ -159,7 +171,7 @@ pub(crate) fn rebuild(object: &Object, choice: toolchain::Choice) -> Result<Path
     let kept = object.kept();
     if manifest::sha256(&bytes) == manifest.object.sha256 {
         println!("{}: rebuilt, the same {} bytes", paths::shown(&kept), bytes.len());
-        return Ok(built);
+        return Ok(());
     }
     let recorded = &manifest.toolchain;
     if *recorded != toolchain.record() {
@@ -170,7 +182,7 @@ pub(crate) fn rebuild(object: &Object, choice: toolchain::Choice) -> Result<Path
             toolchain.record().rustc,
             recorded.rustc
         );
-        return Ok(built);
+        return Ok(());
     }
     bail!(
         "{} is not what its sources build with {}: rebuilt {} bytes (sha256 {}) in {}; run `cargo xtask ebpf`, and if that changes nothing, the build is not reproducible",

@@ -1,0 +1,24 @@
+//! `cargo xtask bench`: what Partywall costs, beside an empty program and the classic design in the same run.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::Result;
+
+use crate::{paths, run, stage::Outcome, tools};
+
+pub(crate) fn run(args: &[&str], limit: Duration) -> Result<Outcome> {
+    let help = args.iter().any(|arg| matches!(*arg, "--help" | "-h"));
+    if !help {
+        tools::need_root("`cargo xtask bench`")?;
+        tools::perf()?;
+    }
+    run::streamed(
+        Command::new("cargo")
+            .args(["build", "--release", "--locked", "--bins"])
+            .args(["--package", "partywall-agent", "--package", "partywall-bench"])
+            .current_dir(paths::root()),
+    )?;
+    let bench = paths::target().join("release/partywall-bench");
+    run::within(Command::new(bench).args(args).current_dir(paths::root()), limit)?;
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,53 @@
+//! What the harness does, with the release programs built first: `cargo xtask scenarios | ledger | churn | kill`.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::Result;
+
+use crate::{paths, run, stage::Outcome, tools};
+
+/// Everything after the command's name goes to the harness as it is, `--help` included.
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Args {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+impl Args {
+    pub(crate) fn rest(&self) -> Vec<&str> {
+        self.rest.iter().map(String::as_str).collect()
+    }
+}
+
+pub(crate) fn run(command: &str, args: &[&str], limit: Duration) -> Result<Outcome> {
+    let help = args.iter().any(|arg| matches!(*arg, "--help" | "-h"));
+    if !help {
+        tools::need_root(&format!("`cargo xtask {command}`"))?;
+    }
+    // In one call, so that cargo settles on one set of features for what they share.
+    run::streamed(
+        Command::new("cargo")
+            .args(["build", "--release", "--locked", "--bins"])
+            .args(PROGRAMS)
+            .current_dir(paths::root()),
+    )?;
+    let harness = paths::target().join("release/partywall-harness");
+    run::within(
+        Command::new(harness)
+            .arg(command)
+            .args(args)
+            .current_dir(paths::root()),
+        limit,
+    )?;
+    Ok(Outcome::Passed)
+}
+
+const PROGRAMS: [&str; 6] = [
+    "--package",
+    "partywall-agent",
+    "--package",
+    "partywall-aggregator",
+    "--package",
+    "partywall-harness",
+];

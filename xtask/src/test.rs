@@ -1,0 +1,171 @@
+//! `cargo xtask test`: everything, from a fresh machine.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    bench, check, ebpf, harness, paths, run,
+    stage::{self, Outcome, Stage},
+    tools,
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only these stages
+    #[arg(long, value_name = "STAGE")]
+    only: Vec<String>,
+    /// Name the stages and end
+    #[arg(long)]
+    list: bool,
+}
+
+const STAGES: [Stage; 11] = [
+    Stage::new(
+        "tools",
+        "install what is missing: eBPF compiler, nextest, cargo-deny, perf",
+        install,
+    ),
+    Stage::new(
+        "check",
+        "fmt, clippy, docs, licences, layers, fresh objects",
+        checks,
+    ),
+    Stage::new(
+        "ebpf",
+        "the eBPF objects, built again from their sources",
+        rebuild,
+    ),
+    Stage::new("tests", "unit, property, integration and kernel tests", nextest),
+    Stage::new("doctests", "the examples in the documentation", doctests),
+    Stage::new(
+        "scenarios",
+        "every breach found, none false, against ground truth",
+        scenarios,
+    ),
+    Stage::new("demo", "the command in the README names the culprit", demo),
+    Stage::new(
+        "ledger",
+        "run time, wait and classes against the kernel's own figures",
+        ledger,
+    ),
+    Stage::new("kill", "kill -9 of the agent leaves nothing in the kernel", kill),
+    Stage::new(
+        "churn",
+        "cgroups made and removed: memory flat, map entries back",
+        churn,
+    ),
+    Stage::new(
+        "bench",
+        "a short look at the cost; figures are shown, not judged",
+        cost,
+    ),
+];
+
+/// They compile only; everything else loads eBPF programs or makes cgroups.
+const WITHOUT_ROOT: [&str; 3] = ["check", "ebpf", "doctests"];
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.list {
+        stage::list(&STAGES);
+        return Ok(());
+    }
+    let chosen = stage::chosen(&STAGES, &args.only)?;
+    if let Some(stage) = chosen.iter().find(|stage| !WITHOUT_ROOT.contains(&stage.name)) {
+        tools::need_root(&format!("stage `{}`", stage.name))?;
+    }
+    let tally = stage::run(&chosen);
+    println!(
+        "{} passed, {} failed, {} skipped",
+        tally.passed, tally.failed, tally.skipped
+    );
+    if tally.failed > 0 {
+        bail!("{} stages failed", tally.failed);
+    }
+    Ok(())
+}
+
+fn install() -> Result<Outcome> {
+    let toolchain = ebpf::toolchain::find(ebpf::toolchain::Choice::Auto)?;
+    let record = toolchain.record();
+    eprintln!(
+        "eBPF: {}, LLVM {}, bpf-linker {}",
+        record.rustc, record.llvm, record.bpf_linker
+    );
+    eprintln!("nextest: {}", tools::nextest()?.display());
+    eprintln!("cargo-deny: {}", paths::shown(&tools::cargo_deny()?));
+    tools::perf()?;
+    Ok(Outcome::Passed)
+}
+
+fn checks() -> Result<Outcome> {
+    check::run(&check::Args::default())?;
+    Ok(Outcome::Passed)
+}
+
+fn rebuild() -> Result<Outcome> {
+    ebpf::rebuild_all()?;
+    Ok(Outcome::Passed)
+}
+
+/// The kernel tests are among these. They run the object in the repository, which stage `ebpf` has proved.
+fn nextest() -> Result<Outcome> {
+    let mut command = Command::new(tools::nextest()?);
+    command
+        .args(["nextest", "run", "--workspace", "--locked"])
+        .current_dir(paths::root());
+    if tools::in_ci() {
+        command.args(["--profile", "ci"]);
+    }
+    run::streamed(&mut command)?;
+    Ok(Outcome::Passed)
+}
+
+fn doctests() -> Result<Outcome> {
+    let mut command = Command::new("cargo");
+    run::streamed(
+        command
+            .args(["test", "--workspace", "--doc", "--locked"])
+            .current_dir(paths::root()),
+    )?;
+    Ok(Outcome::Passed)
+}
+
+fn demo() -> Result<Outcome> {
+    let mut command = Command::new("cargo");
+    run::streamed(
+        command
+            .args(["build", "--release", "--locked"])
+            .current_dir(paths::root()),
+    )?;
+    let mut command = Command::new("cargo");
+    command
+        .args(["run", "--release", "--locked", "--", "demo", "--json"])
+        .current_dir(paths::root());
+    run::within(&mut command, Duration::from_secs(120))?;
+    Ok(Outcome::Passed)
+}
+
+fn scenarios() -> Result<Outcome> {
+    harness::run("scenarios", &[], Duration::from_mins(25))
+}
+
+fn ledger() -> Result<Outcome> {
+    harness::run("ledger", &[], Duration::from_mins(10))
+}
+
+fn kill() -> Result<Outcome> {
+    harness::run("kill", &["--times", "3"], Duration::from_mins(5))
+}
+
+fn churn() -> Result<Outcome> {
+    harness::run(
+        "churn",
+        &["--cgroups", "1000", "--seconds", "60"],
+        Duration::from_mins(5),
+    )
+}
+
+fn cost() -> Result<Outcome> {
+    bench::run(&["--quick"], Duration::from_mins(10))
+}
