@@ -1,0 +1,251 @@
+//! The command line, declared once: help and completions come out of it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+const EXAMPLES: &str = "\
+Start here:
+  sudo partywall demo                  see a noisy neighbour named on this machine, in half a minute
+  sudo partywall up                    watch this host: agent and aggregator in one process
+  partywall top                        look at it, from a second terminal
+
+Then:
+  partywall breaches                   who broke what, with evidence
+  partywall breaches --watch --json    the same as a stream, one JSON object a line
+  partywall tenants --aggregator http://aggregator.partywall.svc:7441
+  partywall completions bash > /etc/bash_completion.d/partywall
+
+Exit codes:
+  0  done (a reader that closes the pipe is done, too)
+  1  failed; `demo`: the case was not proved
+  2  the command line makes no sense
+  3  no aggregator answered
+  4  this host or user lacks what the command needs
+  130  interrupted";
+
+/// Names the tenant that took another tenant's CPU, and proves it.
+#[derive(Debug, Parser)]
+#[command(name = "partywall", version, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(disable_help_subcommand = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Common {
+    /// Where the aggregator answers
+    #[arg(long, global = true, value_name = "URL", env = "PARTYWALL_AGGREGATOR")]
+    #[arg(default_value = "http://127.0.0.1:7441")]
+    pub aggregator: String,
+    /// Print JSON instead of tables: one document, or one object a line where it streams
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make three tenants on this machine, let one of them be noisy, and see it named
+    #[command(after_help = DEMO)]
+    Demo(Demo),
+    /// Watch this host without Kubernetes: agent and aggregator in one process
+    #[command(after_help = UP)]
+    Up(Up),
+    /// Look at tenants, pods, the ledger and breaches, live
+    #[command(after_help = TOP)]
+    Top(Top),
+    /// List tenants: what they use, wait for, lose to others and take from others
+    #[command(after_help = TENANTS)]
+    Tenants,
+    /// List breaches: who broke what, against whom, with evidence
+    #[command(after_help = BREACHES)]
+    Breaches(Breaches),
+    /// Print a completion script for a shell
+    #[command(after_help = COMPLETIONS)]
+    Completions {
+        /// The shell to complete for
+        shell: Shell,
+    },
+}
+
+const DEMO: &str = "\
+What happens:
+  Three tenants get real cgroups and real work on one CPU of this machine. `blue` serves and stays under its
+  request, `green` is an honest neighbour, `red` bursts far over its request after a few seconds. The agent's
+  eBPF programs count who ran while whom waited; the aggregator names red, and red alone. Everything is removed
+  again, and that is checked.
+
+Needs: root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN and the right to make cgroups; a kernel with BTF.
+
+Examples:
+  sudo partywall demo
+  sudo partywall demo --seconds 60           a longer noisy phase
+  sudo partywall demo --json | jq .breaches  one document when it is over
+  cargo run --release -- demo                from a clone, as root";
+
+const UP: &str = "\
+Examples:
+  sudo partywall up                            every systemd unit and container that uses CPU, as tenant `system`
+  sudo partywall up --policy host.yaml         tenants and requests by path rules of the policy file
+  partywall top                                look at it, from a second terminal
+
+A policy file for a host that serves two teams:
+  paths:
+    - { prefix: /system.slice/nginx.service, tenant: web, name: nginx, cpu_request_cores: 0.5 }
+    - { prefix: /system.slice/backup.service, tenant: ops, name: backup, cpu_request_cores: 0.1 }
+
+SIGINT or SIGTERM ends it: the last reports are sent, every eBPF program is detached.";
+
+const TOP: &str = "\
+Keys:
+  1 2 3 4, tab     tenants, pods, ledger, breaches
+  arrows, j k      move; the ledger also moves sideways
+  s                sort by the next column
+  /                filter by name; enter keeps it, esc clears it
+  p                pause
+  ?                what the words mean
+  q                quit
+
+Examples:
+  partywall top
+  partywall top --once                 all four views as text, no terminal needed
+  partywall top --json | jq .ledger    everything as one document";
+
+const TENANTS: &str = "\
+Examples:
+  partywall tenants
+  partywall tenants --json | jq '.tenants[] | select(.stolen_cores > 0.1) | .name'";
+
+const BREACHES: &str = "\
+Examples:
+  partywall breaches                     what holds now: pending and firing
+  partywall breaches --all               with what was resolved
+  partywall breaches --tenant red        only those that name red, on either side
+  partywall breaches --watch             what holds now, then every change, until Ctrl-C
+  partywall breaches --watch --json | jq -c 'select(.state == \"firing\")'";
+
+const COMPLETIONS: &str = "\
+Examples:
+  partywall completions bash > /etc/bash_completion.d/partywall
+  partywall completions zsh > \"${fpath[1]}/_partywall\"
+  partywall completions fish > ~/.config/fish/completions/partywall.fish";
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Demo {
+    /// How long red is noisy, in seconds; at least 6: a breach takes up to 5 to fire
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(6..=3600))]
+    pub seconds: u32,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Up {
+    /// Policy file: thresholds, tenants, path rules; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Directory of Kubernetes YAML that names the pods found on this host; read again when it changes
+    #[arg(long, value_name = "DIR")]
+    pub cluster_from: Option<PathBuf>,
+    /// Where the aggregator takes reports and answers questions
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7441")]
+    pub grpc_listen: SocketAddr,
+    /// Where the aggregator serves /metrics, /healthz and /readyz
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7442")]
+    pub http_listen: SocketAddr,
+    /// Where the agent serves /metrics, /healthz and /readyz
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7443")]
+    pub agent_http_listen: SocketAddr,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Top {
+    /// Print all four views once as text
+    #[arg(long)]
+    pub once: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Breaches {
+    /// Keep printing every change until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// Only breaches that name this tenant, on either side
+    #[arg(long, value_name = "TENANT")]
+    pub tenant: Option<String>,
+    /// Also those that were resolved, as far back as the aggregator keeps them
+    #[arg(long, conflicts_with = "watch")]
+    pub all: bool,
+}
+
+/// A parser's complaint as one line: what is wrong, a tip where there is one, where to read on.
+pub(crate) fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut line = lines
+        .next()
+        .unwrap_or("the command line makes no sense")
+        .to_owned();
+    if let Some(rest) = line.strip_prefix("error: ") {
+        line = rest.to_owned();
+    }
+    // "the following required arguments were not provided:" and its kin name them on the lines below.
+    while line.ends_with(':')
+        && let Some(next) = lines.next()
+    {
+        line = format!("{line} {next}");
+    }
+    let hints: Vec<&str> = lines
+        .filter(|line| line.starts_with("tip:") || line.starts_with("[possible values:"))
+        .collect();
+    for hint in hints {
+        line = format!("{line}; {hint}");
+    }
+    format!("{line}; see `partywall --help`")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        for command in Cli::command().get_subcommands() {
+            assert!(
+                command.get_after_help().is_some(),
+                "{} has none",
+                command.get_name()
+            );
+        }
+    }
+
+    #[test]
+    fn complaints_fit_on_one_line() {
+        for (typed, wanted) in [
+            (vec!["partywall", "tenant"], "unrecognized subcommand 'tenant'"),
+            (vec!["partywall", "breaches", "--wach"], "--watch"),
+            (vec!["partywall", "demo", "--seconds", "1"], "6..=3600"),
+            (vec!["partywall", "up", "--grpc-listen", "x"], "--grpc-listen"),
+            (vec!["partywall", "completions"], "<SHELL>"),
+            (vec!["partywall", "completions", "tcsh"], "bash"),
+            (
+                vec!["partywall", "breaches", "--all", "--watch"],
+                "cannot be used with",
+            ),
+        ] {
+            let error = Cli::try_parse_from(&typed).expect_err("taken");
+            let line = one_line(&error);
+            assert!(line.contains(wanted) && !line.contains('\n'), "{typed:?}: {line}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Partywall at a terminal: a client of the aggregator's query service, and the all-in-one.
+//!
+//! `args` says what can be typed, each command has a module of its name, `model` is what the aggregator answered,
+//! `show` puts it into tables, `output` writes them.
+
+mod args;
+mod breaches;
+mod client;
+mod exit;
+mod model;
+mod output;
+#[cfg(test)]
+mod sample;
+mod show;
+mod signal;
+mod table;
+mod tenants;
+mod text;
+mod top;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command};
+use exit::{Code, Outcome};
+
+/// The command line as clap knows it, for whoever writes reference pages or completions from it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses the command line, does what it says, and returns how that ended.
+pub fn run() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => exit::report(obey(cli)),
+        // Asked for: --help, --version.
+        Err(asked) if !asked.use_stderr() => exit::report(help(&asked)),
+        // Nothing was asked for: what there is.
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            eprint!("{}", error.render());
+            ExitCode::from(Code::Usage as u8)
+        }
+        Err(error) => {
+            eprintln!("partywall: {}", args::one_line(&error));
+            ExitCode::from(Code::Usage as u8)
+        }
+    }
+}
+
+fn help(asked: &clap::Error) -> Outcome {
+    let text = asked.render();
+    Ok(output::print(&match output::Paint::for_stdout() {
+        output::Paint::Ansi => text.ansi().to_string(),
+        output::Paint::Never => text.to_string(),
+    })?)
+}
+
+fn obey(cli: Cli) -> Outcome {
+    let Cli { common, command } = cli;
+    if let Command::Completions { shell } = command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "partywall", &mut script);
+        return Ok(output::print(&String::from_utf8(script)?)?);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(async {
+        match command {
+            Command::Completions { .. } => Ok(()),
+            Command::Demo(_) => Ok(()),
+            Command::Up(_) => Ok(()),
+            Command::Top(args) => top::run(&common, &args).await,
+            Command::Tenants => tenants::run(&common).await,
+            Command::Breaches(args) => breaches::run(&common, &args).await,
+        }
+    })
+}

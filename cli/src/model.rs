@@ -1,0 +1,491 @@
+//! What the aggregator answered, in the form that is printed as JSON: the one home of every field name.
+//!
+//! Seconds and cores throughout, times as seconds since 1970. Names are made safe to print here, once.
+
+use partywall_proto::v1;
+use serde::{Serialize, Serializer};
+
+use crate::text::clean;
+
+/// Everything the aggregator knows, judged at one moment. `partywall top --json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Snapshot {
+    pub judged_unix_seconds: f64,
+    pub window_seconds: f64,
+    pub nodes: Vec<Node>,
+    pub tenants: Vec<Tenant>,
+    pub pods: Vec<Pod>,
+    pub ledger: Vec<LedgerCell>,
+    pub breaches: Vec<Breach>,
+    pub losses: Vec<Loss>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Node {
+    pub name: String,
+    pub online_cpus: u32,
+    pub used_cores: f64,
+    /// Since the last accepted report.
+    pub age_seconds: f64,
+    /// Share of the window that reports cover, 0 to 1.
+    pub covered: f64,
+    pub features: Vec<Feature>,
+    pub losses: Vec<Loss>,
+    /// Absent until the node's agent told.
+    pub agent: Option<AgentCost>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Feature {
+    pub name: String,
+    pub present: bool,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Loss {
+    pub stage: String,
+    pub reason: String,
+    pub unit: String,
+    pub count: u64,
+}
+
+/// What a node's agent costs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct AgentCost {
+    /// Over the window.
+    pub used_cores: f64,
+    pub memory_bytes: u64,
+    pub memory_source: String,
+    pub map_bytes: u64,
+    pub programs: Vec<ProgramCost>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct ProgramCost {
+    pub name: String,
+    pub runs: u64,
+    pub run_seconds: f64,
+    /// Absent where the kernel keeps no run statistics.
+    pub ns_per_run: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Tenant {
+    pub name: String,
+    pub namespaces: Vec<String>,
+    pub resolved_by: String,
+    pub pods: u32,
+    pub used_cores: f64,
+    pub entitled_cores: f64,
+    pub quota_cores: Option<f64>,
+    pub wait_cores: f64,
+    /// Others took it from this tenant.
+    pub stolen_cores: f64,
+    /// This tenant took it from others.
+    pub taken_cores: f64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Pod {
+    pub tenant: String,
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub node: String,
+    pub used_cores: f64,
+    pub entitled_cores: f64,
+    pub wait_cores: f64,
+    pub stolen_cores: f64,
+    pub slowdown: Option<f64>,
+    pub same_tenant_cores: f64,
+    pub self_cores: f64,
+    pub system_cores: f64,
+    pub idle_cores: f64,
+    pub throttled_cores: f64,
+    pub steal_cores: f64,
+    pub unresolved_cores: f64,
+    pub wait_p50_seconds: Option<f64>,
+    pub wait_p99_seconds: Option<f64>,
+}
+
+impl Pod {
+    /// `namespace/name`; what is no pod has a path for its name.
+    pub(crate) fn label(&self) -> String {
+        if self.namespace.is_empty() {
+            self.name.clone()
+        } else {
+            format!("{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+/// While `waiter` waited, `runner` ran.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct LedgerCell {
+    pub waiter: String,
+    /// A tenant, or a class: `<idle>`, `<steal>`, `<throttled>`, `<unresolved>`.
+    pub runner: String,
+    pub cores: f64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Breach {
+    pub fingerprint: String,
+    pub kind: String,
+    pub state: State,
+    pub tenant: String,
+    pub against: String,
+    pub node: String,
+    pub subject: String,
+    pub summary: String,
+    pub since_unix_seconds: f64,
+    pub firing_unix_seconds: Option<f64>,
+    pub resolved_unix_seconds: Option<f64>,
+    #[serde(serialize_with = "as_object")]
+    pub evidence: Vec<Figure>,
+    pub culprits: Vec<Culprit>,
+    pub covered: f64,
+}
+
+impl Breach {
+    pub(crate) fn names(&self, tenant: &str) -> bool {
+        self.tenant == tenant || self.against == tenant
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    // The order in which they are listed.
+    Firing,
+    Pending,
+    Resolved,
+    #[default]
+    Unknown,
+}
+
+impl State {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Firing => "firing",
+            Self::Pending => "pending",
+            Self::Resolved => "resolved",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The name carries the unit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Figure {
+    pub name: String,
+    pub value: f64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Culprit {
+    pub tenant: String,
+    pub pod: String,
+    pub stolen_cores: f64,
+    /// Of all that was stolen from the victim, 0 to 1.
+    pub share: f64,
+}
+
+/// `{"stolen_cores": 0.62}`, in the aggregator's order.
+fn as_object<S: Serializer>(figures: &[Figure], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(figures.iter().map(|figure| (&figure.name, figure.value)))
+}
+
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
+}
+
+/// Times come from the wall clock: milliseconds are all they are good for, and all that is printed.
+fn unix_seconds(nanoseconds: u64) -> f64 {
+    (nanoseconds / 1_000_000) as f64 / 1e3
+}
+
+fn unix_seconds_unless_zero(nanoseconds: u64) -> Option<f64> {
+    (nanoseconds > 0).then(|| unix_seconds(nanoseconds))
+}
+
+fn all<T, U: From<T>>(items: Vec<T>) -> Vec<U> {
+    items.into_iter().map(U::from).collect()
+}
+
+impl From<v1::Snapshot> for Snapshot {
+    fn from(wire: v1::Snapshot) -> Self {
+        Self {
+            judged_unix_seconds: unix_seconds(wire.judged_unix_ns),
+            window_seconds: seconds(wire.window_ns),
+            nodes: all(wire.nodes),
+            tenants: all(wire.tenants),
+            pods: all(wire.pods),
+            ledger: all(wire.ledger),
+            breaches: all(wire.breaches),
+            losses: all(wire.losses),
+        }
+    }
+}
+
+impl From<v1::NodeView> for Node {
+    fn from(wire: v1::NodeView) -> Self {
+        let agent_cores = wire.agent_cores;
+        Self {
+            name: clean(&wire.name),
+            online_cpus: wire.online_cpus,
+            used_cores: wire.used_cores,
+            age_seconds: seconds(wire.age_ns),
+            covered: wire.covered,
+            features: all(wire.features),
+            losses: all(wire.losses),
+            agent: wire.cost.map(|cost| AgentCost {
+                used_cores: agent_cores,
+                memory_bytes: cost.memory_bytes,
+                memory_source: clean(&cost.memory_source),
+                map_bytes: cost.map_bytes,
+                programs: all(cost.programs),
+            }),
+        }
+    }
+}
+
+impl From<v1::Feature> for Feature {
+    fn from(wire: v1::Feature) -> Self {
+        Self {
+            name: clean(&wire.name),
+            present: wire.present,
+            reason: clean(&wire.reason),
+        }
+    }
+}
+
+impl From<v1::Loss> for Loss {
+    fn from(wire: v1::Loss) -> Self {
+        Self {
+            stage: clean(&wire.stage),
+            reason: clean(&wire.reason),
+            unit: clean(&wire.unit),
+            count: wire.count,
+        }
+    }
+}
+
+impl From<v1::ProgramCost> for ProgramCost {
+    fn from(wire: v1::ProgramCost) -> Self {
+        Self {
+            name: clean(&wire.name),
+            runs: wire.runs,
+            run_seconds: seconds(wire.run_ns),
+            ns_per_run: (wire.runs > 0 && wire.run_ns > 0).then(|| wire.run_ns as f64 / wire.runs as f64),
+        }
+    }
+}
+
+impl From<v1::TenantView> for Tenant {
+    fn from(wire: v1::TenantView) -> Self {
+        Self {
+            name: clean(&wire.name),
+            namespaces: wire.namespaces.iter().map(|name| clean(name)).collect(),
+            resolved_by: clean(&wire.resolved_by),
+            pods: wire.pods,
+            used_cores: wire.used_cores,
+            entitled_cores: wire.entitled_cores,
+            quota_cores: wire.quota_cores,
+            wait_cores: wire.wait_cores,
+            stolen_cores: wire.stolen_cores,
+            taken_cores: wire.taken_cores,
+        }
+    }
+}
+
+impl From<v1::PodView> for Pod {
+    fn from(wire: v1::PodView) -> Self {
+        Self {
+            tenant: clean(&wire.tenant),
+            namespace: clean(&wire.namespace),
+            name: clean(&wire.name),
+            uid: clean(&wire.uid),
+            node: clean(&wire.node),
+            used_cores: wire.used_cores,
+            entitled_cores: wire.entitled_cores,
+            wait_cores: wire.wait_cores,
+            stolen_cores: wire.stolen_cores,
+            slowdown: wire.slowdown,
+            same_tenant_cores: wire.same_tenant_cores,
+            self_cores: wire.self_cores,
+            system_cores: wire.system_cores,
+            idle_cores: wire.idle_cores,
+            throttled_cores: wire.throttled_cores,
+            steal_cores: wire.steal_cores,
+            unresolved_cores: wire.unresolved_cores,
+            wait_p50_seconds: wire.wait_p50_ns.map(seconds),
+            wait_p99_seconds: wire.wait_p99_ns.map(seconds),
+        }
+    }
+}
+
+impl From<v1::LedgerCell> for LedgerCell {
+    fn from(wire: v1::LedgerCell) -> Self {
+        Self {
+            waiter: clean(&wire.waiter),
+            runner: clean(&wire.runner),
+            cores: wire.cores,
+        }
+    }
+}
+
+impl From<v1::Breach> for Breach {
+    fn from(wire: v1::Breach) -> Self {
+        Self {
+            fingerprint: clean(&wire.fingerprint),
+            kind: kind(wire.kind),
+            state: state(wire.state),
+            tenant: clean(&wire.tenant),
+            against: clean(&wire.against),
+            node: clean(&wire.node),
+            subject: clean(&wire.subject),
+            summary: clean(&wire.summary),
+            since_unix_seconds: unix_seconds(wire.since_unix_ns),
+            firing_unix_seconds: unix_seconds_unless_zero(wire.firing_unix_ns),
+            resolved_unix_seconds: unix_seconds_unless_zero(wire.resolved_unix_ns),
+            evidence: wire
+                .evidence
+                .into_iter()
+                .map(|figure| Figure {
+                    name: clean(&figure.name),
+                    value: figure.value,
+                })
+                .collect(),
+            culprits: all(wire.culprits),
+            covered: wire.covered,
+        }
+    }
+}
+
+impl From<v1::Culprit> for Culprit {
+    fn from(wire: v1::Culprit) -> Self {
+        Self {
+            tenant: clean(&wire.tenant),
+            pod: clean(&wire.pod),
+            stolen_cores: wire.stolen_cores,
+            share: wire.share,
+        }
+    }
+}
+
+/// The kind as the documentation writes it. A kind that a newer aggregator knows and we don't keeps its number.
+fn kind(number: i32) -> String {
+    match v1::BreachKind::try_from(number) {
+        Ok(v1::BreachKind::NoisyNeighbour) => "NoisyNeighbour".to_owned(),
+        Ok(v1::BreachKind::NodeOvercommitted) => "NodeOvercommitted".to_owned(),
+        Ok(v1::BreachKind::SystemNoise) => "SystemNoise".to_owned(),
+        Ok(v1::BreachKind::QuotaNear) => "QuotaNear".to_owned(),
+        Ok(v1::BreachKind::QuotaExceeded) => "QuotaExceeded".to_owned(),
+        Ok(v1::BreachKind::Unspecified) | Err(_) => format!("Unknown({number})"),
+    }
+}
+
+fn state(number: i32) -> State {
+    match v1::BreachState::try_from(number) {
+        Ok(v1::BreachState::Pending) => State::Pending,
+        Ok(v1::BreachState::Firing) => State::Firing,
+        Ok(v1::BreachState::Resolved) => State::Resolved,
+        Ok(v1::BreachState::Unspecified) | Err(_) => State::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn the_json_shape_is_locked() {
+        let mut text = serde_json::to_string_pretty(&sample::snapshot()).expect("JSON");
+        text.push('\n');
+        sample::golden("snapshot.json", &text);
+    }
+
+    #[test]
+    fn names_are_safe_everywhere() {
+        let hostile = "x\u{1b}]0;\u{7}";
+        let wire = v1::Snapshot {
+            nodes: vec![v1::NodeView {
+                name: hostile.into(),
+                features: vec![v1::Feature {
+                    name: hostile.into(),
+                    present: false,
+                    reason: hostile.into(),
+                }],
+                losses: vec![v1::Loss {
+                    stage: hostile.into(),
+                    reason: hostile.into(),
+                    unit: hostile.into(),
+                    count: 1,
+                }],
+                cost: Some(v1::AgentCost {
+                    memory_source: hostile.into(),
+                    programs: vec![v1::ProgramCost {
+                        name: hostile.into(),
+                        ..Default::default()
+                    }],
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }],
+            tenants: vec![v1::TenantView {
+                name: hostile.into(),
+                namespaces: vec![hostile.into()],
+                resolved_by: hostile.into(),
+                ..Default::default()
+            }],
+            pods: vec![v1::PodView {
+                tenant: hostile.into(),
+                namespace: hostile.into(),
+                name: hostile.into(),
+                uid: hostile.into(),
+                node: hostile.into(),
+                ..Default::default()
+            }],
+            ledger: vec![v1::LedgerCell {
+                waiter: hostile.into(),
+                runner: hostile.into(),
+                cores: 1.0,
+            }],
+            breaches: vec![v1::Breach {
+                fingerprint: hostile.into(),
+                tenant: hostile.into(),
+                against: hostile.into(),
+                node: hostile.into(),
+                subject: hostile.into(),
+                summary: hostile.into(),
+                evidence: vec![v1::Figure {
+                    name: hostile.into(),
+                    value: 1.0,
+                }],
+                culprits: vec![v1::Culprit {
+                    tenant: hostile.into(),
+                    pod: hostile.into(),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let printed = format!("{:?}", Snapshot::from(wire));
+        // Debug writes a control character as \\u{1b}, and the backslash of one that was spelled out as \\\\u{1b}.
+        assert_eq!(printed.matches("\\\\u{1b}").count(), 27);
+        assert_eq!(printed.matches("\\u{1b}").count(), 27);
+    }
+
+    #[test]
+    fn what_a_newer_aggregator_says_is_kept() {
+        assert_eq!(kind(77), "Unknown(77)");
+        assert_eq!(state(77), State::Unknown);
+        for known in 1..=5 {
+            assert!(!kind(known).starts_with("Unknown"), "{known}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! One answer of an aggregator for the tests of every view, and files to hold what they must look like.
+
+use std::path::PathBuf;
+
+use partywall_proto::v1;
+
+use crate::model::Snapshot;
+
+/// 2026-07-30T11:51:11Z
+pub(crate) const JUDGED_UNIX_NS: u64 = 1_785_412_271_500_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
+
+pub(crate) fn snapshot() -> Snapshot {
+    wire().into()
+}
+
+/// Two nodes; red takes blue's CPU, green is no part of it, and one pod has a name that tries to clear the screen.
+pub(crate) fn wire() -> v1::Snapshot {
+    v1::Snapshot {
+        judged_unix_ns: JUDGED_UNIX_NS,
+        window_ns: 10 * SECOND_NS,
+        nodes: vec![node("node-a", 1, 1.0), node("node-b", 3, 0.85)],
+        tenants: vec![
+            tenant("blue", 0.2, 0.5, 0.31, 0.0),
+            tenant("green", 0.05, 0.25, 0.002, 0.0),
+            v1::TenantView {
+                quota_cores: Some(1.5),
+                ..tenant("red", 1.9, 0.1, 0.004, 0.31)
+            },
+        ],
+        pods: vec![
+            pod("blue", "blue", "web", 0.2, 0.5, 0.31, Some(2.58)),
+            pod("green", "green", "api", 0.05, 0.25, 0.002, Some(1.04)),
+            pod("red", "red", "batch\x1b[2J", 1.9, 0.1, 0.004, Some(1.0)),
+            v1::PodView {
+                slowdown: None,
+                wait_p99_ns: None,
+                ..pod("red", "red", "sleeper", 0.0, 0.1, 0.0, None)
+            },
+        ],
+        ledger: [
+            ("blue", "red", 0.31),
+            ("blue", "system", 0.01),
+            ("blue", "<idle>", 0.003),
+            ("green", "red", 0.002),
+            ("red", "red", 1.4),
+            ("red", "blue", 0.004),
+            ("red", "<throttled>", 0.25),
+            ("system", "red", 0.02),
+        ]
+        .map(|(waiter, runner, cores)| v1::LedgerCell {
+            waiter: waiter.into(),
+            runner: runner.into(),
+            cores,
+        })
+        .into(),
+        breaches: vec![noisy(), quota()],
+        losses: vec![],
+    }
+}
+
+fn node(name: &str, age_s: u64, covered: f64) -> v1::NodeView {
+    let program = v1::ProgramCost {
+        name: "sched_switch".into(),
+        run_ns: 55_000_000,
+        runs: 1_000_000,
+    };
+    v1::NodeView {
+        name: name.into(),
+        online_cpus: 4,
+        used_cores: 1.08,
+        age_ns: age_s * SECOND_NS,
+        covered,
+        features: vec![
+            v1::Feature {
+                name: "tp_btf".into(),
+                present: true,
+                reason: String::new(),
+            },
+            v1::Feature {
+                name: "steal_time".into(),
+                present: false,
+                reason: "no paravirt clock".into(),
+            },
+        ],
+        losses: vec![v1::Loss {
+            stage: "ring".into(),
+            reason: "full".into(),
+            unit: "events".into(),
+            count: 3,
+        }],
+        cost: Some(v1::AgentCost {
+            cpu_ns: 40_000_000,
+            memory_bytes: 20 * 1024 * 1024,
+            memory_source: "cgroup".into(),
+            map_bytes: 9 * 1024 * 1024,
+            programs: vec![program],
+        }),
+        agent_cores: 0.004,
+    }
+}
+
+fn tenant(name: &str, used: f64, entitled: f64, stolen: f64, taken: f64) -> v1::TenantView {
+    v1::TenantView {
+        name: name.into(),
+        namespaces: vec![name.into()],
+        resolved_by: "namespace".into(),
+        pods: 1,
+        used_cores: used,
+        entitled_cores: entitled,
+        quota_cores: None,
+        wait_cores: stolen + 0.01,
+        stolen_cores: stolen,
+        taken_cores: taken,
+    }
+}
+
+fn pod(
+    tenant: &str,
+    namespace: &str,
+    name: &str,
+    used: f64,
+    entitled: f64,
+    stolen: f64,
+    slowdown: Option<f64>,
+) -> v1::PodView {
+    v1::PodView {
+        tenant: tenant.into(),
+        namespace: namespace.into(),
+        name: name.into(),
+        uid: format!("0000-{namespace}-{}", name.len()),
+        node: "node-a".into(),
+        used_cores: used,
+        entitled_cores: entitled,
+        wait_cores: stolen + 0.013,
+        stolen_cores: stolen,
+        slowdown,
+        system_cores: 0.01,
+        idle_cores: 0.003,
+        wait_p50_ns: Some(131_072),
+        wait_p99_ns: Some(16_777_216),
+        ..v1::PodView::default()
+    }
+}
+
+fn noisy() -> v1::Breach {
+    v1::Breach {
+        fingerprint: "00c0ffee00c0ffee".into(),
+        kind: v1::BreachKind::NoisyNeighbour.into(),
+        state: v1::BreachState::Firing.into(),
+        tenant: "red".into(),
+        against: "blue".into(),
+        node: "node-a".into(),
+        subject: "blue/web".into(),
+        summary: "red/batch took 0.31 cores of blue/web's promised 0.50 on node-a for 14 s; blue/web ran 2.6x slower".into(),
+        since_unix_ns: JUDGED_UNIX_NS - 14 * SECOND_NS,
+        firing_unix_ns: JUDGED_UNIX_NS - 12 * SECOND_NS,
+        resolved_unix_ns: 0,
+        evidence: vec![
+            v1::Figure { name: "stolen_cores".into(), value: 0.31 },
+            v1::Figure { name: "slowdown".into(), value: 2.58 },
+        ],
+        culprits: vec![v1::Culprit {
+            tenant: "red".into(),
+            pod: "red/batch".into(),
+            stolen_cores: 0.31,
+            share: 1.0,
+        }],
+        covered: 1.0,
+    }
+}
+
+fn quota() -> v1::Breach {
+    v1::Breach {
+        fingerprint: "0badcafe0badcafe".into(),
+        kind: v1::BreachKind::QuotaExceeded.into(),
+        state: v1::BreachState::Resolved.into(),
+        tenant: "red".into(),
+        summary: "red used 1.90 cores of its quota of 1.50".into(),
+        since_unix_ns: JUDGED_UNIX_NS - 300 * SECOND_NS,
+        firing_unix_ns: JUDGED_UNIX_NS - 290 * SECOND_NS,
+        resolved_unix_ns: JUDGED_UNIX_NS - 100 * SECOND_NS,
+        covered: 0.85,
+        ..v1::Breach::default()
+    }
+}
+
+/// Compares with `tests/golden/NAME`. `PARTYWALL_BLESS=1` writes it instead: look at the difference before committing.
+pub(crate) fn golden(name: &str, actual: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if std::env::var_os("PARTYWALL_BLESS").is_some() {
+        std::fs::write(&path, actual).expect("writing the golden file");
+        return;
+    }
+    let expected =
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert!(
+        actual == expected,
+        "{} differs (PARTYWALL_BLESS=1 rewrites it); now:\n{actual}",
+        path.display()
+    );
+}

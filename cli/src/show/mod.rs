@@ -1,0 +1,35 @@
+//! What each view says, as tables: the one source of the commands' text and of `top`'s screen.
+
+pub(crate) mod breaches;
+pub(crate) mod header;
+pub(crate) mod ledger;
+pub(crate) mod pods;
+pub(crate) mod tenants;
+
+use std::cmp::Ordering;
+
+/// One way to order the rows of a view.
+pub(crate) struct Sort<T> {
+    pub name: &'static str,
+    pub by: fn(&T, &T) -> Ordering,
+}
+
+/// Largest first; what is no number comes last.
+pub(crate) fn most(left: f64, right: f64) -> Ordering {
+    let last_if_nan = |value: f64| if value.is_nan() { f64::NEG_INFINITY } else { value };
+    last_if_nan(right).total_cmp(&last_if_nan(left))
+}
+
+/// Whether a filter as typed admits any of these names.
+pub(crate) fn admits(filter: &str, names: &[&str]) -> bool {
+    let filter = filter.trim().to_lowercase();
+    filter.is_empty() || names.iter().any(|name| name.to_lowercase().contains(&filter))
+}
+
+/// The sort at `index`, going round.
+pub(crate) fn pick<T>(sorts: &'static [Sort<T>], index: usize) -> &'static Sort<T> {
+    &sorts[index % sorts.len()]
+}
+
+#[cfg(test)]
+mod tests;

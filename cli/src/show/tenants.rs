@@ -1,0 +1,110 @@
+//! The tenants' view.
+
+use super::{Sort, admits, most, pick};
+use crate::model::{Snapshot, State, Tenant};
+use crate::output::Tone;
+use crate::table::{Cell, Column, Row, Table};
+use crate::text::{cores, cores_or_dot};
+
+pub(crate) const SORTS: &[Sort<Tenant>] = &[
+    Sort {
+        name: "stolen",
+        by: |left, right| most(left.stolen_cores, right.stolen_cores),
+    },
+    Sort {
+        name: "taken",
+        by: |left, right| most(left.taken_cores, right.taken_cores),
+    },
+    Sort {
+        name: "used",
+        by: |left, right| most(left.used_cores, right.used_cores),
+    },
+    Sort {
+        name: "wait",
+        by: |left, right| most(left.wait_cores, right.wait_cores),
+    },
+    Sort {
+        name: "name",
+        by: |left, right| left.name.cmp(&right.name),
+    },
+];
+
+pub(crate) fn table(snapshot: &Snapshot, sort: usize, filter: &str) -> Table {
+    let mut tenants: Vec<&Tenant> = snapshot
+        .tenants
+        .iter()
+        .filter(|tenant| {
+            let names = std::iter::once(&tenant.name).chain(&tenant.namespaces);
+            admits(filter, &names.map(String::as_str).collect::<Vec<_>>())
+        })
+        .collect();
+    tenants
+        .sort_by(|left, right| (pick(SORTS, sort).by)(left, right).then_with(|| left.name.cmp(&right.name)));
+    Table {
+        columns: vec![
+            Column::name("TENANT", 0),
+            Column::figure("PODS", "", 5),
+            Column::figure("USED", "cores", 1),
+            Column::figure("ENTITLED", "cores", 3),
+            Column::figure("QUOTA", "cores", 6),
+            Column::figure("WAIT", "cores", 4),
+            Column::figure("STOLEN", "cores", 0),
+            Column::figure("TAKEN", "cores", 1),
+            Column::figure("FIRING", "", 2),
+            Column::name("RESOLVED BY", 8),
+            Column::name("NAMESPACES", 7),
+        ],
+        rows: tenants.into_iter().map(|tenant| row(tenant, snapshot)).collect(),
+    }
+}
+
+fn row(tenant: &Tenant, snapshot: &Snapshot) -> Row {
+    let firing = snapshot
+        .breaches
+        .iter()
+        .filter(|breach| breach.state == State::Firing && breach.tenant == tenant.name)
+        .count();
+    let over_quota = tenant.quota_cores.is_some_and(|quota| tenant.used_cores > quota);
+    Row {
+        cells: vec![
+            Cell::toned(
+                tenant.name.as_str(),
+                if firing > 0 { Tone::Bad } else { Tone::Plain },
+            ),
+            Cell::new(tenant.pods.to_string()),
+            Cell::toned(
+                cores(tenant.used_cores),
+                if over_quota { Tone::Bad } else { Tone::Plain },
+            ),
+            Cell::new(cores(tenant.entitled_cores)),
+            tenant
+                .quota_cores
+                .map_or_else(|| Cell::toned("-", Tone::Dim), |quota| Cell::new(cores(quota))),
+            Cell::new(cores_or_dot(tenant.wait_cores)),
+            Cell::toned(
+                cores_or_dot(tenant.stolen_cores),
+                tone_of_loss(tenant.stolen_cores),
+            ),
+            Cell::new(cores_or_dot(tenant.taken_cores)),
+            if firing > 0 {
+                Cell::toned(firing.to_string(), Tone::Bad)
+            } else {
+                Cell::toned("·", Tone::Dim)
+            },
+            Cell::toned(tenant.resolved_by.as_str(), Tone::Dim),
+            Cell::toned(tenant.namespaces.join(","), Tone::Dim),
+        ],
+        note: None,
+    }
+}
+
+/// From the least that counts as stolen by default (0.01 cores), a figure is worth a look.
+pub(crate) fn tone_of_loss(stolen_cores: f64) -> Tone {
+    if stolen_cores >= 0.1 {
+        Tone::Bad
+    } else if stolen_cores >= 0.01 {
+        Tone::Warn
+    } else {
+        Tone::Plain
+    }
+}

@@ -1,0 +1,110 @@
+use super::*;
+use crate::model::{LedgerCell, Snapshot};
+use crate::output::Paint;
+use crate::sample;
+
+#[test]
+fn what_is_no_number_sorts_last() {
+    let mut values = [f64::NAN, 0.1, 3.0, f64::NEG_INFINITY, 0.2];
+    values.sort_by(|left, right| most(*left, *right));
+    assert_eq!(values[..3], [3.0, 0.2, 0.1]);
+}
+
+#[test]
+fn filters_ignore_case_and_blanks_around() {
+    assert!(admits("", &[]));
+    assert!(admits(" WEB ", &["blue/web", "blue"]));
+    assert!(!admits("web", &["red"]));
+}
+
+#[test]
+fn the_ledger_orders_victims_first_and_classes_last() {
+    let matrix = ledger::Matrix::new(&sample::snapshot(), 0, "");
+    assert_eq!(matrix.waiters, ["blue", "system", "red", "green"]);
+    assert_eq!(matrix.runners, ["red", "blue", "system", "<idle>", "<throttled>"]);
+    assert_eq!(
+        ledger::Matrix::new(&sample::snapshot(), 1, "").waiters,
+        ["blue", "green", "red", "system"]
+    );
+    assert_eq!(
+        ledger::Matrix::new(&sample::snapshot(), 0, "gre").waiters,
+        ["green"]
+    );
+}
+
+#[test]
+fn runners_without_a_column_are_summed_not_dropped() {
+    let cell = |runner: &str, cores| LedgerCell {
+        waiter: "blue".into(),
+        runner: runner.into(),
+        cores,
+    };
+    let snapshot = Snapshot {
+        ledger: vec![
+            cell("a", 0.5),
+            cell("b", 0.25),
+            cell("c", 0.125),
+            cell("d", 0.0625),
+            cell("<idle>", 2.0),
+        ],
+        ..Snapshot::default()
+    };
+    let text = ledger::Matrix::new(&snapshot, 0, "")
+        .table(2)
+        .to_text(Paint::Never);
+    let mut lines = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(
+        lines.next().expect("heading")[3..],
+        ["a", "b", "~other", "<idle>"]
+    );
+    assert_eq!(
+        lines.next().expect("row"),
+        ["blue", "0.50", "0.25", "0.19", "2.00"]
+    );
+}
+
+#[test]
+fn nobody_steals_from_itself_and_system_is_no_neighbour() {
+    assert!(ledger::is_stolen("blue", "red"));
+    for (waiter, runner) in [
+        ("blue", "blue"),
+        ("blue", "system"),
+        ("blue", "<idle>"),
+        ("blue", "<unresolved>"),
+    ] {
+        assert!(!ledger::is_stolen(waiter, runner), "{waiter} {runner}");
+    }
+}
+
+#[test]
+fn a_change_is_one_line_with_its_moment() {
+    let snapshot = sample::snapshot();
+    assert_eq!(
+        breaches::line(&snapshot.breaches[0], Paint::Never),
+        "2026-07-30T11:50:59Z firing   NoisyNeighbour red against blue: red/batch took 0.31 cores of blue/web's \
+         promised 0.50 on node-a for 14 s; blue/web ran 2.6x slower\n"
+    );
+    assert_eq!(
+        breaches::line(&snapshot.breaches[1], Paint::Never),
+        "2026-07-30T11:49:31Z resolved QuotaExceeded red: red used 1.90 cores of its quota of 1.50\n"
+    );
+}
+
+#[test]
+fn the_header_says_what_is_wrong_with_our_sight() {
+    let mut snapshot = sample::snapshot();
+    snapshot.nodes[1].age_seconds = 65.0;
+    let text = header::to_text(&header::lines(&snapshot), Paint::Never);
+    for phrase in [
+        "1 firing",
+        "85 % covered on the worst node",
+        "reports 1 min 5 s old on the worst node",
+        "agents 0.01 cores, 40.0 MiB",
+        "lost: ring full 6 events",
+        "2 nodes lack steal_time (no paravirt clock)",
+    ] {
+        assert!(text.contains(phrase), "{phrase:?} is not in:\n{text}");
+    }
+}
