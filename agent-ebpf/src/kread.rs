@@ -8,7 +8,7 @@ use partywall_abi::{ABSENT, Offsets};
 
 /// Overwritten by the agent before loading.
 #[unsafe(no_mangle)]
-pub(crate) static OFFSETS: Offsets = Offsets::NONE;
+static OFFSETS: Offsets = Offsets::NONE;
 
 /// The value of one of the [`Offsets`].
 macro_rules! offset {
@@ -16,11 +16,10 @@ macro_rules! offset {
         // SAFETY: a static of this program. Volatile, because the compiler would otherwise fold in the initial value.
         #[allow(unused_unsafe, reason = "may stand within an unsafe block")]
         unsafe {
-            core::ptr::read_volatile(&raw const $crate::kread::OFFSETS.$field)
+            core::ptr::read_volatile(&raw const OFFSETS.$field)
         }
     }};
 }
-pub(crate) use offset;
 
 /// How a program reaches kernel memory.
 pub(crate) trait Kread {

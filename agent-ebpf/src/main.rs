@@ -22,17 +22,12 @@ use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use partywall_abi::{CGROUP_MADE, CGROUP_REMOVED};
 
-use kread::{Direct, Probe, Task, offset};
+use kread::{Direct, Probe, Task};
 
 #[btf_tracepoint(function = "sched_switch")]
 fn switch_btf(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: the arguments are tasks, at the place that the kernel's BTF gave. An argument's place must be a constant in the code.
-    let (prev, next): (Task<Direct>, Task<Direct>) = unsafe {
-        match offset!(switch_prev_arg) {
-            1 => (Task::new(ctx.arg(1)), Task::new(ctx.arg(2))),
-            _ => (Task::new(ctx.arg(2)), Task::new(ctx.arg(3))),
-        }
-    };
+    // SAFETY: the arguments are (preempt, prev, next, …): the agent has seen so in the kernel's BTF.
+    let (prev, next): (Task<Direct>, Task<Direct>) = unsafe { (Task::new(ctx.arg(1)), Task::new(ctx.arg(2))) };
     switch::switched(&prev, &next);
     0
 }
@@ -40,12 +35,7 @@ fn switch_btf(ctx: BtfTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sched_switch")]
 fn switch_raw(ctx: RawTracePointContext) -> i32 {
     // SAFETY: as above.
-    let (prev, next): (Task<Probe>, Task<Probe>) = unsafe {
-        match offset!(switch_prev_arg) {
-            1 => (Task::new(ctx.arg(1)), Task::new(ctx.arg(2))),
-            _ => (Task::new(ctx.arg(2)), Task::new(ctx.arg(3))),
-        }
-    };
+    let (prev, next): (Task<Probe>, Task<Probe>) = unsafe { (Task::new(ctx.arg(1)), Task::new(ctx.arg(2))) };
     switch::switched(&prev, &next);
     0
 }

@@ -32,6 +32,11 @@ pub(crate) static SLOT_CACHE: Array<[u64; CACHE]> = Array::with_max_entries(1, B
 #[map]
 pub(crate) static SLOT_OF: HashMap<u64, u32> = HashMap::with_max_entries(SLOTS as u32, 0);
 
+/// slot → cgroup id, 0 where nobody's. Written when a slot is assigned, so that the agent sees who is new without a system
+/// call per cgroup.
+#[map]
+pub(crate) static OWNERS: Array<u64> = Array::with_max_entries(SLOTS as u32, BPF_F_MMAPABLE);
+
 /// Slots that belong to nobody. Filled by the agent; a queue hands out each once without atomics that 5.10 lacks.
 #[map]
 pub(crate) static FREE: Queue<u32> = Queue::with_max_entries(SLOTS as u32, 0);

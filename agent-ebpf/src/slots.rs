@@ -5,7 +5,7 @@ use partywall_abi::{CACHE, LossReason, SLOT_NONE};
 use partywall_ebpf::cache;
 
 use crate::losses::lose;
-use crate::maps::{FREE, SLOT_CACHE, SLOT_OF};
+use crate::maps::{FREE, OWNERS, SLOT_CACHE, SLOT_OF};
 
 const EEXIST: i32 = -17;
 
@@ -53,7 +53,14 @@ fn find_or_assign(cpu_index: u32, id: u64) -> u16 {
         return SLOT_NONE;
     };
     match SLOT_OF.insert(id, slot, u64::from(BPF_NOEXIST)) {
-        Ok(()) => slot as u16,
+        Ok(()) => {
+            match OWNERS.get_ptr_mut(slot) {
+                // SAFETY: an element of the map; the slot is this cgroup's alone.
+                Some(owner) => unsafe { owner.write_volatile(id) },
+                None => lose(cpu_index, LossReason::Unreachable),
+            }
+            slot as u16
+        }
         Err(error) => {
             // Another CPU was first, or the map refused. The slot is nobody's in either case.
             let _ = FREE.push(slot, 0);

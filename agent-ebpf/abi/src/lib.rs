@@ -185,8 +185,6 @@ pub struct Offsets {
     pub cgroup_root: u32,
     pub cgroup_root_hierarchy_id: u32,
     pub kernfs_node_id: u32,
-    /// Position of `prev` among the switch tracepoint's arguments; `next` follows it.
-    pub switch_prev_arg: u32,
 }
 
 impl Offsets {
@@ -205,8 +203,28 @@ impl Offsets {
         cgroup_root: ABSENT,
         cgroup_root_hierarchy_id: ABSENT,
         kernfs_node_id: ABSENT,
-        switch_prev_arg: ABSENT,
     };
+}
+
+impl Offsets {
+    /// As the words that `.rodata` holds, in the order of the fields.
+    pub const fn words(&self) -> [u32; 13] {
+        [
+            self.task_pid,
+            self.task_cgroups,
+            self.task_last_queued,
+            self.task_last_arrival,
+            self.task_cfs_rq,
+            self.cfs_rq_rq,
+            self.rq_clock,
+            self.rq_prev_steal_time_rq,
+            self.css_set_dfl_cgrp,
+            self.cgroup_kn,
+            self.cgroup_root,
+            self.cgroup_root_hierarchy_id,
+            self.kernfs_node_id,
+        ]
+    }
 }
 
 const _: () = {
@@ -214,7 +232,7 @@ const _: () = {
     assert!(size_of::<Slice>() == 16);
     assert!(size_of::<Cpu>() == 64 + 16 * SLICES);
     assert!(size_of::<CgroupEvent>() == 504);
-    assert!(size_of::<Offsets>() == 14 * 4);
+    assert!(size_of::<Offsets>() == 13 * 4);
     assert!(SLICES.is_power_of_two() && CACHE.is_power_of_two() && SLOTS.is_power_of_two());
     assert!(LossReason::ALL.len() <= LOSS_REASONS);
 };

@@ -1,0 +1,266 @@
+//! What this kernel and this process's rights allow, and what follows for loading: a pure plan from probed facts.
+
+use std::path::{Path, PathBuf};
+
+use partywall_abi::{ABSENT, Offsets};
+use procfs::process::Process;
+
+use super::btf::{self, Layout};
+
+const BTF_FILE: &str = "/sys/kernel/btf/vmlinux";
+const LOCKDOWN_FILE: &str = "/sys/kernel/security/lockdown";
+const BPF_STATS_FILE: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+/// Bits of CapEff, linux/capability.h.
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_PERFMON: u64 = 1 << 38;
+const CAP_BPF: u64 = 1 << 39;
+
+/// What was found on this machine, before anything is loaded.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// `uname -r`.
+    pub release: String,
+    /// CapEff of this process.
+    pub capabilities: u64,
+    /// Where cgroup v2 is mounted, or why that is not known.
+    pub cgroup_root: Result<PathBuf, String>,
+    pub layout: Result<Layout, String>,
+    /// The kernel's lockdown mode, if it has any: "none", "integrity", "confidentiality".
+    pub lockdown: Option<String>,
+    /// Whether the kernel measures programs: kernel.bpf_stats_enabled.
+    pub bpf_stats: bool,
+}
+
+/// One thing that the agent can do here, or cannot.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Feature {
+    /// snake_case; label value in metrics and reports.
+    pub name: &'static str,
+    pub present: bool,
+    /// Why not, where absent; how, where present.
+    pub reason: String,
+    /// What is missing without it.
+    pub lost_without: &'static str,
+    /// Whether the agent can run at all without it.
+    pub required: bool,
+}
+
+/// How the scheduler half is loaded.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub offsets: Offsets,
+    /// Attach the switch hook; the BTF-typed one first, its raw twin where that fails.
+    pub ledger: bool,
+    pub cgroup_events: bool,
+}
+
+impl Facts {
+    /// Looks at this machine. `cgroup_root`: the user's word, instead of the mount table's.
+    pub fn probe(cgroup_root: Option<&Path>) -> Self {
+        Self {
+            release: rustix::system::uname().release().to_string_lossy().into_owned(),
+            capabilities: Process::myself().and_then(|me| me.status()).map_or(0, |status| status.capeff),
+            cgroup_root: cgroup_root.map_or_else(find_cgroup_root, check_cgroup_root),
+            layout: btf::resolve(Path::new(BTF_FILE)).map_err(|error| format!("{BTF_FILE}: {error}")),
+            lockdown: std::fs::read_to_string(LOCKDOWN_FILE).ok().as_deref().and_then(lockdown_mode),
+            bpf_stats: std::fs::read_to_string(BPF_STATS_FILE).is_ok_and(|value| value.trim() == "1"),
+        }
+    }
+
+    fn has(&self, capability: u64) -> bool {
+        self.capabilities & (capability | CAP_SYS_ADMIN) != 0
+    }
+}
+
+/// The plan, and each feature with the reason for its absence. A pure function of the facts.
+pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
+    let offsets = facts.layout.as_ref().map_or(Offsets::NONE, |layout| layout.offsets);
+    let missing = |fields: &[(&str, u32)]| {
+        let absent: Vec<&str> =
+            fields.iter().filter(|(_, offset)| *offset == ABSENT).map(|(name, _)| *name).collect();
+        if absent.is_empty() {
+            Ok(())
+        } else {
+            Err(facts.layout.as_ref().map_or_else(
+                Clone::clone,
+                |_| format!("the kernel's BTF lacks {}", absent.join(", ")),
+            ))
+        }
+    };
+    let rights = if !facts.has(CAP_BPF) {
+        Err("CAP_BPF is missing (before Linux 5.8: CAP_SYS_ADMIN); run as root or add the capability".to_owned())
+    } else if !facts.has(CAP_PERFMON) {
+        Err("CAP_PERFMON is missing (before Linux 5.8: CAP_SYS_ADMIN); run as root or add the capability".to_owned())
+    } else {
+        Ok(())
+    };
+    let unlocked = match facts.lockdown.as_deref() {
+        Some("confidentiality") => {
+            Err("the kernel is locked down (confidentiality): no program may read kernel memory".to_owned())
+        }
+        _ => Ok(()),
+    };
+    let identity = missing(&[
+        ("task_struct.pid", offsets.task_pid),
+        ("task_struct.cgroups", offsets.task_cgroups),
+        ("css_set.dfl_cgrp", offsets.css_set_dfl_cgrp),
+        ("cgroup.kn", offsets.cgroup_kn),
+        ("kernfs_node.id", offsets.kernfs_node_id),
+    ]);
+    let arguments = match &facts.layout {
+        Ok(Layout { switch_arguments: Some(1), .. }) | Err(_) => Ok(()),
+        Ok(layout) => Err(format!(
+            "sched_switch has its tasks at {:?}, not at 1 (Linux 5.18.0 alone is known to)",
+            layout.switch_arguments
+        )),
+    };
+    let cgroups = facts.cgroup_root.as_ref().map(|_| ()).map_err(Clone::clone);
+    let run_time = rights.clone().and(unlocked).and(identity).and(arguments).and(cgroups);
+    let wait = run_time.clone().and(missing(&[("task_struct.sched_info.last_queued", offsets.task_last_queued)]));
+    let clock = missing(&[
+        ("task_struct.se.cfs_rq", offsets.task_cfs_rq),
+        ("cfs_rq.rq", offsets.cfs_rq_rq),
+        ("rq.clock", offsets.rq_clock),
+    ]);
+    let events = run_time.clone().and(missing(&[
+        ("cgroup.root", offsets.cgroup_root),
+        ("cgroup_root.hierarchy_id", offsets.cgroup_root_hierarchy_id),
+    ]));
+    let events = events.and(match &facts.layout {
+        Ok(layout) if !layout.cgroup_events => Err("the kernel has no cgroup tracepoints".to_owned()),
+        _ => Ok(()),
+    });
+    let steal = missing(&[("rq.prev_steal_time_rq", offsets.rq_prev_steal_time_rq)]);
+    let stats = if facts.bpf_stats { Ok(()) } else { Err("kernel.bpf_stats_enabled is 0".to_owned()) };
+
+    let plan = Plan { offsets, ledger: run_time.is_ok(), cgroup_events: events.is_ok() };
+    let feature = |name, found: Result<(), String>, how: &str, lost_without, required| Feature {
+        name,
+        present: found.is_ok(),
+        reason: found.err().unwrap_or_else(|| how.to_owned()),
+        lost_without,
+        required,
+    };
+    let root = facts.cgroup_root.as_ref().map_or_else(|_| String::new(), |root| root.display().to_string());
+    let features = vec![
+        feature("btf", facts.layout.as_ref().map(|_| ()).map_err(Clone::clone), BTF_FILE, "everything: fields are found by BTF", true),
+        feature("rights", rights, "CAP_BPF, CAP_PERFMON", "everything: programs cannot be loaded", true),
+        feature("cgroup_v2", facts.cgroup_root.as_ref().map(|_| ()).map_err(Clone::clone), &root, "everything: pods are known by cgroup", true),
+        feature("run_time", run_time, "sched_switch", "CPU time per pod", true),
+        feature("ledger", wait, "sched_info.last_queued", "run-queue wait and who ran meanwhile", false),
+        feature("run_queue_clock", clock, "rq.clock", "nothing; waits are measured on a clock that costs more per switch", false),
+        feature("steal", steal, "rq.prev_steal_time_rq", "time taken by the hypervisor is entered against whoever ran", false),
+        feature("cgroup_events", events, "cgroup_mkdir, cgroup_rmdir", "names of pods shorter than one scan of the cgroup tree", false),
+        feature("program_cost", stats, "kernel.bpf_stats_enabled", "nanoseconds per program run in the agent's own cost", false),
+    ];
+    (plan, features)
+}
+
+fn lockdown_mode(text: &str) -> Option<String> {
+    text.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(mode, _)| mode.to_owned())
+}
+
+fn find_cgroup_root() -> Result<PathBuf, String> {
+    let mounts = Process::myself().and_then(|me| me.mountinfo()).map_err(|error| format!("/proc/self/mountinfo: {error}"))?;
+    mounts
+        .into_iter()
+        .find(|mount| mount.fs_type == "cgroup2" && mount.root == "/")
+        .map(|mount| mount.mount_point)
+        .ok_or_else(|| "no cgroup2 file system is mounted".to_owned())
+}
+
+fn check_cgroup_root(root: &Path) -> Result<PathBuf, String> {
+    let is_root = root.join("cgroup.procs").is_file() && !root.join("cgroup.type").exists();
+    if is_root {
+        Ok(root.to_owned())
+    } else {
+        Err(format!("--cgroup-root {}: not the root of a cgroup2 mount", root.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn able() -> Facts {
+        let mut offsets = Offsets::NONE;
+        for field in [
+            &mut offsets.task_pid,
+            &mut offsets.task_cgroups,
+            &mut offsets.task_last_queued,
+            &mut offsets.task_last_arrival,
+            &mut offsets.task_cfs_rq,
+            &mut offsets.cfs_rq_rq,
+            &mut offsets.rq_clock,
+            &mut offsets.rq_prev_steal_time_rq,
+            &mut offsets.css_set_dfl_cgrp,
+            &mut offsets.cgroup_kn,
+            &mut offsets.cgroup_root,
+            &mut offsets.cgroup_root_hierarchy_id,
+            &mut offsets.kernfs_node_id,
+        ] {
+            *field = 8;
+        }
+        Facts {
+            release: "6.18.0".into(),
+            capabilities: CAP_BPF | CAP_PERFMON,
+            cgroup_root: Ok("/sys/fs/cgroup".into()),
+            layout: Ok(Layout { offsets, switch_arguments: Some(1), cgroup_events: true }),
+            lockdown: None,
+            bpf_stats: true,
+        }
+    }
+
+    fn absent(facts: &Facts) -> Vec<&'static str> {
+        plan(facts).1.into_iter().filter(|feature| !feature.present).map(|feature| feature.name).collect()
+    }
+
+    #[test]
+    fn an_able_kernel_lacks_nothing() {
+        assert_eq!(absent(&able()), Vec::<&str>::new());
+        assert!(plan(&able()).0.ledger && plan(&able()).0.cgroup_events);
+    }
+
+    #[test]
+    fn each_lack_takes_what_stands_on_it_and_nothing_else() {
+        let cases: [(&str, fn(&mut Facts), &[&str]); 10] = [
+            ("no capability", |facts| facts.capabilities = CAP_PERFMON, &["rights", "run_time", "ledger", "cgroup_events"]),
+            ("no perfmon", |facts| facts.capabilities = CAP_BPF, &["rights", "run_time", "ledger", "cgroup_events"]),
+            ("before 5.8", |facts| facts.capabilities = CAP_SYS_ADMIN, &[]),
+            ("lockdown", |facts| facts.lockdown = Some("confidentiality".into()), &["run_time", "ledger", "cgroup_events"]),
+            ("integrity", |facts| facts.lockdown = Some("integrity".into()), &[]),
+            ("no cgroup2", |facts| facts.cgroup_root = Err("none".into()), &["cgroup_v2", "run_time", "ledger", "cgroup_events"]),
+            ("no sched_info", |facts| edit(facts, |offsets| offsets.task_last_queued = ABSENT), &["ledger"]),
+            ("no group scheduling", |facts| edit(facts, |offsets| offsets.task_cfs_rq = ABSENT), &["run_queue_clock"]),
+            ("5.18.0", |facts| facts.layout.as_mut().expect("a layout").switch_arguments = Some(2), &["run_time", "ledger", "cgroup_events"]),
+            ("no statistics", |facts| facts.bpf_stats = false, &["program_cost"]),
+        ];
+        for (what, change, expected) in cases {
+            let mut facts = able();
+            change(&mut facts);
+            assert_eq!(absent(&facts), expected, "{what}");
+        }
+    }
+
+    fn edit(facts: &mut Facts, change: fn(&mut Offsets)) {
+        change(&mut facts.layout.as_mut().expect("a layout").offsets);
+    }
+
+    #[test]
+    fn without_btf_the_reason_is_given_everywhere() {
+        let facts = Facts { layout: Err("no such file".into()), ..able() };
+        let (plan, features) = plan(&facts);
+        assert!(!plan.ledger);
+        for name in ["btf", "run_time", "ledger", "steal"] {
+            let feature = features.iter().find(|feature| feature.name == name).expect(name);
+            assert!(!feature.present && feature.reason.contains("no such file"), "{feature:?}");
+        }
+    }
+
+    #[test]
+    fn lockdown_is_what_stands_in_brackets() {
+        assert_eq!(lockdown_mode("none [integrity] confidentiality\n").as_deref(), Some("integrity"));
+        assert_eq!(lockdown_mode("garbage"), None);
+    }
+}
