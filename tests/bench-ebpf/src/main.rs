@@ -16,10 +16,16 @@ use aya_ebpf::{
     macros::{btf_map, btf_tracepoint},
     programs::BtfTracePointContext,
 };
-use partywall_abi::Offsets;
+use partywall_bench_ebpf::Offsets;
 
 #[unsafe(no_mangle)]
-static OFFSETS: Offsets = Offsets::NONE;
+static OFFSETS: Offsets = Offsets {
+    task_pid: 0,
+    task_cgroups: 0,
+    css_set_dfl_cgrp: 0,
+    cgroup_kn: 0,
+    kernfs_node_id: 0,
+};
 
 /// pid → when it became runnable.
 #[btf_map]
@@ -55,17 +61,10 @@ fn classic_wake_new(ctx: BtfTracePointContext) -> i32 {
     queued(ctx.arg(0))
 }
 
+/// Arguments as Linux 5.19 and later have them: preempt, prev, next, prev_state.
 #[btf_tracepoint(function = "sched_switch")]
 fn classic_switch(ctx: BtfTracePointContext) -> i32 {
-    // Bare loads, not references: the compiler must not take what the loader sets for a constant.
-    // SAFETY: OFFSETS is a static of this object.
-    let first = unsafe { core::ptr::read_volatile(&raw const OFFSETS.switch_prev_arg) };
-    // Both layouts of the tracepoint, each with constant argument numbers.
-    if first == 1 {
-        switched(ctx.arg(1), ctx.arg(2), ctx.arg(3))
-    } else {
-        switched(ctx.arg(0), ctx.arg(1), 0)
-    }
+    switched(ctx.arg(1), ctx.arg(2), ctx.arg(3))
 }
 
 #[inline(always)]
@@ -119,7 +118,8 @@ fn add(cgroup: u64, run_ns: u64, wait_ns: u64) {
 
 #[inline(always)]
 fn pid(task: *const u8) -> u32 {
-    // SAFETY: `task` is a tracepoint argument, which the verifier lets a probe read directly.
+    // SAFETY: `task` is a tracepoint argument, which the verifier lets a probe read directly. The offset is loaded
+    // bare, because the compiler must not take for a constant what the loader sets.
     unsafe { load::<u32>(task, core::ptr::read_volatile(&raw const OFFSETS.task_pid)) }
 }
 

@@ -55,12 +55,7 @@ const OBJECTS: [Object; 2] = [
     Object {
         package: "partywall-bench-ebpf",
         dir: "tests/bench-ebpf",
-        sources: &[
-            "tests/bench-ebpf/Cargo.toml",
-            "tests/bench-ebpf/src",
-            "agent-ebpf/abi/Cargo.toml",
-            "agent-ebpf/abi/src",
-        ],
+        sources: &["tests/bench-ebpf/Cargo.toml", "tests/bench-ebpf/src"],
         file: "bench.bpf.o",
     },
 ];

@@ -1,0 +1,116 @@
+//! Measures what Partywall costs, beside an empty program and the classic design in the same run.
+//!
+//! Figures are shown with their bounds and never make the run fail: a machine may be busy. What cannot be measured does.
+
+mod figure;
+mod load;
+mod measure;
+mod processes;
+mod programs;
+mod reference;
+
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use measure::Effort;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", about, disable_help_subcommand = true)]
+struct Args {
+    /// Also write the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Alternating runs of each subject
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// A short look: two rounds of little work
+    #[arg(long, conflicts_with = "rounds")]
+    quick: bool,
+    /// Only these sections
+    #[arg(long, value_enum)]
+    only: Vec<Section>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Section {
+    /// Cost of a context switch and slow-down of a load that does nothing else
+    Switch,
+    /// 200 cgroups on one CPU
+    Turns,
+    /// CPU and memory of the agent with 110 idle pods
+    Idle,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    #[command(hide = true)]
+    TakeTurns { cgroup: PathBuf, cpu: usize },
+}
+
+fn main() -> ExitCode {
+    if let Some(code) = partywall_workload::run_if_worker() {
+        return code;
+    }
+    let args = Args::parse();
+    let outcome = match args.command {
+        Some(Command::TakeTurns { cgroup, cpu }) => load::take_turns(&cgroup, cpu),
+        None => run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    let effort = if args.quick {
+        Effort {
+            rounds: 2,
+            pipe_operations: 50_000,
+            turns: Duration::from_millis(500),
+            idle: Duration::from_secs(6),
+        }
+    } else {
+        Effort {
+            rounds: args.rounds.into(),
+            pipe_operations: 200_000,
+            turns: Duration::from_secs(1),
+            idle: Duration::from_secs(60),
+        }
+    };
+    partywall_workload::sweep(&partywall_workload::cgroup2_mount()?)?;
+    let aggregator = processes::Aggregator::start()?;
+    let wanted = |section| args.only.is_empty() || args.only.contains(&section);
+    let mut figures = Vec::new();
+    if wanted(Section::Switch) {
+        eprintln!("cost of a switch");
+        figures.extend(measure::switches(&effort, &aggregator)?);
+    }
+    if wanted(Section::Turns) {
+        eprintln!("200 cgroups taking turns");
+        figures.extend(measure::turns(&effort, &aggregator)?);
+    }
+    if wanted(Section::Idle) {
+        eprintln!("agent with 110 idle pods, {} s", effort.idle.as_secs());
+        figures.extend(measure::idle(&effort, &aggregator)?);
+    }
+    println!("{}", figure::table(&figures));
+    if let Some(path) = &args.json {
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let document = serde_json::json!({
+            "kernel": kernel.trim(),
+            "cpus": std::thread::available_parallelism().map_or(0, usize::from),
+            "load_1m": fs::read_to_string("/proc/loadavg").ok().and_then(|text| text.split(' ').next()?.parse::<f64>().ok()),
+            "figures": figures,
+        });
+        let text = serde_json::to_string_pretty(&document)? + "\n";
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
