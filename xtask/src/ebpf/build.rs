@@ -43,15 +43,10 @@ pub(crate) fn build(object: &Object, toolchain: &Toolchain) -> Result<PathBuf> {
                 "--features",
                 "bpf",
             ])
-            .args([
-                "--profile",
-                PROFILE,
-                "--target",
-                TARGET,
-                "-Z",
-                "build-std=core",
-                "--target-dir",
-            ])
+            .args(["--profile", PROFILE, "--target", TARGET, "-Z", "build-std=core"])
+            // Clippy is not to be had for this target everywhere: rustc's own warnings are all there are.
+            .args(["-Z", "warnings", "--config", "build.warnings='deny'"])
+            .arg("--target-dir")
             .arg(&target_dir)
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
             .env("PATH", with_dir(&toolchain.linker_dir)?)
