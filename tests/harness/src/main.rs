@@ -1,1 +1,211 @@
-fn main() {}
+//! Ground truth: real pods, the real agent, the real aggregator, compared with what a file or the kernel says.
+
+mod args;
+mod bpf;
+mod churn;
+mod cluster;
+mod http;
+mod intake;
+mod judge;
+mod kill;
+mod ledger;
+mod measure;
+mod observe;
+mod plan;
+mod processes;
+mod record;
+mod report;
+mod run;
+mod scenario;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use partywall_workload::{cgroup2_mount, run_if_worker, sweep};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    args::{Args, Command},
+    processes::Binaries,
+    report::{Outcome, Summary},
+    run::Bench,
+    scenario::Machine,
+};
+
+fn main() -> ExitCode {
+    if let Some(code) = run_if_worker() {
+        return code;
+    }
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("partywall-harness: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // On this thread, which starts every process: they are bound to its life.
+    let ended = runtime.block_on(until_signal(command(args)));
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("partywall-harness: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Dropping the run on SIGINT or SIGTERM removes every pod and daemon on the way.
+async fn until_signal(run: impl Future<Output = Result<bool>>) -> Result<bool> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = run => ended,
+        _ = interrupt.recv() => anyhow::bail!("interrupted"),
+        _ = terminate.recv() => anyhow::bail!("terminated"),
+    }
+}
+
+/// True: everything was as it must be.
+async fn command(args: Args) -> Result<bool> {
+    let Args {
+        command,
+        bin_dir,
+        keep_logs,
+        json,
+    } = args;
+    // Read all that can be wrong with the question before anything is made.
+    let scenarios = match &command {
+        Command::Scenarios { dir, only, .. } => scenario::load_dir(dir, only)?,
+        _ => Vec::new(),
+    };
+    let binaries = Binaries::find(bin_dir)?;
+    let cgroup_mount = cgroup2_mount()?;
+    sweep(&cgroup_mount)?;
+    let logs = Logs::new(keep_logs)?;
+    match command {
+        Command::Scenarios { require_all, .. } => {
+            let (outcomes, summary) = run_scenarios(binaries, cgroup_mount, scenarios, &logs).await?;
+            if let Some(path) = json {
+                write(&path, &report::json(&outcomes, &summary)?)?;
+            }
+            println!("{}", summary.line());
+            Ok(summary.is_right(require_all))
+        }
+        Command::Ledger { seconds } => {
+            let accounts = ledger::ledger(&binaries, &cgroup_mount, seconds, &logs.dir("ledger")?).await?;
+            write_json(json.as_deref(), &accounts)?;
+            Ok(accounts.iter().all(ledger::Account::is_right))
+        }
+        Command::Churn {
+            cgroups,
+            minutes,
+            seconds,
+        } => {
+            let seconds = seconds.unwrap_or_else(|| minutes.unwrap_or(10.0) * 60.0);
+            let period = Duration::try_from_secs_f64(seconds).context("--minutes")?;
+            let churned =
+                churn::churn(&binaries, &cgroup_mount, cgroups, period, &logs.dir("churn")?).await?;
+            println!("{}", churned.lines());
+            write_json(json.as_deref(), &churned)?;
+            Ok(churned.is_right())
+        }
+        Command::Kill { times } => {
+            let killed = kill::kill(&binaries, times, &logs.dir("kill")?).await?;
+            println!("{}", killed.line());
+            write_json(json.as_deref(), &killed)?;
+            Ok(true)
+        }
+    }
+}
+
+async fn run_scenarios(
+    binaries: Binaries,
+    cgroup_mount: PathBuf,
+    scenarios: Vec<scenario::Scenario>,
+    logs: &Logs,
+) -> Result<(Vec<(scenario::Scenario, Outcome)>, Summary)> {
+    let machine = Machine::this(&cgroup_mount);
+    let bench = Bench {
+        binaries,
+        cgroup_mount,
+    };
+    let mut outcomes = Vec::new();
+    let mut summary = Summary::default();
+    println!("{}", report::HEADER);
+    let count = scenarios.len();
+    for (number, scenario) in scenarios.into_iter().enumerate() {
+        let outcome = if let Some(why) = scenario.skip_reason(&machine) {
+            Outcome::Skipped(why)
+        } else {
+            let seconds = scenario.observed.as_secs_f64();
+            eprintln!(
+                "{}/{count} {} ({seconds:.0} s): {}",
+                number + 1,
+                scenario.name,
+                scenario.about
+            );
+            let dir = logs.dir(&scenario.name)?;
+            match bench.run(&scenario, &dir).await {
+                Ok(shown) => Outcome::Ran(shown),
+                Err(error) => Outcome::Failed(format!("{error:#}")),
+            }
+        };
+        summary.add(&scenario, &outcome);
+        println!("{}", report::row(&scenario, &outcome));
+        outcomes.push((scenario, outcome));
+    }
+    Ok((outcomes, summary))
+}
+
+/// Where daemons write: a directory that goes with the run, or the one that was asked for.
+enum Logs {
+    Temporary(tempfile::TempDir),
+    Kept(PathBuf),
+}
+
+impl Logs {
+    fn new(keep: Option<PathBuf>) -> Result<Self> {
+        match keep {
+            Some(dir) => Ok(Self::Kept(dir)),
+            None => Ok(Self::Temporary(tempfile::tempdir()?)),
+        }
+    }
+
+    /// An empty directory for one part of the run.
+    fn dir(&self, name: &str) -> Result<PathBuf> {
+        let dir = match self {
+            Self::Temporary(dir) => dir.path().join(name),
+            Self::Kept(dir) => dir.join(name),
+        };
+        if dir.exists() {
+            fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        }
+        fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        Ok(dir)
+    }
+}
+
+fn write_json(path: Option<&Path>, value: &impl Serialize) -> Result<()> {
+    path.map_or(Ok(()), |path| write(path, &serde_json::to_string_pretty(value)?))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, format!("{text}\n")).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -105,6 +105,31 @@ impl Cgroup {
         }
     }
 
+    /// Stops all processes in the subtree where they are, and waits until they stand still.
+    pub(crate) fn freeze(&self) -> Result<(), Error> {
+        fs::write(self.path.join("cgroup.freeze"), "1").map_err(Error::io("freeze", &self.path))?;
+        let deadline = Instant::now() + KILL_DEADLINE;
+        while !events(&self.path).contains("frozen 1") {
+            if Instant::now() > deadline {
+                return Err(Error::io("freeze", &self.path)(ErrorKind::TimedOut.into()));
+            }
+            wait_for_change(&self.path);
+        }
+        Ok(())
+    }
+
+    /// `usage_usec` of `cpu.stat`: CPU time of the subtree, ended cgroups included.
+    pub(crate) fn cpu_used(&self) -> Result<Duration, Error> {
+        let path = self.path.join("cpu.stat");
+        let stat = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        let usage = stat
+            .lines()
+            .find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok());
+        let usage =
+            usage.ok_or_else(|| Error::io("find usage_usec in", path)(ErrorKind::InvalidData.into()))?;
+        Ok(Duration::from_micros(usage))
+    }
+
     /// Kills what runs in it and removes it with everything below and with those parents that only this crate needed.
     pub(crate) fn remove(&mut self) -> Result<(), Error> {
         if self.removed {
@@ -207,11 +232,9 @@ fn kill_all(dir: &Path) -> Result<(), Error> {
             kill_each(dir);
         }
         if Instant::now() > deadline {
-            return Err(Error::Io {
-                doing: "kill all processes in",
-                path: dir.to_owned(),
-                source: ErrorKind::TimedOut.into(),
-            });
+            return Err(Error::io("kill all processes in", dir)(
+                ErrorKind::TimedOut.into(),
+            ));
         }
         wait_for_change(dir);
     }
@@ -233,7 +256,12 @@ fn kill_each(dir: &Path) {
 }
 
 fn is_populated(dir: &Path) -> bool {
-    fs::read_to_string(dir.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
+    events(dir).contains("populated 1")
+}
+
+/// `cgroup.events`; nothing where the cgroup is gone.
+fn events(dir: &Path) -> String {
+    fs::read_to_string(dir.join("cgroup.events")).unwrap_or_default()
 }
 
 /// Until `cgroup.events` changes, 50 ms at most.

@@ -35,7 +35,7 @@ pub use cgroup::{cgroup2_mount, sweep};
 pub use error::Error;
 pub use host::HostCgroup;
 pub use pod::{LimitState, Limits, Pod};
-pub use spawn::WorkHandle;
+pub use spawn::{SchedStat, WorkHandle, end_with_this_thread};
 pub use spec::{PodSpec, Qos, Resources};
 pub use work::Work;
 pub use worker::run_if_worker;

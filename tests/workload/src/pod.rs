@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::{Error, PodSpec, Work, WorkHandle, cgroup::Cgroup, spawn::spawn};
@@ -94,6 +95,16 @@ impl Pod {
             .unwrap_or(&self.container);
         let below = format!("{}/{}", scope.display(), relative.trim_start_matches('/'));
         spawn(work, &self.cgroup.child(&below)?, cpus)
+    }
+
+    /// Stops everything in the pod where it is, and waits until it stands still.
+    pub fn freeze(&self) -> Result<(), Error> {
+        self.cgroup.freeze()
+    }
+
+    /// CPU time that the pod has used, from the kernel's `cpu.stat`.
+    pub fn cpu_used(&self) -> Result<Duration, Error> {
+        self.cgroup.cpu_used()
     }
 
     /// Kills the pod's processes and removes its cgroups.

@@ -1,14 +1,17 @@
 //! Starting a worker inside its cgroup.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::process::CommandExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
 };
 
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::{
+    process::{Signal, set_parent_process_death_signal},
+    thread::{CpuSet, sched_setaffinity},
+};
 
 use crate::{Error, Work, worker::MARK};
 
@@ -18,10 +21,32 @@ pub struct WorkHandle {
     child: Child,
 }
 
+/// The first two fields of `/proc/PID/task/*/schedstat`, summed over a worker's threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SchedStat {
+    pub run_ns: u64,
+    /// The kernel's `run_delay`.
+    pub wait_ns: u64,
+}
+
 impl WorkHandle {
     /// The worker's process id, for /proc.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The kernel's own account of the worker's threads.
+    pub fn sched_stat(&self) -> Result<SchedStat, Error> {
+        let dir = PathBuf::from(format!("/proc/{}/task", self.pid()));
+        let mut sum = SchedStat::default();
+        for thread in fs::read_dir(&dir).map_err(Error::io("list", &dir))?.flatten() {
+            let path = thread.path().join("schedstat");
+            let stat = fs::read_to_string(&path).map_err(Error::io("read", path))?;
+            let mut fields = stat.split_whitespace().map(|field| field.parse().unwrap_or(0));
+            sum.run_ns += fields.next().unwrap_or(0);
+            sum.wait_ns += fields.next().unwrap_or(0);
+        }
+        Ok(sum)
     }
 
     /// How the worker ended, where it did so by itself: always a fault.
@@ -64,10 +89,11 @@ pub(crate) fn spawn(work: &Work, cgroup: &Path, cpus: Option<&[usize]>) -> Resul
     // values made before the fork, without allocation or locks.
     unsafe {
         command.pre_exec(move || {
+            // First the cgroup: the wait for a busy CPU to be pinned to is the pod's own.
+            rustix::io::write(&procs, b"0")?;
             if let Some(set) = &affinity {
                 sched_setaffinity(None, set)?;
             }
-            rustix::io::write(&procs, b"0")?;
             Ok(())
         });
     }
@@ -96,4 +122,14 @@ fn cpu_set(cpus: &[usize]) -> Result<CpuSet, Error> {
         set.set(cpu);
     }
     Ok(set)
+}
+
+/// Has `command`'s process killed when the calling *thread* ends: for daemons started from a thread that lives as long as
+/// the program, so that they do not outlive a program that is killed.
+#[allow(unsafe_code, reason = "pre_exec is the only place between fork and exec")]
+pub fn end_with_this_thread(command: &mut Command) {
+    // SAFETY: one plain system call, async-signal-safe, without allocation or locks.
+    unsafe {
+        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+    }
 }

@@ -1,0 +1,59 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Runs the real agent and aggregator against real work and compares what they say with what is true.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Where partywall-agent and partywall-aggregator are [default: beside this program]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) bin_dir: Option<PathBuf>,
+    /// Keep the daemons' logs here
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) keep_logs: Option<PathBuf>,
+    /// Write the result as one JSON document
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run scenario files: every expected breach found in time, none false, every measure within bounds
+    Scenarios {
+        #[arg(long, default_value = "tests/scenarios")]
+        dir: PathBuf,
+        /// Only scenarios whose name contains this; may be repeated
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
+        /// A scenario that this machine cannot run is a failure
+        #[arg(long)]
+        require_all: bool,
+    },
+    /// Compare the ledger with the kernel's own figures: 2, 3 and 8 spinners on one CPU, and 200 cgroups taking turns
+    Ledger {
+        /// Length of each case
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+    },
+    /// Make and remove cgroups: the agent stays flat, mixes none up, keeps none
+    Churn {
+        #[arg(long, default_value_t = 10_000)]
+        cgroups: usize,
+        /// Spread over this time [default: 10]
+        #[arg(long)]
+        minutes: Option<f64>,
+        /// The same in seconds
+        #[arg(long, conflicts_with = "minutes")]
+        seconds: Option<f64>,
+    },
+    /// Kill the agent without warning: the kernel keeps nothing of it
+    Kill {
+        #[arg(long, default_value_t = 20)]
+        times: u32,
+    },
+}

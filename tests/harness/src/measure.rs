@@ -1,0 +1,165 @@
+//! Figures over the observed time, from the agent's exact counters.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Serialize;
+
+use crate::{
+    record::{PodTotals, Who},
+    scenario::{Measure, What},
+};
+
+/// A measured figure and whether it is within its bounds.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Measured {
+    #[serde(flatten)]
+    pub(crate) measure: Measure,
+    pub(crate) value: f64,
+    pub(crate) ok: bool,
+}
+
+impl Measured {
+    /// "stolen_cores blue/web by red 0.312 (0.05..0.9)"
+    pub(crate) fn title(&self) -> String {
+        let Measure {
+            what,
+            pod,
+            by,
+            min,
+            max,
+        } = &self.measure;
+        let by = by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
+        let bound = |bound: &Option<f64>| bound.map_or_else(String::new, |bound| bound.to_string());
+        let outside = if self.ok { "" } else { " OUTSIDE" };
+        format!(
+            "{} {pod}{by} {:.3} ({}..{}){outside}",
+            what.name(),
+            self.value,
+            bound(min),
+            bound(max)
+        )
+    }
+}
+
+/// Who is whose: pods by UID, everything that is no pod is the system's.
+#[derive(Debug, Default)]
+pub(crate) struct Tenants {
+    pub(crate) by_uid: BTreeMap<String, String>,
+}
+
+impl Tenants {
+    fn of(&self, who: &Who) -> &str {
+        match who {
+            Who::Pod(uid) => self.by_uid.get(uid).map_or("unknown", String::as_str),
+            Who::Host(_) => "system",
+            Who::Container { .. } | Who::Unknown(_) => "unknown",
+        }
+    }
+}
+
+/// `totals`: of every pod that bore the measure's name, over the observed time.
+pub(crate) fn measure(
+    measure: &Measure,
+    totals: &[PodTotals],
+    own_tenant: &str,
+    tenants: &Tenants,
+    observed: Duration,
+) -> Measured {
+    let sum = |field: fn(&PodTotals) -> u64| nanoseconds(totals.iter().map(field).sum());
+    let cores = |ns: f64| ns / nanoseconds(u64::try_from(observed.as_nanos()).unwrap_or(u64::MAX));
+    let stolen_by = |tenant: &str| match &measure.by {
+        Some(by) => by == tenant,
+        // Stolen is what other tenants took; what the system or nobody known took is not.
+        None => ![own_tenant, "system", "unknown"].contains(&tenant),
+    };
+    let value = match measure.what {
+        What::RunCores => cores(sum(|pod| pod.run_ns)),
+        What::WaitCores => cores(sum(|pod| pod.wait_ns)),
+        What::UnresolvedShare => match sum(|pod| pod.wait_ns) {
+            0.0 => 0.0,
+            wait_ns => sum(|pod| pod.unresolved_ns) / wait_ns,
+        },
+        What::StolenCores => {
+            let rows = totals.iter().flat_map(|pod| &pod.ran);
+            cores(nanoseconds(
+                rows.filter(|(who, _)| stolen_by(tenants.of(who)))
+                    .map(|(_, ns)| ns)
+                    .sum(),
+            ))
+        }
+        // Refused when the scenario was read.
+        _ => f64::NAN,
+    };
+    let ok = value.is_finite()
+        && measure.min.is_none_or(|min| value >= min)
+        && measure.max.is_none_or(|max| value <= max);
+    Measured {
+        measure: measure.clone(),
+        value,
+        ok,
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "exact below 104 days of nanoseconds")]
+pub(crate) fn nanoseconds(ns: u64) -> f64 {
+    ns as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(what: What, by: Option<&str>, min: f64, max: f64) -> (f64, bool) {
+        let entry = Measure {
+            what,
+            pod: String::new(),
+            by: by.map(str::to_owned),
+            min: Some(min),
+            max: Some(max),
+        };
+        let pod = |uid: &str| Who::Pod(uid.to_owned());
+        let totals = PodTotals {
+            run_ns: 5_000_000_000,
+            wait_ns: 4_000_000_000,
+            unresolved_ns: 1_000_000_000,
+            ran: vec![
+                (pod("red-1"), 500_000_000),
+                (pod("red-2"), 500_000_000),
+                (pod("blue-2"), 700_000_000),
+                (Who::Host("/".to_owned()), 300_000_000),
+                (pod("green"), 250_000_000),
+            ],
+            ..PodTotals::default()
+        };
+        let by_uid = [
+            ("red-1", "red"),
+            ("red-2", "red"),
+            ("blue-2", "blue"),
+            ("green", "green"),
+        ];
+        let tenants = Tenants {
+            by_uid: by_uid
+                .map(|(uid, tenant)| (uid.to_owned(), tenant.to_owned()))
+                .into(),
+        };
+        let measured = measure(&entry, &[totals], "blue", &tenants, Duration::from_secs(10));
+        (measured.value, measured.ok)
+    }
+
+    #[test]
+    fn figures_are_rates_over_the_observed_time() {
+        for (what, by, expected) in [
+            (What::RunCores, None, 0.5),
+            (What::WaitCores, None, 0.4),
+            (What::UnresolvedShare, None, 0.25),
+            (What::StolenCores, Some("red"), 0.1),
+            (What::StolenCores, Some("system"), 0.03),
+            (What::StolenCores, None, 0.125),
+        ] {
+            let (found, ok) = value(what, by, expected - 1e-9, expected + 1e-9);
+            assert!(ok, "{what:?} by {by:?}: {found}, not {expected}");
+        }
+        assert!(!value(What::RunCores, None, 0.6, 1.0).1);
+        assert!(!value(What::RunCores, None, 0.1, 0.4).1);
+    }
+}
