@@ -17,6 +17,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
+    bin_name = "cargo xtask",
     about = "Every developer command of Partywall",
     disable_help_subcommand = true
 )]
@@ -27,11 +28,11 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Everything, from a fresh machine: installs what is missing, ends with a line for each stage
+    /// Everything, from a fresh machine: installs what is missing [root]
     Test(test::Args),
-    /// What can be judged without running Partywall: formatting, lints, docs, licences, layers, freshness
+    /// What can be judged without running: format, lints, docs, licences, layers
     Check(check::Args),
-    /// Rebuild the eBPF objects that are kept in the repository, or check that they are what the sources say
+    /// Rebuild the eBPF objects kept in the repository, or --check them
     Ebpf(ebpf::Args),
     /// Run the scenarios of tests/scenarios against the real agent and aggregator [root]
     Scenarios(harness::Args),

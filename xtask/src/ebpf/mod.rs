@@ -88,7 +88,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             (true, false) => check(object)?,
             (true, true) => {
                 check(object)?;
-                rebuild(object, args.toolchain)?;
+                rebuild(object, args.toolchain).map(drop)?;
             }
         }
     }
@@ -100,11 +100,23 @@ pub(crate) fn check_all() -> Result<()> {
     OBJECTS.iter().try_for_each(check)
 }
 
-/// Every kept object is what its sources build.
-pub(crate) fn rebuild_all() -> Result<()> {
-    OBJECTS
-        .iter()
-        .try_for_each(|object| rebuild(object, toolchain::Choice::Auto))
+/// Every kept object is fresh and is what its sources build. Where another compiler than the recorded one is at hand and
+/// builds other bytes, those take the kept object's place if `install` says so.
+pub(crate) fn rebuild_all(install: bool) -> Result<()> {
+    for object in &OBJECTS {
+        check(object)?;
+        if let Rebuilt::Otherwise(built) = rebuild(object, toolchain::Choice::Auto)?
+            && install
+        {
+            let kept = object.kept();
+            fs::copy(&built, &kept).with_context(|| format!("cannot write {}", paths::shown(&kept)))?;
+            println!(
+                "{}: replaced, so that what follows runs what was built here",
+                paths::shown(&kept)
+            );
+        }
+    }
+    Ok(())
 }
 
 fn write(object: &Object, choice: toolchain::Choice) -> Result<()> {
@@ -157,31 +169,35 @@ fn check(object: &Object) -> Result<()> {
     Ok(())
 }
 
+enum Rebuilt {
+    Same,
+    /// By another compiler, into other bytes: it may choose other instructions, and only the recorded one can prove them.
+    Otherwise(PathBuf),
+}
+
 /// Builds from source and compares the bytes.
-fn rebuild(object: &Object, choice: toolchain::Choice) -> Result<()> {
+fn rebuild(object: &Object, choice: toolchain::Choice) -> Result<Rebuilt> {
     let manifest = Manifest::read(&object.manifest())?;
-    let toolchain = toolchain::find(choice)?;
+    let recorded = &manifest.toolchain;
+    let toolchain = toolchain::find_recorded(choice, recorded)?;
     let built = build::build(object, &toolchain)?;
     let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-    let kept = object.kept();
+    let kept = paths::shown(&object.kept());
     if manifest::sha256(&bytes) == manifest.object.sha256 {
-        println!("{}: rebuilt, the same {} bytes", paths::shown(&kept), bytes.len());
-        return Ok(());
+        println!("{kept}: rebuilt, the same {} bytes", bytes.len());
+        return Ok(Rebuilt::Same);
     }
-    let recorded = &manifest.toolchain;
-    if *recorded != toolchain.record() {
-        // Another compiler may choose other instructions: then only the recorded one can prove the bytes.
+    let here = toolchain.record();
+    if *recorded != here {
         println!(
-            "{}: rebuilt with {}; recorded with {}: bytes differ, as they may, and prove nothing here",
-            paths::shown(&kept),
-            toolchain.record().rustc,
-            recorded.rustc
+            "{kept}: NOT COMPARED: recorded with {}, LLVM {}; rebuilt into other bytes with {}, LLVM {}",
+            recorded.rustc, recorded.llvm, here.rustc, here.llvm
         );
-        return Ok(());
+        return Ok(Rebuilt::Otherwise(built));
     }
     bail!(
-        "{} is not what its sources build with {}: rebuilt {} bytes (sha256 {}) in {}; run `cargo xtask ebpf`, and if that changes nothing, the build is not reproducible",
-        paths::shown(&kept),
+        "{kept} is not what its sources build with {}: {} bytes, sha256 {}, now in {}; run `cargo xtask ebpf` and commit; \
+         if that changes nothing, the build depends on this machine",
         recorded.rustc,
         bytes.len(),
         manifest::sha256(&bytes),

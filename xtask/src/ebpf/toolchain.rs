@@ -96,6 +96,15 @@ pub(crate) fn find(choice: Choice) -> Result<Toolchain> {
     }
 }
 
+/// Like [`find`]; where there is a choice, the compiler that made the recorded object.
+pub(crate) fn find_recorded(choice: Choice, recorded: &Record) -> Result<Toolchain> {
+    let version = run::captured(rustc(Choice::Debian).arg("--version"));
+    match choice {
+        Choice::Auto if version.is_ok_and(|version| version.trim() == recorded.rustc) => find(Choice::Debian),
+        _ => find(choice),
+    }
+}
+
 fn nightly_has_sources() -> bool {
     run::captured(rustc(Choice::Nightly).args(["--print", "sysroot"])).is_ok_and(|sysroot| {
         Path::new(sysroot.trim())
