@@ -52,6 +52,8 @@ pub(crate) struct Record {
     sequence: u64,
     /// CLOCK_BOOTTIME of the latest report.
     pub(crate) captured_boot_ns: u64,
+    /// The same of the first report: the agent's start.
+    first_boot_ns: u64,
     pub(crate) reports: u64,
     entities: BTreeMap<u32, Who>,
     cpu: BTreeMap<u32, CpuSample>,
@@ -170,6 +172,26 @@ impl Record {
         totals
     }
 
+    /// From the first report to the latest.
+    pub(crate) fn covered_ns(&self) -> u64 {
+        self.captured_boot_ns.saturating_sub(self.first_boot_ns)
+    }
+
+    /// CPU time of everything that is no pod, by cgroup path, most first.
+    pub(crate) fn hosts(&self) -> Vec<(&str, u64)> {
+        let run_ns = |index| self.cpu.get(index).map_or(0, |sample| sample.run_ns);
+        let mut hosts: Vec<(&str, u64)> = self
+            .entities
+            .iter()
+            .filter_map(|(index, who)| match who {
+                Who::Host(path) => Some((path.as_str(), run_ns(index))),
+                _ => None,
+            })
+            .collect();
+        hosts.sort_by_key(|(_, run_ns)| std::cmp::Reverse(*run_ns));
+        hosts
+    }
+
     /// Every pod UID ever announced.
     pub(crate) fn pod_uids(&self) -> Vec<&str> {
         self.entities
@@ -254,6 +276,16 @@ mod tests {
         );
         assert_eq!(record.pod("green"), PodTotals::default());
         assert_eq!(record.pod_uids(), ["blue", "red"]);
+    }
+
+    #[test]
+    fn hosts_are_listed_by_what_they_used() {
+        let mut record = Record::default();
+        record.apply(&Report {
+            cpu: vec![sample(1, 9, 0), sample(3, 7, 0)],
+            ..report(1)
+        });
+        assert_eq!(record.hosts(), [("/", 7)]);
     }
 
     #[test]

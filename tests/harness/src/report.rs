@@ -1,5 +1,7 @@
 //! What a person and a program read of a run.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::{
@@ -218,6 +220,7 @@ struct ShownEntry<'a> {
     verdict: &'a crate::judge::Verdict,
     measures: &'a [crate::measure::Measured],
     raised: &'a [Raised],
+    beside: BTreeMap<&'a str, f64>,
     faults: &'a [String],
 }
 
@@ -236,6 +239,11 @@ pub(crate) fn json(outcomes: &[(Scenario, Outcome)], summary: &Summary) -> serde
                 verdict: &shown.verdict,
                 measures: &shown.measures,
                 raised: &shown.raised,
+                beside: shown
+                    .beside
+                    .iter()
+                    .map(|(cgroup, cores)| (cgroup.as_str(), *cores))
+                    .collect(),
                 faults: &shown.faults,
             });
             Entry {

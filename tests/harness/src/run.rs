@@ -35,6 +35,8 @@ pub(crate) struct Shown {
     pub(crate) raised: Vec<Raised>,
     /// Anything that makes the run worthless or wrong beside the verdict.
     pub(crate) faults: Vec<String>,
+    /// What ran on the machine beside the scenario, in cores by cgroup: it slows everybody down.
+    pub(crate) beside: Vec<(String, f64)>,
     /// Ends of the daemons' logs, where there is something to explain.
     pub(crate) log_tails: Vec<String>,
 }
@@ -180,6 +182,20 @@ impl Bench {
             measure(entry, &totals, &own, &tenants, observed)
         });
         let measures = measures.collect();
+        let of_scenario = |path: &str| scenario.hosts.iter().any(|host| host.cgroup == path);
+        let since_start = Duration::from_nanos(record.covered_ns());
+        let beside = record
+            .hosts()
+            .into_iter()
+            .filter(|(path, _)| !of_scenario(path))
+            .map(|(path, ns)| {
+                (
+                    path.to_owned(),
+                    Duration::from_nanos(ns).div_duration_f64(since_start),
+                )
+            })
+            .take_while(|(_, cores)| *cores >= 0.01)
+            .collect();
         drop(record);
         stage.clear()?;
         Ok(Shown {
@@ -193,6 +209,7 @@ impl Bench {
             measures,
             raised,
             faults,
+            beside,
             log_tails: Vec::new(),
         })
     }

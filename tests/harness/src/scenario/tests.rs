@@ -221,3 +221,40 @@ fn what_cannot_run_here_is_skipped_with_the_reason() {
     let reason = parse(&leak).unwrap().skip_reason(&Machine::default()).unwrap();
     assert!(reason.contains("FenceLeak"), "{reason}");
 }
+
+#[test]
+fn every_scenario_of_the_repository_means_something() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    let scenarios = load_dir(&dir, &[]).unwrap();
+    assert!(scenarios.len() >= 18, "{} scenarios", scenarios.len());
+    for scenario in &scenarios {
+        assert_eq!(scenario.unsupported, Vec::<String>::new(), "{}", scenario.name);
+        assert!(
+            scenario.pods.iter().any(|pod| !pod.work.is_empty()),
+            "{}",
+            scenario.name
+        );
+    }
+}
+
+#[test]
+fn only_keeps_what_is_named_and_refuses_what_is_not_there() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    let names = |only: &[&str]| -> Result<Vec<String>> {
+        let only: Vec<String> = only.iter().map(|name| (*name).to_owned()).collect();
+        Ok(load_dir(&dir, &only)?
+            .into_iter()
+            .map(|scenario| scenario.name)
+            .collect())
+    };
+    assert_eq!(
+        names(&["quota-kept", "bystander"]).unwrap(),
+        ["bystander", "quota-kept"]
+    );
+    assert!(
+        names(&["quota-kept", "no-such-thing"])
+            .unwrap_err()
+            .to_string()
+            .contains("no-such-thing")
+    );
+}
