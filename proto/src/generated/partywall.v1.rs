@@ -43,12 +43,20 @@ pub struct Report {
     pub coverage: ::core::option::Option<Coverage>,
     #[prost(message, optional, tag = "14")]
     pub cost: ::core::option::Option<AgentCost>,
+    /// CLOCK_BOOTTIME at which each of `ended` ended, parallel to it; 0, or the list left out: some time in this report's interval.
+    /// A pod's promise holds while it lives: for one that lives 200 ms the interval is too coarse.
+    #[prost(uint64, repeated, tag = "15")]
+    pub ended_boot_ns: ::prost::alloc::vec::Vec<u64>,
 }
 /// Something that uses CPU on the node. An index is never reused within an agent run.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Entity {
     #[prost(uint32, tag = "1")]
     pub index: u32,
+    /// CLOCK_BOOTTIME at which it was made, as the agent saw it. 0: some time in the interval of the report that announces it, or
+    /// before the agent's start.
+    #[prost(uint64, tag = "6")]
+    pub born_boot_ns: u64,
     #[prost(oneof = "entity::Kind", tags = "2, 3, 4, 5")]
     pub kind: ::core::option::Option<entity::Kind>,
 }
@@ -645,7 +653,7 @@ pub struct TenantView {
     pub name: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "2")]
     pub namespaces: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// By which rule the tenant's first namespace got its tenant: "policy", "capsule", "vcluster", "hnc", "label", "system", "namespace", "path".
+    /// By which rule the tenant's first namespace got its tenant: "policy", "capsule", "vcluster", "hnc", "label", "system", "namespace", "path", "unknown".
     #[prost(string, tag = "3")]
     pub resolved_by: ::prost::alloc::string::String,
     #[prost(uint32, tag = "4")]
@@ -710,6 +718,9 @@ pub struct PodView {
     pub wait_p50_ns: ::core::option::Option<u64>,
     #[prost(uint64, optional, tag = "19")]
     pub wait_p99_ns: ::core::option::Option<u64>,
+    /// Entered against what cannot be named. With it the classes and stolen_cores sum to wait_cores.
+    #[prost(double, tag = "20")]
+    pub unknown_cores: f64,
 }
 /// The ledger folded by tenant: while `waiter` waited, `runner` ran.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -717,7 +728,7 @@ pub struct LedgerCell {
     #[prost(string, tag = "1")]
     pub waiter: ::prost::alloc::string::String,
     /// A tenant, or a class in angle brackets: <self> is not used here (same tenant is waiter == runner),
-    /// <idle>, <steal>, <throttled>, <unresolved>.
+    /// <idle>, <steal>, <throttled>, <unresolved>, <unknown> (ran, but cannot be named; also stands as `waiter`).
     #[prost(string, tag = "2")]
     pub runner: ::prost::alloc::string::String,
     #[prost(double, tag = "3")]
