@@ -152,3 +152,73 @@ impl IngestService for Shared {
         Ok(Response::new(Box::pin(watched)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use partywall_proto::v1::{CpuSample, Entity, Pod, entity::Kind};
+
+    fn report(sequence: u64, announced: bool) -> Report {
+        let pod = Entity {
+            index: 1,
+            born_boot_ns: 0,
+            kind: Some(Kind::Pod(Pod {
+                uid: "blue".to_owned(),
+            })),
+        };
+        Report {
+            agent_start_unix_ns: 7,
+            sequence,
+            captured_boot_ns: sequence * 1_000,
+            entities: announced.then_some(pod).into_iter().collect(),
+            cpu: vec![CpuSample {
+                entity: 1,
+                run_ns: sequence * 10,
+                ..CpuSample::default()
+            }],
+            ..Report::default()
+        }
+    }
+
+    /// Sends the reports over the wire and gives the receipts' (sequence, announce_all).
+    async fn send(intake: &Intake, reports: Vec<Report>) -> Vec<(u64, bool)> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", intake.address)).unwrap();
+        let mut client = IngestServiceClient::new(endpoint.connect().await.unwrap());
+        let mut stream = client
+            .ingest(tokio_stream::iter(reports))
+            .await
+            .unwrap()
+            .into_inner();
+        let mut receipts = Vec::new();
+        while let Some(receipt) = stream.message().await.unwrap() {
+            assert_eq!(receipt.outcome(), Outcome::Accepted);
+            receipts.push((receipt.sequence, receipt.announce_all));
+        }
+        receipts
+    }
+
+    #[tokio::test]
+    async fn each_report_gets_its_receipt_and_what_is_unknown_is_asked_for() {
+        let intake = Intake::start(None).await.unwrap();
+        let receipts = send(&intake, vec![report(1, false), report(2, true)]).await;
+        assert_eq!(receipts, [(1, true), (2, false)]);
+        assert_eq!(intake.record().pod("blue").run_ns, 20);
+        intake.report_since(2_000, Duration::from_secs(1)).await.unwrap();
+        assert!(
+            intake
+                .report_since(2_001, Duration::from_millis(50))
+                .await
+                .is_err()
+        );
+    }
+
+    #[tokio::test]
+    async fn what_passes_to_the_aggregator_is_the_same_on_both_sides() {
+        let aggregator = Intake::start(None).await.unwrap();
+        let intake = Intake::start(Some(aggregator.address)).await.unwrap();
+        let receipts = send(&intake, vec![report(1, false), report(2, true)]).await;
+        assert_eq!(receipts, [(1, true), (2, false)], "the aggregator's own receipts");
+        assert_eq!(aggregator.record().pod("blue"), intake.record().pod("blue"));
+        assert_eq!(aggregator.record().reports, 2);
+    }
+}

@@ -220,6 +220,7 @@ mod tests {
     fn report(sequence: u64) -> Report {
         let pod = |index, uid: &str| Entity {
             index,
+            born_boot_ns: 0,
             kind: Some(Kind::Pod(Pod { uid: uid.to_owned() })),
         };
         Report {
@@ -231,6 +232,7 @@ mod tests {
                 pod(2, "red"),
                 Entity {
                     index: 3,
+                    born_boot_ns: 0,
                     kind: Some(Kind::Host(HostCgroup { path: "/".to_owned() })),
                 },
             ],
