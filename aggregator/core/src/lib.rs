@@ -1,1 +1,35 @@
-//! stub
+//! The aggregator's judgement: from node reports and cluster objects to breaches, as a function of its inputs.
+//!
+//! Nothing here does I/O or reads a clock. [`World`] is the whole of it: reports, cluster objects and policies go in,
+//! [`World::judge`] says which breaches changed, [`World::snapshot`] shows what is known.
+//!
+//! | module | says |
+//! |---|---|
+//! | [`policy`] | every threshold, its unit, default, range and reason; the policy file |
+//! | [`quantity`] | Kubernetes quantities, exactly |
+//! | [`identity`] | which pod, namespace, tenant; quotas |
+//! | [`report`] | what one agent counted, as plain data |
+//! | `node` | one node's sliding windows over cumulative counters |
+//! | `sums` | a window folded into classes: who waited, for whom |
+//! | `judge`, `quota` | the rules |
+//! | [`finding`] | a rule broken now, with evidence and a sentence |
+//! | [`breach`] | a finding's life: pending, firing, resolved |
+//! | [`snapshot`] | everything known, for clients and exporters |
+//! | [`limits`] | what one agent may make the aggregator hold |
+
+pub mod breach;
+pub mod finding;
+pub mod identity;
+mod judge;
+pub mod limits;
+pub mod losses;
+mod node;
+pub mod policy;
+pub mod quantity;
+mod quota;
+pub mod report;
+pub mod snapshot;
+mod sums;
+mod world;
+
+pub use world::{Changes, Now, World};

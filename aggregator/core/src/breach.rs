@@ -1,0 +1,301 @@
+//! A breach's life: pending while its condition holds for too short a time, firing, resolved once the condition has been gone for long enough.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use crate::finding::{Culprit, Figure, Finding};
+use crate::limits::{MAX_LIVE_BREACHES, MAX_RESOLVED_BREACHES, NS_PER_S, RESOLVED_KEPT_NS};
+use crate::losses::Losses;
+use crate::policy::{Thresholds, Timing};
+use crate::world::Now;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BreachKind {
+    NoisyNeighbour,
+    NodeOvercommitted,
+    SystemNoise,
+    QuotaNear,
+    QuotaExceeded,
+}
+
+impl BreachKind {
+    pub const ALL: [Self; 5] = [
+        Self::NoisyNeighbour,
+        Self::NodeOvercommitted,
+        Self::SystemNoise,
+        Self::QuotaNear,
+        Self::QuotaExceeded,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoisyNeighbour => "NoisyNeighbour",
+            Self::NodeOvercommitted => "NodeOvercommitted",
+            Self::SystemNoise => "SystemNoise",
+            Self::QuotaNear => "QuotaNear",
+            Self::QuotaExceeded => "QuotaExceeded",
+        }
+    }
+
+    fn timing(self, thresholds: &Thresholds) -> &Timing {
+        match self {
+            Self::NoisyNeighbour => &thresholds.noisy_neighbour.timing,
+            Self::NodeOvercommitted => &thresholds.node_overcommitted,
+            Self::SystemNoise => &thresholds.system_noise.timing,
+            Self::QuotaNear | Self::QuotaExceeded => &thresholds.quota.timing,
+        }
+    }
+}
+
+impl fmt::Display for BreachKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BreachState {
+    Pending,
+    Firing,
+    Resolved,
+}
+
+impl BreachState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Firing => "firing",
+            Self::Resolved => "resolved",
+        }
+    }
+}
+
+/// What makes a breach the same breach.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BreachKey {
+    pub kind: BreachKind,
+    /// Who broke it; `system` where nobody's neighbour is at fault.
+    pub tenant: Arc<str>,
+    /// Empty where nobody.
+    pub against: Arc<str>,
+    /// Empty: over all nodes.
+    pub node: Arc<str>,
+    /// "namespace/name"; empty where there is none.
+    pub subject: Arc<str>,
+}
+
+impl BreachKey {
+    /// 16 hex digits; the same on every aggregator and after every restart. For people and for joining: nothing is looked up by it.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Fnv::default();
+        hash.field(self.kind.as_str())
+            .field(&self.tenant)
+            .field(&self.against)
+            .field(&self.node)
+            .field(&self.subject);
+        format!("{:016x}", hash.finish())
+    }
+}
+
+/// FNV-1a, 64 bits, over fields that are told apart by their lengths. Written out here because it must never change.
+#[derive(Debug)]
+pub(crate) struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    pub(crate) fn field(&mut self, text: &str) -> &mut Self {
+        let length = (text.len() as u64).to_le_bytes();
+        for byte in length.iter().chain(text.as_bytes()) {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        self
+    }
+
+    pub(crate) fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A breach as clients see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Breach {
+    pub fingerprint: String,
+    pub key: BreachKey,
+    pub state: BreachState,
+    pub summary: String,
+    pub since_unix_ns: u64,
+    /// 0: not (yet).
+    pub firing_unix_ns: u64,
+    pub resolved_unix_ns: u64,
+    pub evidence: Vec<Figure>,
+    pub culprits: Vec<Culprit>,
+    pub covered: f64,
+}
+
+#[derive(Debug)]
+struct Life {
+    since: Now,
+    firing: Option<Now>,
+    /// When the condition last held.
+    held: Now,
+    /// As it was then.
+    latest: Finding,
+    /// As it was at its worst: what a breach that has passed is remembered by.
+    worst: Finding,
+}
+
+/// All breaches that live, and the resolved ones that are still kept.
+#[derive(Debug, Default)]
+pub struct Book {
+    live: BTreeMap<BreachKey, Life>,
+    resolved: VecDeque<Breach>,
+    /// The last step.
+    judged: Now,
+}
+
+impl Book {
+    pub fn is_firing(&self, key: &BreachKey) -> bool {
+        self.live.get(key).is_some_and(|l| l.firing.is_some())
+    }
+
+    /// Takes over what holds at `now`. Returns every breach whose state changed.
+    pub(crate) fn step(
+        &mut self,
+        findings: Vec<Finding>,
+        now: Now,
+        thresholds: &Thresholds,
+        losses: &mut Losses,
+    ) -> Vec<Breach> {
+        self.judged = now;
+        let mut changed = Vec::new();
+        // Judged every step: a breach that is due half a step from now is due.
+        let slack_ns = seconds(thresholds.windows.step_seconds / 2.0);
+        for finding in findings {
+            let key = finding.key.clone();
+            if !self.live.contains_key(&key) {
+                if self.live.len() >= MAX_LIVE_BREACHES {
+                    losses.add("judge", "breach_cap", "breaches", 1);
+                    continue;
+                }
+                let life = Life {
+                    since: now,
+                    firing: None,
+                    held: now,
+                    latest: finding.clone(),
+                    worst: finding.clone(),
+                };
+                changed.push(view(&key, &life, BreachState::Pending, now));
+                self.live.insert(key.clone(), life);
+            }
+            let Some(life) = self.live.get_mut(&key) else {
+                continue;
+            };
+            life.held = now;
+            let due = seconds(key.kind.timing(thresholds).for_seconds).saturating_sub(slack_ns);
+            let may_fire = life.firing.is_none() && finding.ready && now.since(life.since) >= due;
+            if finding.weight >= life.worst.weight {
+                life.worst = finding.clone();
+            }
+            life.latest = finding;
+            if may_fire {
+                life.firing = Some(now);
+                changed.push(view(&key, life, BreachState::Firing, now));
+            }
+        }
+        // Exceeded takes over from Near.
+        let over: Vec<BreachKey> = changed
+            .iter()
+            .filter(|b| b.key.kind == BreachKind::QuotaExceeded && b.state == BreachState::Firing)
+            .map(|b| BreachKey {
+                kind: BreachKind::QuotaNear,
+                ..b.key.clone()
+            })
+            .collect();
+        let gone: Vec<BreachKey> = self
+            .live
+            .iter()
+            .filter(|(key, life)| {
+                // What never fired is dropped as soon as it does not hold.
+                let patience = if life.firing.is_some() {
+                    key.kind.timing(thresholds).clear_after_seconds
+                } else {
+                    0.0
+                };
+                let held_now = life.held == now;
+                over.contains(key) || (!held_now && now.since(life.held) + slack_ns >= seconds(patience))
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in gone {
+            let Some(life) = self.live.remove(&key) else {
+                continue;
+            };
+            let breach = view(&key, &life, BreachState::Resolved, now);
+            if life.firing.is_some() {
+                self.resolved.push_back(breach.clone());
+            }
+            changed.push(breach);
+        }
+        let too_old = |b: &Breach| now.unix_ns.saturating_sub(b.resolved_unix_ns) > RESOLVED_KEPT_NS;
+        while self.resolved.len() > MAX_RESOLVED_BREACHES || self.resolved.front().is_some_and(too_old) {
+            self.resolved.pop_front();
+        }
+        changed
+    }
+
+    /// Pending and firing breaches, in a fixed order.
+    pub fn live(&self) -> Vec<Breach> {
+        self.live
+            .iter()
+            .map(|(key, life)| {
+                let state = if life.firing.is_some() {
+                    BreachState::Firing
+                } else {
+                    BreachState::Pending
+                };
+                view(key, life, state, self.judged)
+            })
+            .collect()
+    }
+
+    /// Breaches that fired and were resolved, oldest first.
+    pub fn resolved(&self) -> impl Iterator<Item = &Breach> {
+        self.resolved.iter()
+    }
+}
+
+/// A breach as it was judged at `now`.
+fn view(key: &BreachKey, life: &Life, state: BreachState, now: Now) -> Breach {
+    // While it holds: as it is. Once it does not: as it was at its worst.
+    let finding = if life.held == now && state != BreachState::Resolved {
+        &life.latest
+    } else {
+        &life.worst
+    };
+    Breach {
+        fingerprint: key.fingerprint(),
+        key: key.clone(),
+        state,
+        summary: finding.summary(life.held.since(life.since)),
+        since_unix_ns: life.since.unix_ns,
+        firing_unix_ns: life.firing.map_or(0, |n| n.unix_ns),
+        resolved_unix_ns: if state == BreachState::Resolved {
+            now.unix_ns
+        } else {
+            0
+        },
+        evidence: finding.evidence.clone(),
+        culprits: finding.culprits.clone(),
+        covered: finding.covered,
+    }
+}
+
+pub(crate) fn seconds(s: f64) -> u64 {
+    (s * NS_PER_S as f64) as u64
+}

@@ -1,0 +1,78 @@
+//! A rule that is broken at this moment, with the evidence for it and a sentence that says it.
+
+use std::sync::Arc;
+
+use crate::breach::BreachKey;
+use crate::limits::NS_PER_S;
+
+/// A figure of evidence; the name carries its unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figure {
+    pub name: &'static str,
+    pub value: f64,
+}
+
+/// Who took how much from a victim.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Culprit {
+    pub tenant: Arc<str>,
+    /// "namespace/name", or the host cgroup's path.
+    pub pod: Arc<str>,
+    pub stolen_cores: f64,
+    /// Of all that was taken from the victim, 0 to 1.
+    pub share: f64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    pub key: BreachKey,
+    pub evidence: Vec<Figure>,
+    /// Most first.
+    pub culprits: Vec<Culprit>,
+    /// How bad, to compare moments of one breach: cores taken, or use over quota.
+    pub weight: f64,
+    /// Share of the window that was seen, 0 to 1.
+    pub covered: f64,
+    /// Seen in enough reports to fire.
+    pub ready: bool,
+    /// The sentence, before and after how long it has been so.
+    pub head: String,
+    pub tail: String,
+}
+
+impl Finding {
+    /// The whole finding as a person would say it.
+    pub fn summary(&self, for_ns: u64) -> String {
+        match for_ns / NS_PER_S {
+            0 => format!("{}{}", self.head, self.tail),
+            s => format!("{} for {}{}", self.head, duration(s), self.tail),
+        }
+    }
+
+    /// A figure of the evidence by name.
+    pub fn figure(&self, name: &str) -> Option<f64> {
+        self.evidence.iter().find(|f| f.name == name).map(|f| f.value)
+    }
+}
+
+fn duration(s: u64) -> String {
+    match s {
+        0..120 => format!("{s} s"),
+        120..7_200 => format!("{} min", s / 60),
+        _ => format!("{} h", s / 3_600),
+    }
+}
+
+/// Cores as people read them: two significant digits below ten, never "0" for something.
+pub(crate) fn cores(n: f64) -> String {
+    match n {
+        n if n >= 9.95 => format!("{n:.0}"),
+        n if n >= 0.095 => format!("{n:.2}")
+            .trim_end_matches('0')
+            .trim_end_matches('.')
+            .to_owned(),
+        n if n >= 0.0005 => format!("{n:.3}"),
+        n if n > 0.0 => "less than 0.001".to_owned(),
+        _ => "0".to_owned(),
+    }
+}

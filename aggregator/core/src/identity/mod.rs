@@ -1,0 +1,104 @@
+//! Who is who: pods by UID, namespaces → tenants, quotas. Pure data in, look-ups out.
+
+mod directory;
+mod tenant;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub use directory::{Directory, TenantQuota};
+pub use tenant::{ResolvedBy, TenantId, Tenants};
+
+/// The tenant of everything that is no pod, and of the namespaces listed as such.
+pub const SYSTEM: &str = "system";
+/// Shown in place of a tenant where none can be named.
+pub const UNKNOWN: &str = "<unknown>";
+
+/// Everything a cluster source knows, at one moment. Order does not matter.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Cluster {
+    pub namespaces: Vec<Namespace>,
+    pub pods: Vec<PodObject>,
+    pub quotas: Vec<QuotaObject>,
+}
+
+/// A Namespace object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Namespace {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A Pod object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodObject {
+    pub uid: String,
+    /// A static pod's cgroup bears the hash of its manifest, not the UID of its mirror object:
+    /// the value of `kubernetes.io/config.mirror`.
+    pub static_uid: Option<String>,
+    pub namespace: String,
+    pub name: String,
+    /// `spec.nodeName`; absent before it is scheduled.
+    pub node: Option<String>,
+    pub requests: Resources,
+    /// `None`: without a limit on at least one container.
+    pub cpu_limit_ncores: Option<u64>,
+    pub memory_limit_bytes: Option<u64>,
+    /// `status.podIPs`; empty in a terminal phase and for host-network pods.
+    pub addresses: Vec<IpAddr>,
+    pub host_network: bool,
+}
+
+/// What a pod was promised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    pub cpu_ncores: u64,
+    pub memory_bytes: u64,
+}
+
+/// A ResourceQuota object without scopes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QuotaObject {
+    pub namespace: String,
+    pub name: String,
+    /// The largest CPU use that it permits, in nanocores. `hard["limits.cpu"]` where set, because limits are what pods may *use*;
+    /// else `hard["requests.cpu"]` or its older name `hard["cpu"]`, the only bound there is. `None`: it bounds no CPU.
+    pub cpu_ncores: Option<u64>,
+}
+
+/// A pod with its tenant.
+#[derive(Debug, PartialEq)]
+pub struct Pod {
+    pub uid: Arc<str>,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    pub node: Option<Arc<str>>,
+    pub tenant: TenantId,
+    pub requests: Resources,
+    pub cpu_limit_ncores: Option<u64>,
+    pub memory_limit_bytes: Option<u64>,
+    pub addresses: Vec<IpAddr>,
+    /// Its CPU use counts against the tenant's quota.
+    pub in_quota: bool,
+}
+
+/// RFC 1123 label: what Kubernetes accepts as a namespace's name.
+pub fn is_namespace_name(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+/// RFC 1123 subdomain: what Kubernetes accepts as the name of a pod or node.
+pub fn is_object_name(name: &str) -> bool {
+    (1..=253).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
+        && name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
+        && name.as_bytes().last().is_some_and(u8::is_ascii_alphanumeric)
+}

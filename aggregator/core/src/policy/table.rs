@@ -1,0 +1,168 @@
+//! Every number of the policy, declared once.
+
+use super::{NoisyNeighbour, Quota, SystemNoise, Thresholds, Timing, Windows};
+
+/// One number of the policy file.
+#[derive(Debug)]
+pub struct Setting {
+    pub section: &'static str,
+    /// Carries its unit.
+    pub key: &'static str,
+    pub default: f64,
+    /// Smallest and largest value accepted.
+    pub range: (f64, f64),
+    /// What it means, and why the default is what it is.
+    pub doc: &'static str,
+    field: fn(&mut Thresholds) -> &mut f64,
+}
+
+impl Setting {
+    pub(super) fn set(&self, thresholds: &mut Thresholds, value: f64) {
+        *(self.field)(thresholds) = value;
+    }
+}
+
+/// Sections in the file's order, each with what it is about.
+pub const SECTIONS: &[(&str, &str)] = &[
+    ("windows", "Sliding windows over what each node's agent reports."),
+    (
+        "noisy_neighbour",
+        "NoisyNeighbour: a pod that used less than it was promised was slowed down by a tenant that used more than it was promised.",
+    ),
+    (
+        "node_overcommitted",
+        "NodeOvercommitted: the same victim, but those who ran meanwhile kept within their entitlement.",
+    ),
+    (
+        "system_noise",
+        "SystemNoise: the same victim, but mostly daemons and kernel threads ran meanwhile.",
+    ),
+    (
+        "quota",
+        "QuotaNear and QuotaExceeded: a tenant's use of CPU over all nodes against its quota.",
+    ),
+];
+
+const FOR: &str = "How long the condition must hold before the breach fires.";
+const CLEAR: &str =
+    "How long the condition must be gone before the breach is resolved: bridges pauses in bursty work.";
+
+macro_rules! setting {
+    ($section:ident . $($field:ident).+ , $key:literal, $default:expr, $min:expr => $max:expr, $doc:expr) => {
+        Setting { section: stringify!($section), key: $key, default: $default, range: ($min, $max), doc: $doc, field: |t| &mut t.$section.$($field).+ }
+    };
+}
+
+pub const SETTINGS: &[Setting] = &[
+    setting!(windows.length_seconds, "length_seconds", 10.0, 2.0 => 600.0,
+        "Length of the window behind every rate shown. Ten reports of the default interval: long enough that one odd second is a tenth, short enough to follow a deployment."),
+    setting!(windows.fast_seconds, "fast_seconds", 3.0, 1.0 => 600.0,
+        "Length of the second window, which sees sudden changes: a slow-down of 1.3 takes 3.3 s to lift a quiet 10 s window over min_slowdown, and 1 s to lift this one. Also ends a breach soon after its cause."),
+    setting!(windows.step_seconds, "step_seconds", 1.0, 0.1 => 60.0,
+        "How often everything is judged."),
+    setting!(windows.min_covered_seconds, "min_covered_seconds", 1.5, 0.0 => 600.0,
+        "A node is judged once its reports cover this much of a window. More than one interval of the agent, less than two."),
+    setting!(noisy_neighbour.min_stolen_cores, "min_stolen_cores", 0.01, 0.000_001 => 1_000.0,
+        "CPU that other tenants must have taken from the victim: 10 ms of waiting per second. Below it, waiting is the ordinary jitter of sharing a CPU."),
+    setting!(noisy_neighbour.min_slowdown, "min_slowdown", 1.10, 1.0 => 1_000.0,
+        "(used + stolen) / used of the victim. A tenth slower is what its users begin to notice."),
+    setting!(noisy_neighbour.min_culprit_share, "min_culprit_share", 0.25, 0.01 => 1.0,
+        "Share of what was stolen from the victim that one tenant must hold to be its culprit. Up to four tenants can be."),
+    setting!(noisy_neighbour.over_entitlement_ratio, "over_entitlement_ratio", 1.02, 1.0 => 100.0,
+        "Use against entitlement on the node from which a tenant counts as over it. 2 %, because CPU time is measured within 1 % and a tenant that stops exactly at its own limit is not at fault."),
+    setting!(noisy_neighbour.min_reports, "min_reports", 2.0, 1.0 => 100.0,
+        "Reports within the window in which the victim must have waited at least min_stolen_cores. Two, so that a single hiccup never fires."),
+    setting!(noisy_neighbour.timing.for_seconds, "for_seconds", 2.0, 0.0 => 3_600.0,
+        "How long the condition must hold before the breach fires. With a 1 s interval this names a culprit within 5 s of the cause."),
+    setting!(noisy_neighbour.timing.clear_after_seconds, "clear_after_seconds", 5.0, 0.0 => 3_600.0, CLEAR),
+    setting!(node_overcommitted.for_seconds, "for_seconds", 3.0, 0.0 => 3_600.0,
+        "How long the condition must hold before the breach fires. One second more than noisy_neighbour's: a culprit's use takes up to fast_seconds to show as over its entitlement."),
+    setting!(node_overcommitted.clear_after_seconds, "clear_after_seconds", 5.0, 0.0 => 3_600.0, CLEAR),
+    setting!(system_noise.min_system_cores, "min_system_cores", 0.01, 0.000_001 => 1_000.0,
+        "CPU that daemons and kernel threads must have taken from the victim, and more than other tenants did. As min_stolen_cores."),
+    setting!(system_noise.min_slowdown, "min_slowdown", 1.10, 1.0 => 1_000.0,
+        "(used + taken by the system) / used of the victim. As noisy_neighbour's."),
+    setting!(system_noise.timing.for_seconds, "for_seconds", 2.0, 0.0 => 3_600.0, FOR),
+    setting!(system_noise.timing.clear_after_seconds, "clear_after_seconds", 5.0, 0.0 => 3_600.0, CLEAR),
+    setting!(quota.near_ratio, "near_ratio", 0.8, 0.01 => 1.0,
+        "Use against quota from which QuotaNear holds, until QuotaExceeded takes over."),
+    setting!(quota.exceeded_ratio, "exceeded_ratio", 1.02, 0.01 => 100.0,
+        "Use against quota above which QuotaExceeded holds. 2 % over, because a tenant whose limits add up to its quota may use all of it, and CPU time is measured within 1 %."),
+    setting!(quota.clear_below_ratio, "clear_below_ratio", 0.95, 0.5 => 1.0,
+        "A firing quota breach counts as gone only below this share of the threshold that raised it: use that hovers at the threshold is one breach, not many."),
+    setting!(quota.timing.for_seconds, "for_seconds", 2.0, 0.0 => 3_600.0, FOR),
+    setting!(quota.timing.clear_after_seconds, "clear_after_seconds", 5.0, 0.0 => 3_600.0, CLEAR),
+];
+
+/// What follows the numbers in the documented default file. Lines that begin with `#~ ` are examples.
+const REST: &str = "\
+# Namespaces that belong to the tenant `system`: never blamed, never a victim.
+system_namespaces: [kube-system]
+
+# Tenants by explicit mapping; comes before everything else. A namespace that is mapped nowhere gets its tenant from its labels
+# (Capsule, vCluster, HNC, then `tenant_label`), else it is a tenant of its own. `quota` replaces the namespaces' ResourceQuotas.
+#~ tenants:
+#~   - name: red
+#~     namespaces: [red, red-batch]
+#~     quota: {cpu_cores: 2}
+
+# A namespace label whose value is the tenant.
+#~ tenant_label: example.com/team
+
+# Hosts without Kubernetes: who owns which cgroups. A prefix matches itself and everything below; the longest wins. With a `name`,
+# all that a rule matches is one workload; without, each cgroup is one. `cpu_request_cores` is what it was promised.
+#~ paths:
+#~   - {prefix: /system.slice/nginx.service, tenant: web, name: nginx, cpu_request_cores: 0.5}
+#~   - {prefix: /user.slice, tenant: people}
+";
+
+/// All defaults.
+pub fn defaults() -> Thresholds {
+    let mut thresholds = Thresholds {
+        windows: Windows::default(),
+        noisy_neighbour: NoisyNeighbour::default(),
+        node_overcommitted: Timing::default(),
+        system_noise: SystemNoise::default(),
+        quota: Quota::default(),
+    };
+    for setting in SETTINGS {
+        setting.set(&mut thresholds, setting.default);
+    }
+    thresholds
+}
+
+pub(super) fn default_yaml() -> String {
+    let mut out = String::from(
+        "# Partywall's policy, with every default. Keys that are left out keep these values; unknown keys are errors.\n\n",
+    );
+    for (section, about) in SECTIONS {
+        comment(&mut out, "", about);
+        out += &format!("{section}:\n");
+        for s in SETTINGS.iter().filter(|s| s.section == *section) {
+            comment(
+                &mut out,
+                "  ",
+                &format!("{} From {} to {}.", s.doc, s.range.0, s.range.1),
+            );
+            out += &format!("  {}: {}\n", s.key, s.default);
+        }
+        out.push('\n');
+    }
+    out + REST
+}
+
+/// `text` as comment lines of at most 110 columns.
+fn comment(out: &mut String, indent: &str, text: &str) {
+    let mut line = format!("{indent}#");
+    for word in text.split(' ') {
+        if line.len() + 1 + word.len() > 110 {
+            out.push_str(&line);
+            out.push('\n');
+            line = format!("{indent}#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    out.push_str(&line);
+    out.push('\n');
+}

@@ -1,0 +1,169 @@
+//! What one agent counted up to one moment, as plain data: the wire's `Report` after its names and shape were checked.
+
+use std::sync::Arc;
+
+/// One agent run. Counters and entity indices mean something only within it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunKey {
+    pub boot_id: String,
+    pub agent_start_unix_ns: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    pub node: Arc<str>,
+    pub run: RunKey,
+    /// From 1.
+    pub sequence: u64,
+    pub captured_unix_ns: u64,
+    /// CLOCK_BOOTTIME of the reading: what durations come from.
+    pub captured_boot_ns: u64,
+    pub online_cpus: u32,
+    pub entities: Vec<Entity>,
+    pub ended: Vec<u32>,
+    /// CLOCK_BOOTTIME, parallel to `ended`, or empty; 0: some time in this report's interval.
+    pub ended_boot_ns: Vec<u64>,
+    pub cpu: Vec<CpuSample>,
+    pub ledger: Vec<LedgerRow>,
+    pub coverage: Coverage,
+    pub cost: AgentCost,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entity {
+    pub index: u32,
+    pub kind: EntityKind,
+    /// CLOCK_BOOTTIME at which it was made; 0: not known.
+    pub born_boot_ns: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntityKind {
+    /// UID.
+    Pod(Arc<str>),
+    Container {
+        pod: u32,
+        id: String,
+    },
+    /// Path below the cgroup mount.
+    Host(Arc<str>),
+    Unknown(UnknownReason),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UnknownReason {
+    PathGone,
+    NoSlot,
+    UnreadablePath,
+    Folded,
+}
+
+impl UnknownReason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PathGone => "path_gone",
+            Self::NoSlot => "no_slot",
+            Self::UnreadablePath => "unreadable_path",
+            Self::Folded => "folded",
+        }
+    }
+}
+
+/// Cumulative since the agent's start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CpuSample {
+    pub entity: u32,
+    pub run_ns: u64,
+    pub wait_ns: u64,
+    /// Waits by length, at most [`WAIT_BUCKETS`]; trailing zeros left out.
+    pub waits: Vec<u64>,
+}
+
+/// Cumulative since the agent's start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LedgerRow {
+    pub waiter: u32,
+    pub runners: Vec<u32>,
+    /// Parallel to `runners`.
+    pub ran_ns: Vec<u64>,
+    pub self_ns: u64,
+    pub idle_ns: u64,
+    pub steal_ns: u64,
+    pub throttled_ns: u64,
+    pub unresolved_ns: u64,
+}
+
+/// Buckets of the wait histogram.
+pub const WAIT_BUCKETS: usize = 16;
+
+/// Upper edge of a bucket, in nanoseconds; the last has none, 2^27 stands for it.
+pub const fn wait_bucket_edge_ns(bucket: usize) -> u64 {
+    1 << (12 + bucket)
+}
+
+/// What the agent could see.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Coverage {
+    pub features: Vec<Feature>,
+    /// Cumulative since the agent's start.
+    pub losses: Vec<Loss>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feature {
+    pub name: String,
+    pub present: bool,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    pub stage: String,
+    pub reason: String,
+    pub unit: String,
+    pub count: u64,
+}
+
+/// What the agent itself costs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AgentCost {
+    pub cpu_ns: u64,
+    pub memory_bytes: u64,
+    pub memory_source: String,
+    pub map_bytes: u64,
+    pub programs: Vec<ProgramCost>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramCost {
+    pub name: String,
+    pub run_ns: u64,
+    pub runs: u64,
+}
+
+/// The answer to one report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    pub outcome: Outcome,
+    /// The agent must announce every live entity again.
+    pub announce_all: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Accepted,
+    Duplicate,
+    Refused(Refusal),
+}
+
+/// Why a report was refused as a whole. Nothing of it was counted; counters are cumulative, so only resolution is lost.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct Refusal {
+    /// Label value in metrics.
+    pub reason: &'static str,
+    /// As in the wire's Report: `cpu[3].run_ns`.
+    pub field: String,
+    /// Contains the value.
+    pub problem: String,
+}

@@ -1,0 +1,344 @@
+//! Everything known at one moment, for clients and exporters. Rates are over the long window.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::breach::Breach;
+use crate::identity::{Directory, ResolvedBy, TenantId, UNKNOWN};
+use crate::judge::display;
+use crate::limits::NS_PER_S;
+use crate::node::{Node, Window};
+use crate::policy::Policy;
+use crate::report::{AgentCost, Feature, Loss, WAIT_BUCKETS, wait_bucket_edge_ns};
+use crate::sums::{Party, Unit, UnitSums, Who};
+
+/// Runner classes of a [`LedgerCell`] that are no tenant.
+pub const CLASSES: [&str; 5] = ["<idle>", "<steal>", "<throttled>", "<unresolved>", UNKNOWN];
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    pub judged_unix_ns: u64,
+    pub window_ns: u64,
+    pub nodes: Vec<NodeView>,
+    pub tenants: Vec<TenantView>,
+    pub pods: Vec<PodView>,
+    pub ledger: Vec<LedgerCell>,
+    pub breaches: Vec<Breach>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeView {
+    pub name: Arc<str>,
+    pub online_cpus: u32,
+    pub used_cores: f64,
+    pub age_ns: u64,
+    pub covered: f64,
+    pub features: Vec<Feature>,
+    pub losses: Vec<Loss>,
+    pub cost: AgentCost,
+    pub agent_cores: f64,
+    /// Reports by outcome, and agent runs, since the node was first seen.
+    pub accepted: u64,
+    pub duplicates: u64,
+    pub refused: u64,
+    pub runs: u64,
+    /// Entities with counters and ledger pairs held.
+    pub entities: usize,
+    pub pairs: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct TenantView {
+    pub name: Arc<str>,
+    pub namespaces: Vec<Arc<str>>,
+    pub resolved_by: ResolvedBy,
+    pub pods: u32,
+    pub used_cores: f64,
+    pub entitled_cores: f64,
+    pub quota_cores: Option<f64>,
+    pub wait_cores: f64,
+    pub stolen_cores: f64,
+    pub taken_cores: f64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodView {
+    pub tenant: Arc<str>,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    /// Empty for what is no pod.
+    pub uid: Arc<str>,
+    pub node: Arc<str>,
+    pub used_cores: f64,
+    pub entitled_cores: f64,
+    pub wait_cores: f64,
+    pub stolen_cores: f64,
+    /// 1 when nothing was stolen; absent when it did not run at all.
+    pub slowdown: Option<f64>,
+    pub same_tenant_cores: f64,
+    pub self_cores: f64,
+    pub system_cores: f64,
+    pub idle_cores: f64,
+    pub throttled_cores: f64,
+    pub steal_cores: f64,
+    pub unresolved_cores: f64,
+    pub unknown_cores: f64,
+    pub wait_p50_ns: Option<u64>,
+    pub wait_p99_ns: Option<u64>,
+}
+
+/// While `waiter` waited, `runner` ran.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LedgerCell {
+    pub waiter: Arc<str>,
+    pub runner: Arc<str>,
+    pub cores: f64,
+}
+
+/// A cumulative ledger cell of one node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LedgerTotal {
+    pub node: Arc<str>,
+    pub waiter: Arc<str>,
+    pub runner: Arc<str>,
+    pub ns: u64,
+}
+
+/// A tenant's cumulative CPU time on one node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunTotal {
+    pub node: Arc<str>,
+    pub tenant: Arc<str>,
+    pub ns: u64,
+}
+
+/// A tenant's cumulative waits by length, over all nodes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WaitTotal {
+    pub buckets: [u64; WAIT_BUCKETS],
+    pub wait_ns: u64,
+}
+
+pub(crate) fn party_name(party: Party, directory: &Directory) -> Arc<str> {
+    match party {
+        Party::IDLE => Arc::from(CLASSES[0]),
+        Party::STEAL => Arc::from(CLASSES[1]),
+        Party::THROTTLED => Arc::from(CLASSES[2]),
+        Party::UNRESOLVED => Arc::from(CLASSES[3]),
+        party => party
+            .tenant()
+            .map_or_else(|| Arc::from(UNKNOWN), |t| Arc::clone(directory.tenants.name(t))),
+    }
+}
+
+/// Gathers nodes into a snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct Builder {
+    out: Snapshot,
+    tenants: BTreeMap<Party, TenantView>,
+    cells: BTreeMap<(Party, Party), f64>,
+}
+
+impl Builder {
+    pub(crate) fn add(&mut self, node: &Node, directory: &Directory, policy: &Policy, now_mono_ns: u64) {
+        let window_ns = node.window_ns(Window::Long);
+        let per = |ns: u64| {
+            if window_ns == 0 {
+                0.0
+            } else {
+                ns as f64 / window_ns as f64
+            }
+        };
+        let sums = node.sums();
+        let mut used_ns = 0u64;
+        for (at, (unit, sums)) in node.units.iter().zip(&sums).enumerate() {
+            let s = &sums[Window::Long as usize];
+            used_ns = used_ns.saturating_add(s.run);
+            let pod = pod_view(node, at as u32, unit, s, directory, per);
+            let tenant = self
+                .tenants
+                .entry(unit.party)
+                .or_insert_with(|| empty(unit, directory));
+            tenant.pods += u32::from(matches!(
+                unit.who,
+                Who::Pod(_) | Who::Path { .. } | Who::Unidentified(_)
+            ));
+            tenant.used_cores += pod.used_cores;
+            tenant.entitled_cores += if window_ns == 0 {
+                pod.entitled_cores
+            } else {
+                pod.entitled_cores * (s.life as f64 / window_ns as f64)
+            };
+            tenant.wait_cores += pod.wait_cores;
+            tenant.stolen_cores += pod.stolen_cores;
+            self.out.pods.push(pod);
+        }
+        for ((waiter, runner), ns) in node.ledger() {
+            *self.cells.entry((waiter, runner)).or_default() += per(ns);
+        }
+        let length_ns = policy.thresholds.windows.length_seconds * NS_PER_S as f64;
+        self.out.nodes.push(NodeView {
+            name: Arc::clone(&node.name),
+            online_cpus: node.online_cpus,
+            used_cores: per(used_ns),
+            age_ns: now_mono_ns.saturating_sub(node.received_ns),
+            covered: (window_ns as f64 / length_ns).min(1.0),
+            features: node.coverage.features.clone(),
+            losses: node.coverage.losses.clone(),
+            cost: node.cost.clone(),
+            agent_cores: node.agent_cores(),
+            accepted: node.totals.reports,
+            duplicates: node.totals.duplicates,
+            refused: node.totals.refused,
+            runs: node.totals.runs,
+            entities: node.slots().count(),
+            pairs: node.slots().map(|s| s.pairs.len()).sum(),
+        });
+    }
+
+    pub(crate) fn finish(mut self, directory: &Directory, all_tenants: bool) -> Snapshot {
+        for (namespace, tenant, by) in directory.namespaces() {
+            let party = Party::from(tenant);
+            if all_tenants {
+                self.tenants
+                    .entry(party)
+                    .or_insert_with(|| tenant_view(party, by, directory));
+            }
+            if let Some(view) = self.tenants.get_mut(&party) {
+                // Of the first namespace; a path rule says "path" only where there is none.
+                if view.namespaces.is_empty() {
+                    view.resolved_by = by;
+                }
+                view.namespaces.push(Arc::clone(namespace));
+            }
+        }
+        for ((waiter, runner), cores) in &self.cells {
+            if waiter.is_named()
+                && runner.is_named()
+                && waiter != runner
+                && let Some(view) = self.tenants.get_mut(runner)
+            {
+                view.taken_cores += cores;
+            }
+        }
+        self.out.tenants = self.tenants.into_values().collect();
+        self.out.tenants.sort_by(|a, b| a.name.cmp(&b.name));
+        self.out.pods.sort_by(|a, b| {
+            (&a.tenant, &a.namespace, &a.name, &a.node, &a.uid).cmp(&(
+                &b.tenant,
+                &b.namespace,
+                &b.name,
+                &b.node,
+                &b.uid,
+            ))
+        });
+        self.out.ledger = self
+            .cells
+            .into_iter()
+            .map(|((waiter, runner), cores)| LedgerCell {
+                waiter: party_name(waiter, directory),
+                runner: party_name(runner, directory),
+                cores,
+            })
+            .collect();
+        self.out
+            .ledger
+            .sort_by(|a, b| (&a.waiter, &a.runner).cmp(&(&b.waiter, &b.runner)));
+        self.out
+    }
+}
+
+fn empty(unit: &Unit, directory: &Directory) -> TenantView {
+    let by = match unit.who {
+        Who::Path { .. } => ResolvedBy::Path,
+        _ if unit.party == Party::SYSTEM => ResolvedBy::System,
+        _ if unit.party.tenant().is_none() => ResolvedBy::Unknown,
+        _ => ResolvedBy::Namespace,
+    };
+    tenant_view(unit.party, by, directory)
+}
+
+fn tenant_view(party: Party, resolved_by: ResolvedBy, directory: &Directory) -> TenantView {
+    let quota = |t: TenantId| directory.quota(t).map(|q| q.cpu_cores);
+    TenantView {
+        name: party_name(party, directory),
+        namespaces: Vec::new(),
+        resolved_by,
+        pods: 0,
+        used_cores: 0.0,
+        entitled_cores: 0.0,
+        quota_cores: party.tenant().and_then(quota),
+        wait_cores: 0.0,
+        stolen_cores: 0.0,
+        taken_cores: 0.0,
+    }
+}
+
+fn pod_view(
+    node: &Node,
+    at: u32,
+    unit: &Unit,
+    s: &UnitSums,
+    directory: &Directory,
+    per: impl Fn(u64) -> f64,
+) -> PodView {
+    let none: Arc<str> = Arc::from("");
+    let (namespace, name, uid) = match &unit.who {
+        Who::Pod(p) => (Arc::clone(&p.namespace), Arc::clone(&p.name), Arc::clone(&p.uid)),
+        Who::Path { name } => (none.clone(), Arc::clone(name), none),
+        Who::Unidentified(uid) => (none, Arc::from("<unidentified>"), Arc::clone(uid)),
+        Who::Foreign(uid) => (none, Arc::from("<foreign>"), Arc::clone(uid)),
+        Who::Host(_) | Who::Unknown(_) => (none.clone(), Arc::from(display(unit, &directory.tenants)), none),
+    };
+    let mut waits = [0u64; WAIT_BUCKETS];
+    for hist in node
+        .slots()
+        .filter(|s| s.unit == at)
+        .filter_map(|s| s.hist.as_ref())
+    {
+        for (sum, n) in waits.iter_mut().zip(hist.sum) {
+            *sum = sum.saturating_add(n);
+        }
+    }
+    PodView {
+        tenant: party_name(unit.party, directory),
+        namespace,
+        name,
+        uid,
+        node: Arc::clone(&node.name),
+        used_cores: per(s.run),
+        entitled_cores: unit.entitled_ncores as f64 / 1e9,
+        wait_cores: per(s.wait),
+        stolen_cores: per(s.stolen),
+        slowdown: match (s.run, s.stolen) {
+            (0, 0) => Some(1.0),
+            (0, _) => None,
+            (run, stolen) => Some((run as f64 + stolen as f64) / run as f64),
+        },
+        same_tenant_cores: per(s.same_tenant),
+        self_cores: per(s.itself),
+        system_cores: per(s.system),
+        idle_cores: per(s.idle),
+        throttled_cores: per(s.throttled),
+        steal_cores: per(s.steal),
+        unresolved_cores: per(s.unresolved),
+        unknown_cores: per(s.unknown),
+        wait_p50_ns: quantile(&waits, 0.50),
+        wait_p99_ns: quantile(&waits, 0.99),
+    }
+}
+
+/// The upper edge of the bucket in which the quantile lies; absent without waits.
+fn quantile(buckets: &[u64; WAIT_BUCKETS], q: f64) -> Option<u64> {
+    let count: u64 = buckets.iter().fold(0, |sum, n| sum.saturating_add(*n));
+    if count == 0 {
+        return None;
+    }
+    let rank = ((count as f64 * q).ceil() as u64).max(1);
+    let mut seen = 0u64;
+    let at = buckets.iter().position(|n| {
+        seen = seen.saturating_add(*n);
+        seen >= rank
+    });
+    Some(wait_bucket_edge_ns(at.unwrap_or(WAIT_BUCKETS - 1)))
+}
