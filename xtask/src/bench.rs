@@ -15,7 +15,14 @@ pub(crate) fn run(args: &[&str], limit: Duration) -> Result<Outcome> {
     run::streamed(
         Command::new("cargo")
             .args(["build", "--release", "--locked", "--bins"])
-            .args(["--package", "partywall-agent", "--package", "partywall-bench"])
+            .args([
+                "--package",
+                "partywall-agent",
+                "--package",
+                "partywall-aggregator",
+                "--package",
+                "partywall-bench",
+            ])
             .current_dir(paths::root()),
     )?;
     let bench = paths::target().join("release/partywall-bench");

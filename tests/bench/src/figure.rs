@@ -19,6 +19,20 @@ impl Bounds {
         aim: None,
     };
 
+    pub(crate) const fn keep(keep: f64) -> Self {
+        Self {
+            keep: Some(keep),
+            aim: None,
+        }
+    }
+
+    pub(crate) const fn aim(aim: f64) -> Self {
+        Self {
+            keep: None,
+            aim: Some(aim),
+        }
+    }
+
     pub(crate) const fn new(keep: f64, aim: f64) -> Self {
         Self {
             keep: Some(keep),
@@ -76,7 +90,8 @@ impl Figure {
             (_, Some(aim)) if self.median <= aim => "aim reached",
             (Some(keep), _) if self.median <= keep => "kept",
             (Some(_), _) => "OUTSIDE",
-            (None, _) => "",
+            (None, Some(_)) => "above the aim",
+            (None, None) => "",
         }
     }
 }
@@ -151,7 +166,10 @@ mod tests {
         assert_eq!(figure(&[2.0]).standing(), "aim reached");
         assert_eq!(figure(&[2.5]).standing(), "kept");
         assert_eq!(figure(&[3.5]).standing(), "OUTSIDE");
-        assert_eq!(Figure::new("s", "n", "ns", &[1.0], Bounds::NONE).standing(), "");
+        let standing = |bounds| Figure::new("s", "n", "ns", &[1.0], bounds).standing();
+        assert_eq!(standing(Bounds::NONE), "");
+        assert_eq!(standing(Bounds::aim(0.5)), "above the aim");
+        assert_eq!(standing(Bounds::keep(1.0)), "kept");
     }
 
     #[test]

@@ -21,25 +21,25 @@ pub(crate) struct Effort {
     pub(crate) idle: Duration,
 }
 
-/// What is attached during a measurement. In this order within a round, beginning elsewhere each round.
-#[derive(Clone, Copy, PartialEq)]
+/// What is attached during a measurement.
+#[derive(Clone, Copy)]
 enum Subject {
-    Nothing,
     Empty,
     Classic,
     Ours,
 }
 
 enum Attached {
-    Nothing,
     Reference(Reference),
     Agent(Agent),
 }
 
 impl Subject {
+    /// In this order within a round, beginning elsewhere each round.
+    const ALL: [Self; 3] = [Self::Empty, Self::Classic, Self::Ours];
+
     fn attach(self, aggregator: &Aggregator) -> Result<Attached> {
         Ok(match self {
-            Self::Nothing => Attached::Nothing,
             Self::Empty => Attached::Reference(Reference::attach(EMPTY)?),
             Self::Classic => Attached::Reference(Reference::attach(CLASSIC)?),
             Self::Ours => Attached::Agent(Agent::start(aggregator)?),
@@ -50,18 +50,15 @@ impl Subject {
 impl Attached {
     fn ids(&self) -> &[u32] {
         match self {
-            Self::Nothing => &[],
             Self::Reference(reference) => &reference.ids,
             Self::Agent(agent) => &agent.ids,
         }
     }
 }
 
-const SUBJECTS: [Subject; 4] = [Subject::Nothing, Subject::Empty, Subject::Classic, Subject::Ours];
-
 /// One value for each round and subject.
 #[derive(Default)]
-struct Series([Vec<f64>; 4]);
+struct Series([Vec<f64>; Subject::ALL.len()]);
 
 impl Series {
     fn push(&mut self, subject: Subject, value: f64) {
@@ -74,18 +71,11 @@ impl Series {
 }
 
 /// Runs `measure` for each subject by turns. The order shifts each round, so that none is always the first.
-fn alternate(
-    rounds: usize,
-    aggregator: &Aggregator,
-    subjects: &[Subject],
-    mut measure: impl FnMut(Subject, &Attached) -> Result<()>,
-) -> Result<()> {
+fn alternate(rounds: usize, mut measure: impl FnMut(Subject) -> Result<()>) -> Result<()> {
     for round in 0..rounds {
         eprintln!("  round {} of {rounds}", round + 1);
-        for turn in 0..subjects.len() {
-            let subject = subjects[(round + turn) % subjects.len()];
-            let attached = subject.attach(aggregator)?;
-            measure(subject, &attached)?;
+        for turn in 0..Subject::ALL.len() {
+            measure(Subject::ALL[(round + turn) % Subject::ALL.len()])?;
         }
     }
     Ok(())
@@ -101,26 +91,25 @@ fn cost_per_switch(attached: &Attached, work: impl FnOnce() -> Result<()>) -> Re
 
 /// Two processes that send each other a byte on one CPU: the most switches that a machine can be made to do.
 pub(crate) fn switches(effort: &Effort, aggregator: &Aggregator) -> Result<Vec<Figure>> {
-    let (mut cost, mut time) = (Series::default(), Series::default());
-    alternate(effort.rounds, aggregator, &SUBJECTS, |subject, attached| {
-        time.push(subject, pipe_microseconds(effort.pipe_operations)?);
-        if subject != Subject::Nothing {
-            let work = || pipe_microseconds(effort.pipe_operations).map(drop);
-            cost.push(subject, cost_per_switch(attached, work)?);
-        }
+    let (mut cost, mut slowdown) = (Series::default(), Series::default());
+    let mut bare_ns = Vec::new();
+    alternate(effort.rounds, |subject| {
+        // Each is set against a run without it just before: a noisy machine is another one a minute later.
+        let bare = pipe_microseconds(effort.pipe_operations)?;
+        bare_ns.push(bare * 1e3 / 2.0);
+        let attached = subject.attach(aggregator)?;
+        let time = pipe_microseconds(effort.pipe_operations)?;
+        slowdown.push(subject, (time / bare - 1.0) * 100.0);
+        let work = || pipe_microseconds(effort.pipe_operations).map(drop);
+        cost.push(subject, cost_per_switch(&attached, work)?);
         Ok(())
     })?;
     let section = "a switch: perf bench sched pipe, both ends on one CPU";
-    let switch_ns: Vec<f64> = time
-        .of(Subject::Nothing)
-        .iter()
-        .map(|us| us * 1e3 / 2.0)
-        .collect();
     let mut figures = vec![Figure::new(
         section,
         "a switch, nothing attached",
         "ns",
-        &switch_ns,
+        &bare_ns,
         Bounds::NONE,
     )];
     figures.extend(costs(
@@ -134,11 +123,9 @@ pub(crate) fn switches(effort: &Effort, aggregator: &Aggregator) -> Result<Vec<F
         (Subject::Classic, "slow-down, classic", Bounds::NONE),
         (Subject::Ours, "slow-down, the whole agent", Bounds::new(8.0, 5.0)),
     ];
-    figures.extend(slowdowns.map(|(subject, name, bounds)| {
-        let ratios = ratios(time.of(subject), time.of(Subject::Nothing));
-        let percent: Vec<f64> = ratios.iter().map(|ratio| (ratio - 1.0) * 100.0).collect();
-        Figure::new(section, name, "%", &percent, bounds)
-    }));
+    let slowdowns = slowdowns
+        .map(|(subject, name, bounds)| Figure::new(section, name, "%", slowdown.of(subject), bounds));
+    figures.extend(slowdowns);
     Ok(figures)
 }
 
@@ -174,12 +161,13 @@ pub(crate) fn turns(effort: &Effort, aggregator: &Aggregator) -> Result<Vec<Figu
     const CGROUPS: usize = 200;
     let turns = Turns::start(CGROUPS)?;
     let mut cost = Series::default();
-    alternate(effort.rounds, aggregator, &SUBJECTS[1..], |subject, attached| {
+    alternate(effort.rounds, |subject| {
+        let attached = subject.attach(aggregator)?;
         let work = || {
             thread_sleep(effort.turns);
             Ok(())
         };
-        cost.push(subject, cost_per_switch(attached, work)?);
+        cost.push(subject, cost_per_switch(&attached, work)?);
         Ok(())
     })?;
     drop(turns);
