@@ -90,3 +90,39 @@ pub(crate) fn run(stages: &[&Stage]) -> Tally {
     }
     tally
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Outcome, Stage, chosen, run};
+    use anyhow::bail;
+
+    const STAGES: [Stage; 3] = [
+        Stage::new("good", "passes", || Ok(Outcome::Passed)),
+        Stage::new("bad", "fails", || bail!("broken")),
+        Stage::new("absent", "is skipped", || {
+            Ok(Outcome::Skipped("no such hardware".to_owned()))
+        }),
+    ];
+
+    #[test]
+    fn every_stage_runs_and_counts_once() {
+        let all: Vec<&Stage> = STAGES.iter().collect();
+        let tally = run(&all);
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (1, 1, 1));
+    }
+
+    #[test]
+    fn only_takes_known_names() {
+        let names = |only: &[&str]| {
+            let only: Vec<String> = only.iter().map(|&name| name.to_owned()).collect();
+            chosen(&STAGES, &only).map(|stages| stages.iter().map(|stage| stage.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&[]).expect("all"), ["good", "bad", "absent"]);
+        assert_eq!(names(&["absent"]).expect("one"), ["absent"]);
+        let error = names(&["god"]).expect_err("no such stage").to_string();
+        assert!(
+            error.contains("god") && error.contains("good, bad, absent"),
+            "{error}"
+        );
+    }
+}

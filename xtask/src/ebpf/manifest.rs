@@ -221,3 +221,57 @@ fn aya_crates(package: &str) -> Result<BTreeMap<String, String>> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Manifest, differences, sha256};
+    use crate::ebpf::OBJECTS;
+    use std::collections::BTreeMap;
+
+    fn map(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+        entries
+            .iter()
+            .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn every_difference_is_named() {
+        let mut stale = Vec::new();
+        let then = map(&[("gone.rs", "1"), ("kept.rs", "2"), ("other.rs", "3")]);
+        let now = map(&[("kept.rs", "2"), ("new.rs", "4"), ("other.rs", "5")]);
+        differences("file", &then, &now, &mut stale);
+        assert_eq!(
+            stale,
+            [
+                "file new.rs is new",
+                "file other.rs has changed",
+                "file gone.rs is gone"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_edited_manifest_is_stale_though_its_entries_are_not() {
+        for object in &OBJECTS {
+            let mut manifest = Manifest::read(&object.manifest()).expect("a manifest");
+            // Whatever the tree looks like while somebody works in it.
+            manifest.source = super::Source::of(object).expect("sources");
+            assert!(manifest.stale_sources(object).expect("sources").is_empty());
+            manifest.source.sha256 = sha256(b"");
+            assert_eq!(manifest.stale_sources(object).expect("sources").len(), 1);
+        }
+    }
+
+    #[test]
+    fn the_linked_crates_are_recorded() {
+        for object in &OBJECTS {
+            let manifest = Manifest::read(&object.manifest()).expect("a manifest");
+            assert!(
+                manifest.source.crates.contains_key("aya-ebpf"),
+                "{}",
+                object.package
+            );
+        }
+    }
+}
