@@ -175,6 +175,8 @@ impl World {
             |key| book.is_firing(key),
             &mut findings,
         );
+        // By what they are about, not by where a pod happens to stand.
+        findings.sort_by(|a, b| a.key.cmp(&b.key));
         let breaches = self
             .book
             .step(findings, now, &self.policy.thresholds, &mut self.losses);

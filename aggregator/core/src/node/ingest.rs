@@ -159,7 +159,9 @@ impl Node {
                     Index::NO_SLOT
                 }
                 Some(kind) => {
-                    let old = self.catching_up;
+                    // Made since the last report: its counters are all from this interval, whatever else is not known.
+                    let made_since = self.counting && entity.born_boot_ns > self.last_boot_ns;
+                    let old = self.catching_up && !made_since;
                     let born_ns = match entity.born_boot_ns {
                         0 if self.counting && !old => self.last_boot_ns,
                         born_ns => born_ns.min(report.captured_boot_ns),

@@ -5,7 +5,7 @@
     reason = "shared by the test files, each uses its part"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use partywall_aggregator_core::breach::{Breach, BreachState};
@@ -195,6 +195,16 @@ impl Sim {
                 changed.push(who);
             }
         }
+        let waits: BTreeSet<(u32, u32)> = did
+            .iter()
+            .filter_map(|d| {
+                if let Waited(a, b, _) = d {
+                    Some((*a, *b))
+                } else {
+                    None
+                }
+            })
+            .collect();
         self.sequence += 1;
         let sample = |i: &u32| CpuSample {
             entity: *i,
@@ -202,10 +212,16 @@ impl Sim {
         };
         let row = |i: &u32| {
             let c = &self.counters[i];
+            let met = |runner: &u32| waits.contains(&(*i, *runner));
             LedgerRow {
                 waiter: *i,
-                runners: c.pairs.keys().copied().collect(),
-                ran_ns: c.pairs.values().copied().collect(),
+                runners: c.pairs.keys().filter(|r| met(r)).copied().collect(),
+                ran_ns: c
+                    .pairs
+                    .iter()
+                    .filter(|(r, _)| met(r))
+                    .map(|(_, ns)| *ns)
+                    .collect(),
                 ..c.row.clone()
             }
         };
