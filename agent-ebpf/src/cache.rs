@@ -14,7 +14,7 @@ pub fn entry(id: u64, slot: u16) -> u64 {
     if id >> (u64::BITS - SLOT_BITS) != 0 {
         return 0;
     }
-    id << SLOT_BITS | slot as u64 & (SLOTS as u64 - 1)
+    id << SLOT_BITS | u64::from(slot) & (SLOTS as u64 - 1)
 }
 
 /// The slot in `entry`, if it is that of `id`.

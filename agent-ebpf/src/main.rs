@@ -27,7 +27,8 @@ use kread::{Direct, Probe, Task};
 #[btf_tracepoint(function = "sched_switch")]
 fn switch_btf(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the arguments are (preempt, prev, next, …): the agent has seen so in the kernel's BTF.
-    let (prev, next): (Task<Direct>, Task<Direct>) = unsafe { (Task::new(ctx.arg(1)), Task::new(ctx.arg(2))) };
+    let (prev, next): (Task<Direct>, Task<Direct>) =
+        unsafe { (Task::new(ctx.arg(1)), Task::new(ctx.arg(2))) };
     switch::switched(&prev, &next);
     0
 }

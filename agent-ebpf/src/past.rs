@@ -9,7 +9,7 @@ const MASK: u64 = SLICES as u64 - 1;
 pub fn begin(cpu: &mut Cpu, now_ns: u64) {
     cpu.slices[0] = Slice {
         end_ns: now_ns,
-        slot: SLOT_UNRESOLVED as u64,
+        slot: u64::from(SLOT_UNRESOLVED),
     };
     cpu.pushed = 1;
 }
@@ -33,7 +33,7 @@ pub fn push(cpu: &mut Cpu, slot: u64, end_ns: u64) {
 pub fn push_with_steal(cpu: &mut Cpu, slot: u64, end_ns: u64, stolen_ns: u64) {
     push(cpu, slot, end_ns.wrapping_sub(stolen_ns));
     if stolen_ns != 0 {
-        push(cpu, SLOT_STEAL as u64, end_ns);
+        push(cpu, u64::from(SLOT_STEAL), end_ns);
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
     fn tiles(cpu: &Cpu, queued_ns: u64, now_ns: u64) -> (BTreeMap<u64, u64>, u64) {
         let mut ran = BTreeMap::new();
         let unresolved = tile(cpu, queued_ns, now_ns, |slot, ns| {
-            *ran.entry(slot).or_default() += ns
+            *ran.entry(slot).or_default() += ns;
         });
         ran.retain(|_, ns| *ns > 0);
         (ran, unresolved)

@@ -50,7 +50,8 @@ pub(crate) fn switched<K: Kread>(prev: &Task<K>, next: &Task<K>) {
         let queued_ns = if reading.run_queue {
             queued_ns
         } else {
-            queued_ns.wrapping_add(cpu.skew_ns)
+            // The skew is known to the length of a switch: a wait shorter than that may seem to begin after its end.
+            reading.now_ns.min(queued_ns.wrapping_add(cpu.skew_ns))
         };
         account_wait(cpu_index, cpu, slot, queued_ns, reading.now_ns);
     }

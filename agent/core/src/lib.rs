@@ -1,3 +1,6 @@
-//! stub
+//! The agent's pure half: whose a cgroup is, and the folding of counters into pods. No I/O, no clock: time is an argument.
 
+pub mod fold;
 pub mod identity;
+pub mod inventory;
+pub mod slots;

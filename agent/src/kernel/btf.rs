@@ -47,15 +47,23 @@ pub fn resolve(path: &Path) -> Result<Layout, btf_rs::Error> {
         .iter()
         .all(|name| btf.resolve_ids_by_name(name).is_ok_and(|ids| !ids.is_empty()));
     let switch_arguments = first_task_argument(&btf, "btf_trace_sched_switch");
-    Ok(Layout { offsets, switch_arguments, cgroup_events })
+    Ok(Layout {
+        offsets,
+        switch_arguments,
+        cgroup_events,
+    })
 }
 
 /// Byte offset of a field reached through embedded structs, each named.
 fn field_offset(btf: &Btf, root: &str, fields: &[&str]) -> Option<u32> {
-    let mut structure = btf.resolve_types_by_name(root).ok()?.into_iter().find_map(|found| match found {
-        Type::Struct(structure) if !structure.members.is_empty() => Some(structure),
-        _ => None,
-    })?;
+    let mut structure = btf
+        .resolve_types_by_name(root)
+        .ok()?
+        .into_iter()
+        .find_map(|found| match found {
+            Type::Struct(structure) if !structure.members.is_empty() => Some(structure),
+            _ => None,
+        })?;
     let mut bits = 0;
     for (depth, name) in fields.iter().enumerate() {
         let (at, found) = member(btf, &structure, name, 0)?;
@@ -80,9 +88,8 @@ fn member(btf: &Btf, structure: &btf_rs::Struct, name: &str, depth: usize) -> Op
         match btf.resolve_name(candidate).ok()?.as_str() {
             found_name if found_name == name => Some((candidate.bit_offset(), found)),
             "" => match found {
-                Type::Struct(inner) | Type::Union(inner) => {
-                    member(btf, &inner, name, depth + 1).map(|(at, found)| (candidate.bit_offset() + at, found))
-                }
+                Type::Struct(inner) | Type::Union(inner) => member(btf, &inner, name, depth + 1)
+                    .map(|(at, found)| (candidate.bit_offset() + at, found)),
                 _ => None,
             },
             _ => None,
@@ -106,9 +113,15 @@ fn skip_modifiers(btf: &Btf, mut found: Type) -> Option<Type> {
 ///
 /// The prototype has no parameter names. Linux 5.18.0 put `prev_state` before the tasks, all others have it behind or not at all.
 fn first_task_argument(btf: &Btf, typedef: &str) -> Option<u32> {
-    let Type::Typedef(typedef) = btf.resolve_types_by_name(typedef).ok()?.into_iter().next()? else { return None };
-    let Type::Ptr(pointer) = btf.resolve_chained_type(&typedef).ok()? else { return None };
-    let Type::FuncProto(prototype) = btf.resolve_chained_type(&pointer).ok()? else { return None };
+    let Type::Typedef(typedef) = btf.resolve_types_by_name(typedef).ok()?.into_iter().next()? else {
+        return None;
+    };
+    let Type::Ptr(pointer) = btf.resolve_chained_type(&typedef).ok()? else {
+        return None;
+    };
+    let Type::FuncProto(prototype) = btf.resolve_chained_type(&pointer).ok()? else {
+        return None;
+    };
     let place = prototype.parameters.iter().skip(1).position(|parameter| {
         let pointee = btf.resolve_chained_type(parameter).and_then(|found| match &found {
             Type::Ptr(pointer) => btf.resolve_chained_type(pointer),
@@ -126,7 +139,13 @@ mod tests {
     #[test]
     fn the_running_kernel_has_what_the_ledger_needs() {
         let layout = resolve(Path::new("/sys/kernel/btf/vmlinux")).expect("the running kernel's BTF");
-        let Offsets { task_pid, task_cgroups, task_last_queued, kernfs_node_id, .. } = layout.offsets;
+        let Offsets {
+            task_pid,
+            task_cgroups,
+            task_last_queued,
+            kernfs_node_id,
+            ..
+        } = layout.offsets;
         for (name, offset) in [
             ("task_pid", task_pid),
             ("task_cgroups", task_cgroups),

@@ -50,8 +50,8 @@ pub struct Feature {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub offsets: Offsets,
-    /// Attach the switch hook; the BTF-typed one first, its raw twin where that fails.
-    pub ledger: bool,
+    /// Try the BTF-typed hooks first. Their raw twins are what is left where those cannot be attached.
+    pub btf_typed: bool,
     pub cgroup_events: bool,
 }
 
@@ -60,10 +60,15 @@ impl Facts {
     pub fn probe(cgroup_root: Option<&Path>) -> Self {
         Self {
             release: rustix::system::uname().release().to_string_lossy().into_owned(),
-            capabilities: Process::myself().and_then(|me| me.status()).map_or(0, |status| status.capeff),
+            capabilities: Process::myself()
+                .and_then(|me| me.status())
+                .map_or(0, |status| status.capeff),
             cgroup_root: cgroup_root.map_or_else(find_cgroup_root, check_cgroup_root),
             layout: btf::resolve(Path::new(BTF_FILE)).map_err(|error| format!("{BTF_FILE}: {error}")),
-            lockdown: std::fs::read_to_string(LOCKDOWN_FILE).ok().as_deref().and_then(lockdown_mode),
+            lockdown: std::fs::read_to_string(LOCKDOWN_FILE)
+                .ok()
+                .as_deref()
+                .and_then(lockdown_mode),
             bpf_stats: std::fs::read_to_string(BPF_STATS_FILE).is_ok_and(|value| value.trim() == "1"),
         }
     }
@@ -75,23 +80,34 @@ impl Facts {
 
 /// The plan, and each feature with the reason for its absence. A pure function of the facts.
 pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
-    let offsets = facts.layout.as_ref().map_or(Offsets::NONE, |layout| layout.offsets);
+    let offsets = facts
+        .layout
+        .as_ref()
+        .map_or(Offsets::NONE, |layout| layout.offsets);
     let missing = |fields: &[(&str, u32)]| {
-        let absent: Vec<&str> =
-            fields.iter().filter(|(_, offset)| *offset == ABSENT).map(|(name, _)| *name).collect();
+        let absent: Vec<&str> = fields
+            .iter()
+            .filter(|(_, offset)| *offset == ABSENT)
+            .map(|(name, _)| *name)
+            .collect();
         if absent.is_empty() {
             Ok(())
         } else {
-            Err(facts.layout.as_ref().map_or_else(
-                Clone::clone,
-                |_| format!("the kernel's BTF lacks {}", absent.join(", ")),
-            ))
+            Err(facts.layout.as_ref().map_or_else(Clone::clone, |_| {
+                format!("the kernel's BTF lacks {}", absent.join(", "))
+            }))
         }
     };
     let rights = if !facts.has(CAP_BPF) {
-        Err("CAP_BPF is missing (before Linux 5.8: CAP_SYS_ADMIN); run as root or add the capability".to_owned())
+        Err(
+            "CAP_BPF is missing (before Linux 5.8: CAP_SYS_ADMIN); run as root or add the capability"
+                .to_owned(),
+        )
     } else if !facts.has(CAP_PERFMON) {
-        Err("CAP_PERFMON is missing (before Linux 5.8: CAP_SYS_ADMIN); run as root or add the capability".to_owned())
+        Err(
+            "CAP_PERFMON is missing (before Linux 5.8: CAP_SYS_ADMIN); run as root or add the capability"
+                .to_owned(),
+        )
     } else {
         Ok(())
     };
@@ -109,15 +125,27 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
         ("kernfs_node.id", offsets.kernfs_node_id),
     ]);
     let arguments = match &facts.layout {
-        Ok(Layout { switch_arguments: Some(1), .. }) | Err(_) => Ok(()),
+        Ok(Layout {
+            switch_arguments: Some(1),
+            ..
+        })
+        | Err(_) => Ok(()),
         Ok(layout) => Err(format!(
             "sched_switch has its tasks at {:?}, not at 1 (Linux 5.18.0 alone is known to)",
             layout.switch_arguments
         )),
     };
     let cgroups = facts.cgroup_root.as_ref().map(|_| ()).map_err(Clone::clone);
-    let run_time = rights.clone().and(unlocked).and(identity).and(arguments).and(cgroups);
-    let wait = run_time.clone().and(missing(&[("task_struct.sched_info.last_queued", offsets.task_last_queued)]));
+    let run_time = rights
+        .clone()
+        .and(unlocked)
+        .and(identity)
+        .and(arguments)
+        .and(cgroups);
+    let wait = run_time.clone().and(missing(&[(
+        "task_struct.sched_info.last_queued",
+        offsets.task_last_queued,
+    )]));
     let clock = missing(&[
         ("task_struct.se.cfs_rq", offsets.task_cfs_rq),
         ("cfs_rq.rq", offsets.cfs_rq_rq),
@@ -132,9 +160,17 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
         _ => Ok(()),
     });
     let steal = missing(&[("rq.prev_steal_time_rq", offsets.rq_prev_steal_time_rq)]);
-    let stats = if facts.bpf_stats { Ok(()) } else { Err("kernel.bpf_stats_enabled is 0".to_owned()) };
+    let stats = if facts.bpf_stats {
+        Ok(())
+    } else {
+        Err("kernel.bpf_stats_enabled is 0".to_owned())
+    };
 
-    let plan = Plan { offsets, ledger: run_time.is_ok(), cgroup_events: events.is_ok() };
+    let plan = Plan {
+        offsets,
+        btf_typed: true,
+        cgroup_events: events.is_ok(),
+    };
     let feature = |name, found: Result<(), String>, how: &str, lost_without, required| Feature {
         name,
         present: found.is_ok(),
@@ -142,27 +178,82 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
         lost_without,
         required,
     };
-    let root = facts.cgroup_root.as_ref().map_or_else(|_| String::new(), |root| root.display().to_string());
+    let root = facts
+        .cgroup_root
+        .as_ref()
+        .map_or_else(|_| String::new(), |root| root.display().to_string());
     let features = vec![
-        feature("btf", facts.layout.as_ref().map(|_| ()).map_err(Clone::clone), BTF_FILE, "everything: fields are found by BTF", true),
-        feature("rights", rights, "CAP_BPF, CAP_PERFMON", "everything: programs cannot be loaded", true),
-        feature("cgroup_v2", facts.cgroup_root.as_ref().map(|_| ()).map_err(Clone::clone), &root, "everything: pods are known by cgroup", true),
+        feature(
+            "btf",
+            facts.layout.as_ref().map(|_| ()).map_err(Clone::clone),
+            BTF_FILE,
+            "everything: fields are found by BTF",
+            true,
+        ),
+        feature(
+            "rights",
+            rights,
+            "CAP_BPF, CAP_PERFMON",
+            "everything: programs cannot be loaded",
+            true,
+        ),
+        feature(
+            "cgroup_v2",
+            facts.cgroup_root.as_ref().map(|_| ()).map_err(Clone::clone),
+            &root,
+            "everything: pods are known by cgroup",
+            true,
+        ),
         feature("run_time", run_time, "sched_switch", "CPU time per pod", true),
-        feature("ledger", wait, "sched_info.last_queued", "run-queue wait and who ran meanwhile", false),
-        feature("run_queue_clock", clock, "rq.clock", "nothing; waits are measured on a clock that costs more per switch", false),
-        feature("steal", steal, "rq.prev_steal_time_rq", "time taken by the hypervisor is entered against whoever ran", false),
-        feature("cgroup_events", events, "cgroup_mkdir, cgroup_rmdir", "names of pods shorter than one scan of the cgroup tree", false),
-        feature("program_cost", stats, "kernel.bpf_stats_enabled", "nanoseconds per program run in the agent's own cost", false),
+        feature(
+            "ledger",
+            wait,
+            "sched_info.last_queued",
+            "run-queue wait and who ran meanwhile",
+            false,
+        ),
+        feature(
+            "run_queue_clock",
+            clock,
+            "rq.clock",
+            "nothing; waits are measured on a clock that costs more per switch",
+            false,
+        ),
+        feature(
+            "steal",
+            steal,
+            "rq.prev_steal_time_rq",
+            "time taken by the hypervisor is entered against whoever ran",
+            false,
+        ),
+        feature(
+            "cgroup_events",
+            events,
+            "cgroup_mkdir, cgroup_rmdir",
+            "names of pods shorter than one scan of the cgroup tree",
+            false,
+        ),
+        feature(
+            "program_cost",
+            stats,
+            "kernel.bpf_stats_enabled",
+            "nanoseconds per program run in the agent's own cost",
+            false,
+        ),
     ];
     (plan, features)
 }
 
 fn lockdown_mode(text: &str) -> Option<String> {
-    text.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(mode, _)| mode.to_owned())
+    text.split_once('[')
+        .and_then(|(_, rest)| rest.split_once(']'))
+        .map(|(mode, _)| mode.to_owned())
 }
 
 fn find_cgroup_root() -> Result<PathBuf, String> {
-    let mounts = Process::myself().and_then(|me| me.mountinfo()).map_err(|error| format!("/proc/self/mountinfo: {error}"))?;
+    let mounts = Process::myself()
+        .and_then(|me| me.mountinfo())
+        .map_err(|error| format!("/proc/self/mountinfo: {error}"))?;
     mounts
         .into_iter()
         .find(|mount| mount.fs_type == "cgroup2" && mount.root == "/")
@@ -175,7 +266,10 @@ fn check_cgroup_root(root: &Path) -> Result<PathBuf, String> {
     if is_root {
         Ok(root.to_owned())
     } else {
-        Err(format!("--cgroup-root {}: not the root of a cgroup2 mount", root.display()))
+        Err(format!(
+            "--cgroup-root {}: not the root of a cgroup2 mount",
+            root.display()
+        ))
     }
 }
 
@@ -206,35 +300,81 @@ mod tests {
             release: "6.18.0".into(),
             capabilities: CAP_BPF | CAP_PERFMON,
             cgroup_root: Ok("/sys/fs/cgroup".into()),
-            layout: Ok(Layout { offsets, switch_arguments: Some(1), cgroup_events: true }),
+            layout: Ok(Layout {
+                offsets,
+                switch_arguments: Some(1),
+                cgroup_events: true,
+            }),
             lockdown: None,
             bpf_stats: true,
         }
     }
 
     fn absent(facts: &Facts) -> Vec<&'static str> {
-        plan(facts).1.into_iter().filter(|feature| !feature.present).map(|feature| feature.name).collect()
+        plan(facts)
+            .1
+            .into_iter()
+            .filter(|feature| !feature.present)
+            .map(|feature| feature.name)
+            .collect()
     }
 
     #[test]
     fn an_able_kernel_lacks_nothing() {
         assert_eq!(absent(&able()), Vec::<&str>::new());
-        assert!(plan(&able()).0.ledger && plan(&able()).0.cgroup_events);
+        assert!(plan(&able()).0.cgroup_events);
     }
 
     #[test]
     fn each_lack_takes_what_stands_on_it_and_nothing_else() {
-        let cases: [(&str, fn(&mut Facts), &[&str]); 10] = [
-            ("no capability", |facts| facts.capabilities = CAP_PERFMON, &["rights", "run_time", "ledger", "cgroup_events"]),
-            ("no perfmon", |facts| facts.capabilities = CAP_BPF, &["rights", "run_time", "ledger", "cgroup_events"]),
+        type Change = fn(&mut Facts);
+        let cases: [(&str, Change, &[&str]); 10] = [
+            (
+                "no capability",
+                |facts| facts.capabilities = CAP_PERFMON,
+                &["rights", "run_time", "ledger", "cgroup_events"],
+            ),
+            (
+                "no perfmon",
+                |facts| facts.capabilities = CAP_BPF,
+                &["rights", "run_time", "ledger", "cgroup_events"],
+            ),
             ("before 5.8", |facts| facts.capabilities = CAP_SYS_ADMIN, &[]),
-            ("lockdown", |facts| facts.lockdown = Some("confidentiality".into()), &["run_time", "ledger", "cgroup_events"]),
-            ("integrity", |facts| facts.lockdown = Some("integrity".into()), &[]),
-            ("no cgroup2", |facts| facts.cgroup_root = Err("none".into()), &["cgroup_v2", "run_time", "ledger", "cgroup_events"]),
-            ("no sched_info", |facts| edit(facts, |offsets| offsets.task_last_queued = ABSENT), &["ledger"]),
-            ("no group scheduling", |facts| edit(facts, |offsets| offsets.task_cfs_rq = ABSENT), &["run_queue_clock"]),
-            ("5.18.0", |facts| facts.layout.as_mut().expect("a layout").switch_arguments = Some(2), &["run_time", "ledger", "cgroup_events"]),
-            ("no statistics", |facts| facts.bpf_stats = false, &["program_cost"]),
+            (
+                "lockdown",
+                |facts| facts.lockdown = Some("confidentiality".into()),
+                &["run_time", "ledger", "cgroup_events"],
+            ),
+            (
+                "integrity",
+                |facts| facts.lockdown = Some("integrity".into()),
+                &[],
+            ),
+            (
+                "no cgroup2",
+                |facts| facts.cgroup_root = Err("none".into()),
+                &["cgroup_v2", "run_time", "ledger", "cgroup_events"],
+            ),
+            (
+                "no sched_info",
+                |facts| edit(facts, |offsets| offsets.task_last_queued = ABSENT),
+                &["ledger"],
+            ),
+            (
+                "no group scheduling",
+                |facts| edit(facts, |offsets| offsets.task_cfs_rq = ABSENT),
+                &["run_queue_clock"],
+            ),
+            (
+                "5.18.0",
+                |facts| facts.layout.as_mut().expect("a layout").switch_arguments = Some(2),
+                &["run_time", "ledger", "cgroup_events"],
+            ),
+            (
+                "no statistics",
+                |facts| facts.bpf_stats = false,
+                &["program_cost"],
+            ),
         ];
         for (what, change, expected) in cases {
             let mut facts = able();
@@ -249,18 +389,27 @@ mod tests {
 
     #[test]
     fn without_btf_the_reason_is_given_everywhere() {
-        let facts = Facts { layout: Err("no such file".into()), ..able() };
+        let facts = Facts {
+            layout: Err("no such file".into()),
+            ..able()
+        };
         let (plan, features) = plan(&facts);
-        assert!(!plan.ledger);
+        assert!(!plan.cgroup_events);
         for name in ["btf", "run_time", "ledger", "steal"] {
             let feature = features.iter().find(|feature| feature.name == name).expect(name);
-            assert!(!feature.present && feature.reason.contains("no such file"), "{feature:?}");
+            assert!(
+                !feature.present && feature.reason.contains("no such file"),
+                "{feature:?}"
+            );
         }
     }
 
     #[test]
     fn lockdown_is_what_stands_in_brackets() {
-        assert_eq!(lockdown_mode("none [integrity] confidentiality\n").as_deref(), Some("integrity"));
+        assert_eq!(
+            lockdown_mode("none [integrity] confidentiality\n").as_deref(),
+            Some("integrity")
+        );
         assert_eq!(lockdown_mode("garbage"), None);
     }
 }

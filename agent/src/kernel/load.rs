@@ -12,8 +12,10 @@ use super::maps::Maps;
 use super::sys;
 
 /// The kernel side as it was built from agent-ebpf; see agent-ebpf/object/manifest.toml.
-static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../agent-ebpf/object/partywall.bpf.o"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../agent-ebpf/object/partywall.bpf.o"
+));
 
 /// Why the kernel side could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +39,7 @@ pub struct Kernel {
     /// cgroups made and removed.
     pub events: RingBuf<MapData>,
     /// What the kernel side has to say, rarely.
-    pub logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
     /// Programs that were loaded, as named in the object.
     programs: Vec<&'static str>,
 }
@@ -46,6 +48,8 @@ pub struct Kernel {
 #[derive(Clone, Copy, Debug)]
 pub struct ProgramRuns {
     pub name: &'static str,
+    /// As in `bpftool prog show`.
+    pub id: u32,
     /// Zero while kernel.bpf_stats_enabled is 0, as are the runs.
     pub run_ns: u64,
     pub runs: u64,
@@ -61,11 +65,19 @@ impl Kernel {
     /// # Errors
     /// A required feature is absent, or the kernel refused a program both ways.
     pub fn load(plan: &Plan, features: &mut [Feature], object: Option<&[u8]>) -> Result<Self, LoadError> {
-        if let Some(feature) = features.iter().find(|feature| feature.required && !feature.present) {
-            return Err(LoadError::Required { name: feature.name, reason: feature.reason.clone() });
+        if let Some(feature) = features
+            .iter()
+            .find(|feature| feature.required && !feature.present)
+        {
+            return Err(LoadError::Required {
+                name: feature.name,
+                reason: feature.reason.clone(),
+            });
         }
-        let cpus = aya::util::nr_cpus()
-            .map_err(|(file, error)| LoadError::Map { map: "CPUS", reason: format!("{file}: {error}") })?;
+        let cpus = aya::util::nr_cpus().map_err(|(file, error)| LoadError::Map {
+            map: "CPUS",
+            reason: format!("{file}: {error}"),
+        })?;
         let possible = u32::try_from(cpus).unwrap_or(u32::MAX);
         let btf = Btf::from_sys_fs()?;
         let mut ebpf = EbpfLoader::new()
@@ -75,26 +87,37 @@ impl Kernel {
             .map_max_entries("CPUS", possible)
             .map_max_entries("LOSSES", possible.saturating_mul(LOSS_REASONS as u32))
             .load(object.unwrap_or(OBJECT))?;
-        let logger = EbpfLogger::init(&mut ebpf).inspect_err(|error| warn!(%error, "no log from the kernel side")).ok();
+        let logger = EbpfLogger::init(&mut ebpf)
+            .inspect_err(|error| warn!(%error, "no log from the kernel side"))
+            .ok();
         let maps = Maps::open(&mut ebpf, cpus)?;
         let events = take_events(&mut ebpf)?;
-        let mut kernel = Self { ebpf, maps, events, logger, programs: Vec::new() };
+        let mut kernel = Self {
+            ebpf,
+            maps,
+            events,
+            logger,
+            programs: Vec::new(),
+        };
 
-        // The slots must be there before the first switch asks for one.
-        kernel.raw("flush")?.load().map_err(|error| refused("flush", &error))?;
+        kernel
+            .raw("flush")?
+            .load()
+            .map_err(|error| refused("flush", &error))?;
         kernel.programs.push("flush");
+        let typed = plan.btf_typed.then_some(&btf);
         if plan.cgroup_events {
             for (btf_program, raw_program, tracepoint) in [
                 ("cgroup_made_btf", "cgroup_made_raw", "cgroup_mkdir"),
                 ("cgroup_removed_btf", "cgroup_removed_raw", "cgroup_rmdir"),
             ] {
-                if let Err(error) = kernel.attach(btf_program, raw_program, tracepoint, &btf) {
+                if let Err(error) = kernel.attach(btf_program, raw_program, tracepoint, typed) {
                     warn!(%error, "cgroup events are off: the cgroup tree is scanned instead");
                     correct(features, "cgroup_events", false, error.to_string());
                 }
             }
         }
-        let how = kernel.attach("switch_btf", "switch_raw", "sched_switch", &btf)?;
+        let how = kernel.attach("switch_btf", "switch_raw", "sched_switch", typed)?;
         correct(features, "run_time", true, format!("sched_switch, {how}"));
         info!(how, possible_cpus = cpus, "ledger attached");
         Ok(kernel)
@@ -106,43 +129,54 @@ impl Kernel {
         btf_program: &'static str,
         raw_program: &'static str,
         tracepoint: &str,
-        btf: &Btf,
+        btf: Option<&Btf>,
     ) -> Result<&'static str, LoadError> {
-        let typed = self.typed(btf_program)?;
-        match typed.load(tracepoint, btf).and_then(|()| typed.attach()) {
-            Ok(_) => {
-                self.programs.push(btf_program);
-                return Ok("BTF-typed");
-            }
-            Err(error) => {
-                warn!(program = btf_program, error = %chain(&error), "not attached; trying the raw tracepoint");
-                // Loaded but not attachable: give it back.
-                let _ = typed.unload();
+        if let Some(btf) = btf {
+            let typed = self.typed(btf_program)?;
+            match typed.load(tracepoint, btf).and_then(|()| typed.attach()) {
+                Ok(_) => {
+                    self.programs.push(btf_program);
+                    return Ok("BTF-typed");
+                }
+                Err(error) => {
+                    warn!(program = btf_program, error = %chain(&error), "not attached; trying the raw tracepoint");
+                    // Loaded but not attachable: give it back.
+                    let _ = typed.unload();
+                }
             }
         }
         let raw = self.raw(raw_program)?;
-        raw.load().and_then(|()| raw.attach(tracepoint)).map_err(|error| refused(raw_program, &error))?;
+        raw.load()
+            .and_then(|()| raw.attach(tracepoint))
+            .map_err(|error| refused(raw_program, &error))?;
         self.programs.push(raw_program);
         Ok("raw")
     }
 
     fn typed(&mut self, name: &'static str) -> Result<&mut BtfTracePoint, LoadError> {
-        self.program(name)?.try_into().map_err(|error: ProgramError| refused(name, &error))
+        self.program(name)?
+            .try_into()
+            .map_err(|error: ProgramError| refused(name, &error))
     }
 
     fn raw(&mut self, name: &'static str) -> Result<&mut RawTracePoint, LoadError> {
-        self.program(name)?.try_into().map_err(|error: ProgramError| refused(name, &error))
+        self.program(name)?
+            .try_into()
+            .map_err(|error: ProgramError| refused(name, &error))
     }
 
     fn program(&mut self, name: &'static str) -> Result<&mut Program, LoadError> {
-        self.ebpf
-            .program_mut(name)
-            .ok_or_else(|| LoadError::Program { program: name, reason: "not in the eBPF object".to_owned() })
+        self.ebpf.program_mut(name).ok_or_else(|| LoadError::Program {
+            program: name,
+            reason: "not in the eBPF object".to_owned(),
+        })
     }
 
     /// Has every busy CPU enter what its running task has used so far. Returns how many could not.
     pub fn flush(&self) -> u32 {
-        let Some(program) = self.ebpf.program("flush") else { return 0 };
+        let Some(program) = self.ebpf.program("flush") else {
+            return 0;
+        };
         let Ok(fd) = program.fd() else { return 0 };
         let mut failed = 0;
         for cpu in self.maps.busy_cpus() {
@@ -156,6 +190,13 @@ impl Kernel {
         failed
     }
 
+    /// Hands what the kernel side logged to this process's log.
+    pub fn flush_log(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+
     /// What each loaded program has cost.
     pub fn program_runs(&self) -> Vec<ProgramRuns> {
         self.programs
@@ -164,6 +205,7 @@ impl Kernel {
                 let info = self.ebpf.program(name)?.info().ok()?;
                 Some(ProgramRuns {
                     name,
+                    id: info.id(),
                     run_ns: u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX),
                     runs: info.run_count(),
                     verified_instructions: info.verified_instruction_count(),
@@ -174,8 +216,13 @@ impl Kernel {
 }
 
 fn take_events(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, LoadError> {
-    let error = |reason: String| LoadError::Map { map: "EVENTS", reason };
-    let map: Map = ebpf.take_map("EVENTS").ok_or_else(|| error("not in the eBPF object".to_owned()))?;
+    let error = |reason: String| LoadError::Map {
+        map: "EVENTS",
+        reason,
+    };
+    let map: Map = ebpf
+        .take_map("EVENTS")
+        .ok_or_else(|| error("not in the eBPF object".to_owned()))?;
     RingBuf::try_from(map).map_err(|cause| error(cause.to_string()))
 }
 
@@ -187,7 +234,10 @@ fn correct(features: &mut [Feature], name: &str, present: bool, reason: String) 
 }
 
 fn refused(program: &'static str, error: &ProgramError) -> LoadError {
-    LoadError::Program { program, reason: chain(error) }
+    LoadError::Program {
+        program,
+        reason: chain(error),
+    }
 }
 
 /// An error with its causes; the verifier's log is among them.

@@ -2,9 +2,8 @@
 
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData, Queue};
-use partywall_abi::{
-    BUCKETS, CACHE, Cpu, LOSS_REASONS, LossReason, Row, SLOT_FIRST, SLOT_IDLE, SLOT_NONE, SLOTS,
-};
+use partywall_abi::{CACHE, Cpu, LOSS_REASONS, LossReason, Row, SLOT_FIRST, SLOT_IDLE, SLOT_NONE, SLOTS};
+use partywall_agent_core::slots::Totals;
 use partywall_ebpf::cache;
 
 use super::load::LoadError;
@@ -12,17 +11,6 @@ use super::memory::Mapped;
 
 /// How often a row that changes while it is read is read again before what was seen is taken.
 const ATTEMPTS: usize = 4;
-
-/// One slot's counters summed over CPUs, cumulative since load.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    pub run_ns: u64,
-    pub wait_ns: u64,
-    pub self_ns: u64,
-    pub idle_ns: u64,
-    /// Each bucket wraps at 2^32 per CPU.
-    pub waits: [u32; BUCKETS],
-}
 
 /// The maps of the kernel side.
 pub struct Maps {
@@ -78,14 +66,19 @@ impl Maps {
 
     /// Switches seen on all CPUs since load.
     pub fn switches(&self) -> u64 {
-        (0..self.cpus.len()).filter_map(|index| self.cpus.get(index)).map(|cpu| cpu.switches).sum()
+        (0..self.cpus.len())
+            .filter_map(|index| self.cpus.get(index))
+            .map(|cpu| cpu.switches)
+            .sum()
     }
 
     /// One slot's counters, summed over CPUs.
     pub fn totals(&self, slot: u16) -> Totals {
         let mut totals = Totals::default();
         for cpu in 0..self.cpus.len() {
-            let Some(row) = self.rows.get(cpu * SLOTS + usize::from(slot)) else { continue };
+            let Some(row) = self.rows.get(cpu * SLOTS + usize::from(slot)) else {
+                continue;
+            };
             totals.run_ns += row.run_ns;
             totals.wait_ns += row.wait_ns;
             totals.self_ns += row.self_ns;
@@ -99,7 +92,9 @@ impl Maps {
 
     /// What `waiter` waited while `runner` ran, cumulative since load.
     pub fn cell_ns(&self, waiter: u16, runner: u16) -> u64 {
-        self.matrix.get(usize::from(waiter) * SLOTS + usize::from(runner)).unwrap_or(0)
+        self.matrix
+            .get(usize::from(waiter) * SLOTS + usize::from(runner))
+            .unwrap_or(0)
     }
 
     /// Reads one waiter's counters and its cells against `runners` at one moment: `cells` is filled in the order of `runners`.
@@ -149,12 +144,19 @@ impl Maps {
         }
         let home = cache::first(id);
         for place in [home, cache::second(home)] {
-            if self.cache.get(place).and_then(|word| cache::slot_in(word, id)).is_some() {
+            if self
+                .cache
+                .get(place)
+                .and_then(|word| cache::slot_in(word, id))
+                .is_some()
+            {
                 self.cache.set(place, 0);
             }
         }
         self.owners.set(usize::from(slot), 0);
-        self.free.push(u32::from(slot), 0).map_err(|error| failed("FREE", &error))
+        self.free
+            .push(u32::from(slot), 0)
+            .map_err(|error| failed("FREE", &error))
     }
 }
 
@@ -171,9 +173,8 @@ pub fn map_bytes_for(cpus: u64) -> u64 {
 }
 
 fn map_bytes(map: &Map) -> Option<u64> {
-    let data = match map {
-        Map::Array(data) | Map::HashMap(data) | Map::Queue(data) | Map::RingBuf(data) => data,
-        _ => return None,
+    let (Map::Array(data) | Map::HashMap(data) | Map::Queue(data) | Map::RingBuf(data)) = map else {
+        return None;
     };
     super::memory::locked_bytes(data)
 }
@@ -183,20 +184,31 @@ fn take<M, E: std::error::Error>(
     name: &'static str,
     convert: impl FnOnce(Map) -> Result<M, E>,
 ) -> Result<M, LoadError> {
-    let map = ebpf
-        .take_map(name)
-        .ok_or_else(|| LoadError::Map { map: name, reason: "not in the eBPF object".to_owned() })?;
+    let map = ebpf.take_map(name).ok_or_else(|| LoadError::Map {
+        map: name,
+        reason: "not in the eBPF object".to_owned(),
+    })?;
     convert(map).map_err(|error| failed(name, &error))
 }
 
 /// Maps an array into memory. The map itself stays with the object, whose programs use it.
-fn mapped<T: super::memory::Plain>(ebpf: &mut Ebpf, name: &'static str, len: usize) -> Result<Mapped<T>, LoadError> {
+fn mapped<T: super::memory::Plain>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    len: usize,
+) -> Result<Mapped<T>, LoadError> {
     let Some(Map::Array(data)) = ebpf.map(name) else {
-        return Err(LoadError::Map { map: name, reason: "not an array in the eBPF object".to_owned() });
+        return Err(LoadError::Map {
+            map: name,
+            reason: "not an array in the eBPF object".to_owned(),
+        });
     };
     Mapped::map(data.fd(), len).map_err(|error| failed(name, &error))
 }
 
 fn failed(map: &'static str, error: &dyn std::error::Error) -> LoadError {
-    LoadError::Map { map, reason: error.to_string() }
+    LoadError::Map {
+        map,
+        reason: error.to_string(),
+    }
 }

@@ -29,8 +29,14 @@ pub(super) struct Mapped<T: Plain> {
 impl<T: Plain> Mapped<T> {
     /// Maps the first `len` elements of the array behind `fd`; its size was checked when it was created from our object.
     pub(super) fn map(fd: impl AsFd, len: usize) -> io::Result<Self> {
-        let memory = MmapOptions::new().len(len * size_of::<T>()).map_raw(&fd.as_fd())?;
-        Ok(Self { memory, len, element: PhantomData })
+        let memory = MmapOptions::new()
+            .len(len * size_of::<T>())
+            .map_raw(&fd.as_fd())?;
+        Ok(Self {
+            memory,
+            len,
+            element: PhantomData,
+        })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -47,7 +53,13 @@ impl<T: Plain> Mapped<T> {
     pub(super) fn set(&self, index: usize, value: T) {
         if index < self.len {
             // SAFETY: as above; the mapping is writable and shared with the kernel side alone.
-            unsafe { self.memory.as_mut_ptr().cast::<T>().add(index).write_volatile(value) };
+            unsafe {
+                self.memory
+                    .as_mut_ptr()
+                    .cast::<T>()
+                    .add(index)
+                    .write_volatile(value);
+            };
         }
     }
 }
@@ -55,6 +67,9 @@ impl<T: Plain> Mapped<T> {
 /// Memory that the kernel accounts to a map: `memlock` of its descriptor's fdinfo.
 pub(super) fn locked_bytes(map: &aya::maps::MapData) -> Option<u64> {
     use std::os::fd::AsRawFd as _;
-    let fdinfo = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd())).ok()?;
-    fdinfo.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
+    let fdinfo =
+        std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd())).ok()?;
+    fdinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
 }

@@ -40,6 +40,17 @@ pub(super) fn run_on_cpu(program: BorrowedFd<'_>, cpu: u32) -> io::Result<()> {
         ..TestRun::default()
     };
     // SAFETY: `attr` is laid out as the kernel reads it, lives through the call, and its length is given.
-    let status = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw const attr, size_of::<TestRun>()) };
-    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let status = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_TEST_RUN,
+            &raw const attr,
+            size_of::<TestRun>(),
+        )
+    };
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -447,8 +447,6 @@ fn any_report() -> impl Strategy<Value = Report> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-
     /// Σ classes = wait, exactly, at every moment; and when everything has left the window, nothing is left in it.
     #[test]
     fn classes_sum_to_the_wait(work in any_work()) {

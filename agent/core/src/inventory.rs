@@ -1,0 +1,157 @@
+//! The cgroups that exist, or did until a moment ago, and whose they are.
+
+use std::collections::BTreeMap;
+
+use crate::identity::{Identity, identify};
+
+/// cgroups remembered at once. A node has a thousand; a pod that may write to its cgroup can make more.
+pub const CAPACITY: usize = 16_384;
+
+/// How long a removed cgroup's identity and slot are kept: its last counters are read, and no CPU's slices name it any more.
+pub const QUARANTINE_NS: u64 = 10_000_000_000;
+
+#[derive(Debug)]
+struct Known {
+    identity: Identity,
+    /// 0 where it was found by a scan: some time before.
+    made_ns: u64,
+    gone_ns: Option<u64>,
+}
+
+/// cgroup ids → identities.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    known: BTreeMap<u64, Known>,
+    /// cgroups that found no room.
+    turned_away: u64,
+}
+
+impl Inventory {
+    /// The cgroup `id` was made at `made_ns` (0: not known when), at `path` below the v2 mount.
+    pub fn made(&mut self, id: u64, path: &str, made_ns: u64) {
+        if self.known.len() >= CAPACITY && !self.known.contains_key(&id) {
+            self.turned_away += 1;
+            return;
+        }
+        self.known.insert(
+            id,
+            Known {
+                identity: identify(path),
+                made_ns,
+                gone_ns: None,
+            },
+        );
+    }
+
+    /// The cgroup `id` was removed at `now_ns`.
+    pub fn removed(&mut self, id: u64, now_ns: u64) {
+        if let Some(known) = self.known.get_mut(&id) {
+            known.gone_ns.get_or_insert(now_ns);
+        }
+    }
+
+    /// The whole tree as it was read at `now_ns`: what is not in it is gone.
+    pub fn scanned<'a>(&mut self, tree: impl IntoIterator<Item = (u64, &'a str)>, now_ns: u64) {
+        let mut seen = std::collections::BTreeSet::new();
+        for (id, path) in tree {
+            seen.insert(id);
+            if !self.known.contains_key(&id) {
+                self.made(id, path, 0);
+            }
+        }
+        for (id, known) in &mut self.known {
+            if !seen.contains(id) {
+                known.gone_ns.get_or_insert(now_ns);
+            }
+        }
+    }
+
+    /// Whose the cgroup is; `None` when it was never seen.
+    pub fn identity(&self, id: u64) -> Option<&Identity> {
+        self.known.get(&id).map(|known| &known.identity)
+    }
+
+    /// When the cgroup was made, on CLOCK_BOOTTIME; 0 where that is not known.
+    pub fn made_ns(&self, id: u64) -> u64 {
+        self.known.get(&id).map_or(0, |known| known.made_ns)
+    }
+
+    /// Whether the cgroup's time in quarantine is over.
+    pub fn expired(&self, id: u64, now_ns: u64) -> bool {
+        self.known.get(&id).is_some_and(|known| {
+            known
+                .gone_ns
+                .is_some_and(|gone_ns| now_ns.saturating_sub(gone_ns) >= QUARANTINE_NS)
+        })
+    }
+
+    /// Forgets the cgroups whose quarantine is over and for which `keep` is false.
+    pub fn forget_expired(&mut self, now_ns: u64, keep: impl Fn(u64) -> bool) {
+        self.known.retain(|id, known| {
+            keep(*id)
+                || known
+                    .gone_ns
+                    .is_none_or(|gone_ns| now_ns.saturating_sub(gone_ns) < QUARANTINE_NS)
+        });
+    }
+
+    /// Forgets one cgroup, whose slot was given back.
+    pub fn forget(&mut self, id: u64) {
+        self.known.remove(&id);
+    }
+
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// cgroups that were not remembered because [`CAPACITY`] was reached.
+    pub fn turned_away(&self) -> u64 {
+        self.turned_away
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removed_cgroup_is_known_until_its_quarantine_is_over() {
+        let mut inventory = Inventory::default();
+        inventory.made(7, "/system.slice/a.service", 0);
+        inventory.removed(7, 100);
+        inventory.removed(7, QUARANTINE_NS); // seen gone again: the first time counts
+        assert!(!inventory.expired(7, QUARANTINE_NS + 99));
+        assert!(inventory.identity(7).is_some());
+        assert!(inventory.expired(7, QUARANTINE_NS + 100));
+        inventory.forget_expired(QUARANTINE_NS + 100, |id| id == 7);
+        assert_eq!(inventory.len(), 1, "kept while its slot is bound");
+        inventory.forget_expired(QUARANTINE_NS + 100, |_| false);
+        assert!(inventory.is_empty());
+    }
+
+    #[test]
+    fn a_scan_finds_what_events_missed() {
+        let mut inventory = Inventory::default();
+        inventory.made(1, "/", 0);
+        inventory.made(2, "/gone", 0);
+        inventory.scanned([(1, "/"), (3, "/new")], 50);
+        assert!(inventory.identity(3).is_some());
+        assert!(inventory.expired(2, 50 + QUARANTINE_NS));
+        assert!(!inventory.expired(1, u64::MAX));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let mut inventory = Inventory::default();
+        for id in 0..CAPACITY as u64 + 5 {
+            inventory.made(id, "/x", 0);
+        }
+        assert_eq!((inventory.len(), inventory.turned_away()), (CAPACITY, 5));
+        inventory.made(3, "/y", 0);
+        assert_eq!(inventory.turned_away(), 5, "one already known has its room");
+    }
+}

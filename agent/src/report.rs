@@ -1,0 +1,183 @@
+//! What changed, as it goes over the wire.
+
+use partywall_abi::LossReason;
+use partywall_agent_core::fold::{Changes, LedgerRow, Sample, Who, Why};
+use partywall_proto::v1;
+
+use crate::cost::OwnCost;
+use crate::kernel::features::Feature;
+use crate::kernel::load::Kernel;
+use crate::reader::{ReadLosses, Reader};
+
+/// The parts of a report that say what pods did.
+pub fn fill(report: &mut v1::Report, changes: Changes) {
+    report.entities = changes
+        .entities
+        .into_iter()
+        .map(|(index, who, born_ns)| entity(index, who, born_ns))
+        .collect();
+    report.ended = changes.ended;
+    report.cpu = changes
+        .cpu
+        .into_iter()
+        .map(|(index, sample)| cpu(index, &sample))
+        .collect();
+    report.ledger = changes
+        .ledger
+        .into_iter()
+        .map(|(index, row)| ledger(index, row))
+        .collect();
+}
+
+/// What the agent could see, and what was lost where. `queue`: the uplink's losses.
+pub fn coverage(features: &[Feature], reader: &Reader, queue: Vec<v1::Loss>) -> v1::Coverage {
+    let features = features
+        .iter()
+        .map(|feature| v1::Feature {
+            name: feature.name.to_owned(),
+            present: feature.present,
+            reason: if feature.present {
+                String::new()
+            } else {
+                feature.reason.clone()
+            },
+        })
+        .collect();
+    let loss = |stage: &str, reason: &str, unit: &str, count| v1::Loss {
+        stage: stage.to_owned(),
+        reason: reason.to_owned(),
+        unit: unit.to_owned(),
+        count,
+    };
+    let mut losses: Vec<v1::Loss> = reader
+        .kernel
+        .maps
+        .losses()
+        .map(|(reason, count)| match reason {
+            LossReason::RingFull => loss("ring", reason.name(), "events", count),
+            _ => loss("probe", reason.name(), "switches", count),
+        })
+        .collect();
+    let ReadLosses {
+        in_flight,
+        mismatch,
+        flush,
+        malformed_events,
+        cut_paths,
+        give_back,
+    } = reader.losses();
+    losses.extend([
+        loss("read", "in_flight", "readings", in_flight),
+        loss("read", "mismatch", "readings", mismatch),
+        loss("read", "flush", "cpus", flush),
+        loss("ring", "malformed", "events", malformed_events),
+        loss("ring", "path_cut", "events", cut_paths),
+        loss("read", "give_back", "slots", give_back),
+        loss("attribute", "too_many_cgroups", "cgroups", reader.turned_away()),
+    ]);
+    losses.extend(queue);
+    v1::Coverage { features, losses }
+}
+
+/// What the agent itself costs.
+pub fn cost(own: &OwnCost, kernel: &Kernel) -> v1::AgentCost {
+    v1::AgentCost {
+        cpu_ns: own.cpu_ns,
+        memory_bytes: own.memory_bytes,
+        memory_source: own.memory_source.to_owned(),
+        map_bytes: kernel.maps.bytes(),
+        programs: kernel
+            .program_runs()
+            .into_iter()
+            .map(|program| v1::ProgramCost {
+                name: program.name.to_owned(),
+                run_ns: program.run_ns,
+                runs: program.runs,
+            })
+            .collect(),
+    }
+}
+
+fn entity(index: u32, who: Who, born_boot_ns: u64) -> v1::Entity {
+    let kind = match who {
+        Who::Pod { uid } => v1::entity::Kind::Pod(v1::Pod { uid }),
+        Who::Container { pod, id } => v1::entity::Kind::Container(v1::Container { pod, id }),
+        Who::Host { path } => v1::entity::Kind::Host(v1::HostCgroup { path }),
+        Who::Unknown(why) => {
+            let reason = match why {
+                Why::PathGone => v1::UnknownReason::PathGone,
+                Why::NoSlot => v1::UnknownReason::NoSlot,
+                Why::UnreadablePath => v1::UnknownReason::UnreadablePath,
+                Why::Folded => v1::UnknownReason::Folded,
+            };
+            v1::entity::Kind::Unknown(v1::Unknown {
+                reason: reason.into(),
+            })
+        }
+    };
+    v1::Entity {
+        index,
+        kind: Some(kind),
+        born_boot_ns,
+    }
+}
+
+fn cpu(entity: u32, sample: &Sample) -> v1::CpuSample {
+    let used = sample
+        .waits
+        .iter()
+        .rposition(|count| *count != 0)
+        .map_or(0, |last| last + 1);
+    v1::CpuSample {
+        entity,
+        run_ns: sample.run_ns,
+        wait_ns: sample.wait_ns,
+        waits: sample.waits.iter().take(used).copied().collect(),
+    }
+}
+
+fn ledger(waiter: u32, row: LedgerRow) -> v1::LedgerRow {
+    let (runners, ran_ns) = row.ran_ns.into_iter().unzip();
+    v1::LedgerRow {
+        waiter,
+        runners,
+        ran_ns,
+        self_ns: row.self_ns,
+        idle_ns: row.idle_ns,
+        steal_ns: row.steal_ns,
+        throttled_ns: row.throttled_ns,
+        unresolved_ns: row.unresolved_ns,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn trailing_empty_buckets_are_left_out() {
+        let mut sample = Sample {
+            run_ns: 5,
+            wait_ns: 7,
+            ..Sample::default()
+        };
+        assert_eq!(cpu(3, &sample).waits, Vec::<u64>::new());
+        sample.waits[2] = 9;
+        assert_eq!(cpu(3, &sample).waits, [0, 0, 9]);
+    }
+
+    #[test]
+    fn a_row_is_parallel_lists() {
+        let row = LedgerRow {
+            ran_ns: BTreeMap::from([(4, 40), (9, 90)]),
+            idle_ns: 1,
+            ..LedgerRow::default()
+        };
+        let wire = ledger(2, row);
+        assert_eq!(
+            (wire.runners, wire.ran_ns, wire.idle_ns),
+            (vec![4, 9], vec![40, 90], 1)
+        );
+    }
+}

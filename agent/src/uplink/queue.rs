@@ -1,0 +1,506 @@
+//! Reports that the aggregator has not acknowledged, and the names they need. No I/O, no clock.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use partywall_proto::MAX_MESSAGE_BYTES;
+use partywall_proto::v1::{Entity, Outcome, Receipt, Report};
+use prost::Message;
+
+use super::merge::merge;
+
+/// Most bytes of a report that others were merged into. What ended during a long outage piles up there: without a bound
+/// it would push out everything younger.
+const MERGED_MAX_BYTES: usize = MAX_MESSAGE_BYTES / 4;
+/// Most reasons that refusals are counted by; the others are "other".
+const REASONS_MAX: usize = 16;
+
+/// What became of the reports pushed so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub sent: u64,
+    pub acknowledged: u64,
+    pub duplicate: u64,
+    pub refused_by_reason: BTreeMap<String, u64>,
+    pub dropped_full: u64,
+    pub dropped_oversized: u64,
+}
+
+struct Entry {
+    sequence: u64,
+    /// Encoded, because a decoded report takes several times the room.
+    encoded: Bytes,
+    /// Entities that need no name once this report is gone.
+    ended: Vec<u32>,
+}
+
+/// In order of sequence. Entries at the front were sent, those behind were not.
+pub(super) struct Queue {
+    bound_bytes: usize,
+    bytes: usize,
+    entries: VecDeque<Entry>,
+    /// The first so many were sent on the current stream.
+    in_flight: usize,
+    /// The first so many were sent on any stream, so that the aggregator may have counted them.
+    ever_sent: usize,
+    /// Everything that lives, or that a report in the queue refers to.
+    entities: BTreeMap<u32, Entity>,
+    /// The next report sent names all of `entities`.
+    announce_all: bool,
+    counts: Counts,
+}
+
+impl Queue {
+    pub(super) fn new(bound_bytes: usize) -> Self {
+        Self {
+            bound_bytes,
+            bytes: 0,
+            entries: VecDeque::new(),
+            in_flight: 0,
+            ever_sent: 0,
+            entities: BTreeMap::new(),
+            announce_all: true,
+            counts: Counts::default(),
+        }
+    }
+
+    pub(super) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Keeps `report` until its receipt, making room where there is none.
+    pub(super) fn push(&mut self, report: Report) {
+        self.entities.extend(
+            report
+                .entities
+                .iter()
+                .map(|entity| (entity.index, entity.clone())),
+        );
+        let bytes = report.encoded_len();
+        if bytes > MAX_MESSAGE_BYTES.min(self.bound_bytes) {
+            self.counts.dropped_oversized += 1;
+            // Its names were not told; and the reports before it still use the names that it ends.
+            self.announce_all = true;
+            match self.entries.back_mut() {
+                Some(last) => last.ended.extend(report.ended),
+                None => self.forget(&report.ended),
+            }
+            return;
+        }
+        self.entries.push_back(Entry {
+            sequence: report.sequence,
+            encoded: report.encode_to_vec().into(),
+            ended: report.ended,
+        });
+        self.bytes += bytes;
+        while self.bytes > self.bound_bytes && self.entries.len() > 1 {
+            self.make_room();
+        }
+    }
+
+    /// Gives up the oldest report that was never sent, merging it into the one after it. One that was sent may have been
+    /// counted: merged into another it could be counted twice. At most a window of those is kept before it.
+    fn make_room(&mut self) {
+        let unsent = self.ever_sent + 1 < self.entries.len();
+        let oldest = if unsent { self.ever_sent } else { 0 };
+        self.counts.dropped_full += 1;
+        let Some(old) = self.remove(oldest) else {
+            return;
+        };
+        let merged = if unsent { self.merged(&old, oldest) } else { None };
+        match (merged, self.entries.get_mut(oldest)) {
+            (Some(report), Some(next)) => {
+                let encoded: Bytes = report.encode_to_vec().into();
+                self.bytes = self.bytes - next.encoded.len() + encoded.len();
+                next.encoded = encoded;
+                next.ended.extend(old.ended);
+            }
+            _ => {
+                self.announce_all = true;
+                self.forget(&old.ended);
+            }
+        }
+    }
+
+    /// `old` and the entry at `next` as one report, unless that would be too big.
+    fn merged(&self, old: &Entry, next: usize) -> Option<Report> {
+        let decode = |entry: &Entry| Report::decode(entry.encoded.clone()).ok();
+        let report = merge(decode(old)?, decode(self.entries.get(next)?)?);
+        (report.encoded_len() <= MERGED_MAX_BYTES.min(self.bound_bytes / 4)).then_some(report)
+    }
+
+    /// On a new stream everything is sent again, and all names are told again.
+    pub(super) fn begin_stream(&mut self) {
+        self.in_flight = 0;
+        self.announce_all = true;
+    }
+
+    /// The next report to send, while fewer than `window` wait for their receipts.
+    pub(super) fn next(&mut self, window: usize) -> Option<Report> {
+        while self.in_flight < window {
+            let entry = self.entries.get(self.in_flight)?;
+            let report = Report::decode(entry.encoded.clone()).ok().map(|mut report| {
+                if self.announce_all {
+                    report.entities = self.entities.values().cloned().collect();
+                }
+                report
+            });
+            match report {
+                Some(report) if report.encoded_len() <= MAX_MESSAGE_BYTES => {
+                    self.announce_all = false;
+                    self.in_flight += 1;
+                    self.ever_sent = self.ever_sent.max(self.in_flight);
+                    self.counts.sent += 1;
+                    return Some(report);
+                }
+                _ => {
+                    self.counts.dropped_oversized += 1;
+                    if let Some(entry) = self.remove(self.in_flight) {
+                        self.forget(&entry.ended);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes a receipt. `false`: it belongs to no report in flight, such as one given up meanwhile.
+    pub(super) fn receipt(&mut self, receipt: &Receipt) -> bool {
+        self.announce_all |= receipt.announce_all;
+        let in_flight = self.entries.iter().take(self.in_flight);
+        let Some(at) = in_flight
+            .into_iter()
+            .position(|entry| entry.sequence == receipt.sequence)
+        else {
+            return false;
+        };
+        match receipt.outcome() {
+            Outcome::Accepted => self.counts.acknowledged += 1,
+            Outcome::Duplicate => self.counts.duplicate += 1,
+            // An outcome that only a newer aggregator knows: sending again would not make it known.
+            Outcome::Refused | Outcome::Unspecified => {
+                self.announce_all = true;
+                let reason = field_of(&receipt.reason);
+                let known = &mut self.counts.refused_by_reason;
+                let full = known.len() >= REASONS_MAX && !known.contains_key(reason);
+                *known
+                    .entry(if full { "other" } else { reason }.to_owned())
+                    .or_default() += 1;
+            }
+        }
+        if let Some(entry) = self.remove(at) {
+            self.forget(&entry.ended);
+        }
+        true
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Entry> {
+        let entry = self.entries.remove(at)?;
+        self.bytes -= entry.encoded.len();
+        self.in_flight -= usize::from(at < self.in_flight);
+        self.ever_sent -= usize::from(at < self.ever_sent);
+        Some(entry)
+    }
+
+    fn forget(&mut self, ended: &[u32]) {
+        for index in ended {
+            self.entities.remove(index);
+        }
+    }
+}
+
+/// Refusals begin with the field's name and a colon; what follows holds values, too many to count by.
+fn field_of(reason: &str) -> &str {
+    let field = reason.split(':').next().unwrap_or_default();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'[' | b']');
+    if (1..=48).contains(&field.len()) && field.bytes().all(plain) {
+        field
+    } else {
+        "other"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use partywall_proto::v1::{CpuSample, Pod, entity::Kind};
+
+    use super::*;
+
+    fn pod(index: u32) -> Entity {
+        let uid = format!("{index:08}-0000-4000-8000-000000000000");
+        Entity {
+            index,
+            kind: Some(Kind::Pod(Pod { uid })),
+            ..Entity::default()
+        }
+    }
+
+    fn sample(entity: u32, run_ns: u64) -> CpuSample {
+        CpuSample {
+            entity,
+            run_ns,
+            ..CpuSample::default()
+        }
+    }
+
+    /// A report of some 10 bytes for each of `entities`, on a queue whose merged reports cannot grow past 16 KiB.
+    fn report(sequence: u64, entities: impl IntoIterator<Item = u32>) -> Report {
+        Report {
+            node: "node-a".to_owned(),
+            sequence,
+            interval_ns: 1_000_000_000,
+            cpu: entities
+                .into_iter()
+                .map(|entity| sample(entity, sequence << 30))
+                .collect(),
+            ..Report::default()
+        }
+    }
+
+    fn receipt(sequence: u64, outcome: Outcome) -> Receipt {
+        Receipt {
+            sequence,
+            outcome: outcome.into(),
+            ..Receipt::default()
+        }
+    }
+
+    fn indices(report: &Report) -> Vec<u32> {
+        report.entities.iter().map(|entity| entity.index).collect()
+    }
+
+    const BOUND: usize = 64 * 1024;
+
+    #[test]
+    fn the_bound_holds_and_the_oldest_goes_first() {
+        let mut queue = Queue::new(BOUND);
+        // Some 18 KB each: too big to be merged, three fit.
+        for sequence in 1..=10 {
+            queue.push(report(sequence, 0..1_500));
+            assert!(queue.bytes() <= BOUND);
+        }
+        assert!(queue.len() >= 2);
+        assert_eq!(queue.counts().dropped_full, 10 - queue.len() as u64);
+        let left: Vec<u64> = std::iter::from_fn(|| queue.next(100))
+            .map(|report| report.sequence)
+            .collect();
+        assert_eq!(left, (11 - left.len() as u64..=10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_entries() {
+        let mut queue = Queue::new(BOUND);
+        for sequence in 1..=400 {
+            queue.push(report(sequence, 0..(sequence as u32 % 40)));
+            assert_eq!(
+                queue.bytes(),
+                queue
+                    .entries
+                    .iter()
+                    .map(|entry| entry.encoded.len())
+                    .sum::<usize>()
+            );
+        }
+        assert!(queue.counts().dropped_full > 0, "the test must reach the bound");
+    }
+
+    #[test]
+    fn making_room_loses_resolution_but_no_totals() {
+        let mut queue = Queue::new(BOUND);
+        // Entity 9,999 runs once and rests; the others go on until long after that report has lost its place.
+        queue.push(report(1, [9_999]));
+        for sequence in 2..=1_000 {
+            queue.push(report(sequence, 0..20));
+        }
+        assert!(queue.counts().dropped_full > 500);
+        let reports: Vec<Report> = std::iter::from_fn(|| queue.next(usize::MAX)).collect();
+        let heard = |entity| {
+            reports
+                .iter()
+                .flat_map(|r| &r.cpu)
+                .rfind(|s| s.entity == entity)
+                .map(|s| s.run_ns)
+        };
+        assert_eq!(heard(9_999), Some(1 << 30));
+        assert_eq!(heard(3), Some(1_000 << 30));
+        assert_eq!(
+            reports.iter().map(|r| r.interval_ns).sum::<u64>(),
+            1_000 * 1_000_000_000
+        );
+    }
+
+    #[test]
+    fn a_report_that_was_sent_is_not_merged_into_another() {
+        let mut queue = Queue::new(BOUND);
+        for sequence in 1..=4 {
+            queue.push(report(sequence, 0..10));
+        }
+        assert_eq!(std::iter::from_fn(|| queue.next(2)).count(), 2);
+        queue.begin_stream();
+        for sequence in 5..=2_000 {
+            queue.push(report(sequence, 0..10));
+        }
+        assert!(queue.counts().dropped_full > 0);
+        let sequences: Vec<u64> = std::iter::from_fn(|| queue.next(3))
+            .map(|report| report.sequence)
+            .collect();
+        assert_eq!(
+            sequences[..2],
+            [1, 2],
+            "the aggregator may have counted these, and tells by their sequence"
+        );
+        assert!(sequences[2] > 4);
+    }
+
+    #[test]
+    fn when_all_were_sent_the_oldest_goes() {
+        let mut queue = Queue::new(BOUND);
+        for sequence in 1..=3 {
+            queue.push(report(sequence, 0..1_500));
+            queue.next(8);
+        }
+        queue.push(report(4, 0..1_500));
+        assert_eq!(queue.counts().dropped_full, 1);
+        assert_eq!(queue.in_flight(), 2);
+        assert!(
+            !queue.receipt(&receipt(1, Outcome::Accepted)),
+            "its receipt comes too late"
+        );
+        assert!(queue.receipt(&receipt(2, Outcome::Accepted)));
+        assert_eq!(queue.next(8).map(|report| report.sequence), Some(4));
+    }
+
+    #[test]
+    fn an_oversized_report_is_refused_and_what_it_says_of_names_holds() {
+        let mut queue = Queue::new(BOUND);
+        let mut first = report(1, [1]);
+        first.entities = vec![pod(1)];
+        queue.push(first);
+        let mut big = report(2, 0..10_000);
+        big.entities = vec![pod(7)];
+        big.ended = vec![1];
+        queue.push(big);
+        assert_eq!(queue.counts().dropped_oversized, 1);
+        assert_eq!(queue.len(), 1);
+        queue.push(report(3, [7]));
+        assert_eq!(
+            indices(&queue.next(1).unwrap()),
+            [1, 7],
+            "report 1 still refers to 1"
+        );
+        queue.receipt(&receipt(1, Outcome::Accepted));
+        queue.begin_stream();
+        assert_eq!(indices(&queue.next(1).unwrap()), [7]);
+    }
+
+    #[test]
+    fn an_ended_entity_keeps_its_name_while_a_report_needs_it() {
+        let mut queue = Queue::new(BOUND);
+        let mut first = report(1, [1]);
+        first.entities = vec![pod(1), pod(2)];
+        let mut last = report(2, [1]);
+        last.ended = vec![1];
+        queue.push(first);
+        queue.push(last);
+        queue.push(report(3, [2]));
+        assert_eq!(std::iter::from_fn(|| queue.next(8)).count(), 3);
+        queue.receipt(&receipt(1, Outcome::Accepted));
+        queue.begin_stream();
+        assert_eq!(indices(&queue.next(1).unwrap()), [1, 2], "report 2 refers to 1");
+        queue.receipt(&receipt(2, Outcome::Duplicate));
+        queue.begin_stream();
+        assert_eq!(indices(&queue.next(1).unwrap()), [2]);
+    }
+
+    #[test]
+    fn names_survive_the_reports_that_first_told_them() {
+        let mut queue = Queue::new(BOUND);
+        let mut first = report(1, [1]);
+        first.entities = vec![pod(1)];
+        queue.push(first);
+        for sequence in 2..=10 {
+            queue.push(report(sequence, 0..2_000));
+        }
+        assert!(queue.counts().dropped_full > 0);
+        assert_eq!(indices(&queue.next(8).unwrap()), [1]);
+        assert!(indices(&queue.next(8).unwrap()).is_empty(), "told once a stream");
+    }
+
+    #[test]
+    fn a_receipt_may_ask_for_all_names() {
+        let mut queue = Queue::new(BOUND);
+        let mut first = report(1, [1]);
+        first.entities = vec![pod(1)];
+        queue.push(first);
+        queue.next(8);
+        queue.receipt(&Receipt {
+            announce_all: true,
+            ..receipt(1, Outcome::Accepted)
+        });
+        queue.push(report(2, [1]));
+        queue.push(report(3, [1]));
+        assert_eq!(indices(&queue.next(8).unwrap()), [1]);
+        assert!(indices(&queue.next(8).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn refusals_are_counted_by_field_and_tell_all_names_again() {
+        let mut queue = Queue::new(BOUND);
+        let refused = |sequence, reason: &str| Receipt {
+            reason: reason.to_owned(),
+            ..receipt(sequence, Outcome::Refused)
+        };
+        let mut first = report(1, [1]);
+        first.entities = vec![pod(1)];
+        queue.push(first);
+        queue.next(8);
+        queue.receipt(&refused(1, "node: \"x y\" is no name"));
+        queue.push(report(2, [1]));
+        assert_eq!(
+            indices(&queue.next(8).unwrap()),
+            [1],
+            "the refused report's names were not learnt"
+        );
+        queue.receipt(&refused(2, "no colon here, only words"));
+        queue.push(report(3, [1]));
+        queue.next(8);
+        queue.receipt(&Receipt {
+            outcome: 99,
+            ..receipt(3, Outcome::Accepted)
+        });
+        for (at, sequence) in (4..100).enumerate() {
+            queue.push(report(sequence, [1]));
+            queue.next(8);
+            assert!(queue.receipt(&refused(sequence, &format!("field{at}: bad"))));
+        }
+        let counted = &queue.counts().refused_by_reason;
+        assert_eq!(counted["node"], 1);
+        assert!(counted.len() <= REASONS_MAX + 1);
+        assert_eq!(counted.values().sum::<u64>(), 99);
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn the_window_bounds_what_is_in_flight() {
+        let mut queue = Queue::new(BOUND);
+        for sequence in 1..=20 {
+            queue.push(report(sequence, [1]));
+        }
+        assert_eq!(std::iter::from_fn(|| queue.next(8)).count(), 8);
+        queue.receipt(&receipt(1, Outcome::Accepted));
+        assert_eq!(queue.next(8).map(|report| report.sequence), Some(9));
+        assert!(queue.next(8).is_none());
+    }
+}
