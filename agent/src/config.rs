@@ -19,12 +19,12 @@ const NODE_MAX: usize = 253;
 
 const EXAMPLES: &str = "\
 Start here:
-  partywall-agent check                          what this kernel lets the agent see, and what is lost without the rest
-  sudo partywall-agent                           report to an aggregator on this machine
+  partywall-agent check      what this kernel lets the agent see, and what is lost without the rest
+  sudo partywall-agent       report to an aggregator on this machine
   sudo partywall-agent --aggregator http://aggregator.partywall.svc:7441
 
-It needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or root. While the aggregator is away, reports wait in memory up to
---queue-bytes. It stops on SIGTERM or SIGINT, after sending what waits.";
+It needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or root. While the aggregator is away, reports wait
+in memory, up to --queue-bytes. SIGTERM and SIGINT stop it; what waits is sent before it ends.";
 
 /// Counts on one node who waited for CPU and who ran meanwhile, and reports it to the aggregator.
 #[derive(Clone, Debug, Parser)]
