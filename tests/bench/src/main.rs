@@ -86,21 +86,20 @@ fn run(args: &Args) -> Result<()> {
     };
     partywall_workload::sweep(&partywall_workload::cgroup2_mount()?)?;
     let aggregator = processes::Aggregator::start()?;
-    let wanted = |section| args.only.is_empty() || args.only.contains(&section);
     let mut figures = Vec::new();
-    if wanted(Section::Switch) {
-        eprintln!("cost of a switch");
-        figures.extend(measure::switches(&effort, &aggregator)?);
+    for section in Section::value_variants()
+        .iter()
+        .filter(|section| args.only.is_empty() || args.only.contains(section))
+    {
+        let measured = match section {
+            Section::Switch => measure::switches(&effort, &aggregator),
+            Section::Turns => measure::turns(&effort, &aggregator),
+            Section::Idle => measure::idle(&effort, &aggregator),
+        }?;
+        // At once: what is measured is not lost when a later section cannot be.
+        println!("{}", figure::table(&measured));
+        figures.extend(measured);
     }
-    if wanted(Section::Turns) {
-        eprintln!("200 cgroups taking turns");
-        figures.extend(measure::turns(&effort, &aggregator)?);
-    }
-    if wanted(Section::Idle) {
-        eprintln!("agent with 110 idle pods, {} s", effort.idle.as_secs());
-        figures.extend(measure::idle(&effort, &aggregator)?);
-    }
-    println!("{}", figure::table(&figures));
     if let Some(path) = &args.json {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let document = serde_json::json!({

@@ -73,7 +73,7 @@ impl Series {
 /// Runs `measure` for each subject by turns. The order shifts each round, so that none is always the first.
 fn alternate(rounds: usize, mut measure: impl FnMut(Subject) -> Result<()>) -> Result<()> {
     for round in 0..rounds {
-        eprintln!("  round {} of {rounds}", round + 1);
+        eprintln!("round {} of {rounds}", round + 1);
         for turn in 0..Subject::ALL.len() {
             measure(Subject::ALL[(round + turn) % Subject::ALL.len()])?;
         }
@@ -91,6 +91,7 @@ fn cost_per_switch(attached: &Attached, work: impl FnOnce() -> Result<()>) -> Re
 
 /// Two processes that send each other a byte on one CPU: the most switches that a machine can be made to do.
 pub(crate) fn switches(effort: &Effort, aggregator: &Aggregator) -> Result<Vec<Figure>> {
+    eprintln!("switches on one CPU");
     let (mut cost, mut slowdown) = (Series::default(), Series::default());
     let mut bare_ns = Vec::new();
     alternate(effort.rounds, |subject| {
@@ -159,6 +160,7 @@ fn costs(section: &'static str, cost: &Series, over_empty: Bounds, over_classic:
 /// Many cgroups on one CPU, each of which waits for all the others.
 pub(crate) fn turns(effort: &Effort, aggregator: &Aggregator) -> Result<Vec<Figure>> {
     const CGROUPS: usize = 200;
+    eprintln!("{CGROUPS} cgroups on one CPU");
     let turns = Turns::start(CGROUPS)?;
     let mut cost = Series::default();
     alternate(effort.rounds, |subject| {
@@ -183,6 +185,7 @@ pub(crate) fn turns(effort: &Effort, aggregator: &Aggregator) -> Result<Vec<Figu
 /// The agent on a node with 110 pods that do next to nothing.
 pub(crate) fn idle(effort: &Effort, aggregator: &Aggregator) -> Result<Vec<Figure>> {
     const PODS: usize = 110;
+    eprintln!("the agent with {PODS} idle pods for {} s", effort.idle.as_secs());
     let mount = cgroup2_mount()?;
     let (mut pods, mut work) = (Vec::new(), Vec::new());
     for index in 0..PODS {
