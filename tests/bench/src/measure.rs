@@ -174,12 +174,7 @@ pub(crate) fn turns(effort: &Effort, aggregator: &Aggregator) -> Result<Vec<Figu
     })?;
     drop(turns);
     let section = "200 cgroups taking turns on one CPU";
-    Ok(costs(
-        section,
-        &cost,
-        Bounds::new(f64::INFINITY, 4.0),
-        Bounds::new(1.0, 1.0),
-    ))
+    Ok(costs(section, &cost, Bounds::aim(4.0), Bounds::keep(1.0)))
 }
 
 /// The agent on a node with 110 pods that do next to nothing.
