@@ -4,7 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use partywall_workload::{Pod, PodSpec, Work};
+use partywall_workload::{Pod, PodSpec, Work, WorkHandle};
 use serde::Serialize;
 use tokio::time::sleep;
 
@@ -19,6 +19,10 @@ const RUN_BOUND: f64 = 0.01;
 const WAIT_BOUND: f64 = 0.02;
 /// Below this a single pod's figure is too short for a bound in percent; it counts in the sum.
 const JUDGED_ALONE_NS: u64 = 500_000_000;
+/// Until every worker runs.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// Until every frozen task has left its CPU.
+const SETTLE: Duration = Duration::from_secs(1);
 const REPORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A set of pods on one CPU.
@@ -61,12 +65,8 @@ const CASES: [Case; 4] = [
 pub(crate) struct Account {
     case: &'static str,
     pods: usize,
-    kernel_run_ns: u64,
-    agent_run_ns: u64,
-    kernel_wait_ns: u64,
-    agent_wait_ns: u64,
-    ledger_ns: u64,
-    unresolved_ns: u64,
+    #[serde(flatten)]
+    sum: Figures,
     /// Relative to the kernel's figure, of all pods together.
     run_difference: f64,
     wait_difference: f64,
@@ -81,8 +81,8 @@ pub(crate) struct Account {
 impl Account {
     pub(crate) fn is_right(&self) -> bool {
         self.faults.is_empty()
-            && self.ledger_ns == self.agent_wait_ns
-            && self.kernel_wait_ns > 0
+            && self.sum.ledger_ns == self.sum.agent_wait_ns
+            && self.sum.kernel_wait_ns > 0
             && [self.run_difference, self.worst_run_difference]
                 .iter()
                 .all(|d| d.abs() <= RUN_BOUND)
@@ -96,7 +96,7 @@ impl Account {
     pub(crate) fn row(&self) -> String {
         let seconds = |ns| nanoseconds(ns) / 1e9;
         let percent = |share: f64| share * 100.0;
-        let sum = if self.ledger_ns == self.agent_wait_ns {
+        let sum = if self.sum.ledger_ns == self.sum.agent_wait_ns {
             "exactly"
         } else {
             "NO"
@@ -110,12 +110,12 @@ impl Account {
             "{}  {:<24} {:>7.3}  {:>9.3}  {:>5.2}%  {:>5.2}%  {:>9.3}  {:>9.3}  {:>5.2}%  {:>5.2}%  {:>9.2}%  {sum}{faults}",
             if self.is_right() { "ok" } else { "!!" },
             self.case,
-            seconds(self.agent_run_ns),
-            seconds(self.kernel_run_ns),
+            seconds(self.sum.agent_run_ns),
+            seconds(self.sum.kernel_run_ns),
             percent(self.run_difference),
             percent(self.worst_run_difference),
-            seconds(self.agent_wait_ns),
-            seconds(self.kernel_wait_ns),
+            seconds(self.sum.agent_wait_ns),
+            seconds(self.sum.kernel_wait_ns),
             percent(self.wait_difference),
             percent(self.worst_wait_difference),
             percent(self.unresolved_share),
@@ -163,54 +163,112 @@ async fn account(
         works.push(pod.start(&case.work, Some(&[0]))?);
         pods.push(pod);
     }
-    sleep(period).await;
-    // Both accounts of one moment: nothing in the pods moves any more while the kernel's is read and the agent's arrives.
+    // What starting a process costs is in one account and not wholly in the other: both are read twice, and differences compared.
+    sleep(WARM_UP).await;
+    let before = Reading::take(&pods, &works, &intake).await?;
     for pod in &pods {
-        pod.freeze()?;
+        pod.thaw()?;
     }
-    let mut kernel = Vec::new();
-    for (pod, work) in pods.iter().zip(&works) {
-        let run_ns = u64::try_from(pod.cpu_used()?.as_nanos()).unwrap_or(u64::MAX);
-        kernel.push((run_ns, work.sched_stat()?.wait_ns));
-    }
-    intake.report_since(boot_ns(), REPORT_PATIENCE).await?;
+    sleep(period).await;
+    let after = Reading::take(&pods, &works, &intake).await?;
     agent.stop().await?;
-
-    let record = intake.record();
-    let agent_totals: Vec<_> = pods.iter().map(|pod| record.pod(&pod.spec().uid)).collect();
-    let faults = record.faults.clone();
-    drop(record);
+    let faults = intake.record().faults.clone();
     drop(works);
     for pod in pods {
         pod.remove()?;
     }
 
-    let sum = |values: &mut dyn Iterator<Item = u64>| values.sum::<u64>();
-    let kernel_run_ns = sum(&mut kernel.iter().map(|(run, _)| *run));
-    let kernel_wait_ns = sum(&mut kernel.iter().map(|(_, wait)| *wait));
-    let agent_run_ns = sum(&mut agent_totals.iter().map(|totals| totals.run_ns));
-    let agent_wait_ns = sum(&mut agent_totals.iter().map(|totals| totals.wait_ns));
-    let unresolved_ns = sum(&mut agent_totals.iter().map(|totals| totals.unresolved_ns));
-    if agent_wait_ns == 0 {
+    let each = || {
+        before
+            .pods
+            .iter()
+            .zip(&after.pods)
+            .map(|(before, after)| after.since(before))
+    };
+    let sum = each().fold(Figures::default(), |sum, pod| sum.plus(&pod));
+    if sum.agent_wait_ns == 0 {
         bail!("the agent saw no wait at all");
     }
-    let pairs = || kernel.iter().zip(&agent_totals);
     Ok(Account {
         case: case.name,
         pods: case.pods,
-        kernel_run_ns,
-        agent_run_ns,
-        kernel_wait_ns,
-        agent_wait_ns,
-        ledger_ns: sum(&mut agent_totals.iter().map(|totals| totals.ledger_ns)),
-        unresolved_ns,
-        run_difference: difference(agent_run_ns, kernel_run_ns),
-        wait_difference: difference(agent_wait_ns, kernel_wait_ns),
-        worst_run_difference: worst(pairs().map(|((run, _), totals)| (totals.run_ns, *run))),
-        worst_wait_difference: worst(pairs().map(|((_, wait), totals)| (totals.wait_ns, *wait))),
-        unresolved_share: nanoseconds(unresolved_ns) / nanoseconds(agent_wait_ns),
+        run_difference: difference(sum.agent_run_ns, sum.kernel_run_ns),
+        wait_difference: difference(sum.agent_wait_ns, sum.kernel_wait_ns),
+        worst_run_difference: worst(each().map(|pod| (pod.agent_run_ns, pod.kernel_run_ns))),
+        worst_wait_difference: worst(each().map(|pod| (pod.agent_wait_ns, pod.kernel_wait_ns))),
+        unresolved_share: nanoseconds(sum.unresolved_ns) / nanoseconds(sum.agent_wait_ns),
+        sum,
         faults,
     })
+}
+
+/// Both accounts of one pod.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Figures {
+    kernel_run_ns: u64,
+    agent_run_ns: u64,
+    kernel_wait_ns: u64,
+    agent_wait_ns: u64,
+    ledger_ns: u64,
+    unresolved_ns: u64,
+}
+
+impl Figures {
+    fn with(&self, other: &Self, operation: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            kernel_run_ns: operation(self.kernel_run_ns, other.kernel_run_ns),
+            agent_run_ns: operation(self.agent_run_ns, other.agent_run_ns),
+            kernel_wait_ns: operation(self.kernel_wait_ns, other.kernel_wait_ns),
+            agent_wait_ns: operation(self.agent_wait_ns, other.agent_wait_ns),
+            ledger_ns: operation(self.ledger_ns, other.ledger_ns),
+            unresolved_ns: operation(self.unresolved_ns, other.unresolved_ns),
+        }
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        self.with(before, u64::saturating_sub)
+    }
+
+    fn plus(&self, other: &Self) -> Self {
+        self.with(other, u64::saturating_add)
+    }
+}
+
+/// Both accounts of all pods at one moment.
+struct Reading {
+    pods: Vec<Figures>,
+}
+
+impl Reading {
+    /// Nothing in the pods moves while the kernel's account is read and the agent's arrives. They stay frozen.
+    async fn take(pods: &[Pod], works: &[WorkHandle], intake: &Intake) -> Result<Self> {
+        for pod in pods {
+            pod.freeze()?;
+        }
+        // A task counts as frozen just before it leaves its CPU, and on a busy CPU that last step may have to wait.
+        sleep(SETTLE).await;
+        let mut figures = Vec::new();
+        for (pod, work) in pods.iter().zip(works) {
+            figures.push(Figures {
+                kernel_run_ns: u64::try_from(pod.cpu_used()?.as_nanos()).unwrap_or(u64::MAX),
+                kernel_wait_ns: work.sched_stat()?.wait_ns,
+                ..Figures::default()
+            });
+        }
+        // Twice: a reading that catches a wait half entered leaves it to the next one.
+        for _ in 0..2 {
+            intake.report_since(boot_ns(), REPORT_PATIENCE).await?;
+        }
+        let record = intake.record();
+        for (pod, figures) in pods.iter().zip(&mut figures) {
+            let totals = record.pod(&pod.spec().uid);
+            figures.agent_run_ns = totals.run_ns;
+            figures.agent_wait_ns = totals.wait_ns;
+            figures.ledger_ns = totals.ledger_ns;
+            figures.unresolved_ns = totals.unresolved_ns;
+        }
+        Ok(Self { pods: figures })
+    }
 }
 
 fn difference(agent_ns: u64, kernel_ns: u64) -> f64 {
@@ -234,12 +292,14 @@ mod tests {
         Account {
             case: "x",
             pods: 2,
-            kernel_run_ns: 100,
-            agent_run_ns: 100,
-            kernel_wait_ns: 100,
-            agent_wait_ns: 100,
-            ledger_ns: 100,
-            unresolved_ns: 1,
+            sum: Figures {
+                kernel_run_ns: 100,
+                agent_run_ns: 100,
+                kernel_wait_ns: 100,
+                agent_wait_ns: 100,
+                ledger_ns: 100,
+                unresolved_ns: 1,
+            },
             run_difference: 0.009,
             wait_difference: -0.019,
             worst_run_difference: -0.01,
@@ -254,7 +314,10 @@ mod tests {
         assert!(right().is_right());
         for wrong in [
             Account {
-                ledger_ns: 99,
+                sum: Figures {
+                    ledger_ns: 99,
+                    ..right().sum
+                },
                 ..right()
             },
             Account {
@@ -274,7 +337,10 @@ mod tests {
                 ..right()
             },
             Account {
-                kernel_wait_ns: 0,
+                sum: Figures {
+                    kernel_wait_ns: 0,
+                    ..right().sum
+                },
                 ..right()
             },
             Account {

@@ -118,6 +118,10 @@ impl Cgroup {
         Ok(())
     }
 
+    pub(crate) fn thaw(&self) -> Result<(), Error> {
+        fs::write(self.path.join("cgroup.freeze"), "0").map_err(Error::io("thaw", &self.path))
+    }
+
     /// `usage_usec` of `cpu.stat`: CPU time of the subtree, ended cgroups included.
     pub(crate) fn cpu_used(&self) -> Result<Duration, Error> {
         let path = self.path.join("cpu.stat");

@@ -102,6 +102,11 @@ impl Pod {
         self.cgroup.freeze()
     }
 
+    /// Lets it go on.
+    pub fn thaw(&self) -> Result<(), Error> {
+        self.cgroup.thaw()
+    }
+
     /// CPU time that the pod has used, from the kernel's `cpu.stat`.
     pub fn cpu_used(&self) -> Result<Duration, Error> {
         self.cgroup.cpu_used()

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::{
     process::{Signal, set_parent_process_death_signal},
-    thread::{CpuSet, sched_setaffinity},
+    thread::{CpuSet, Timespec, nanosleep, sched_setaffinity},
 };
 
 use crate::{Error, Work, worker::MARK};
@@ -67,8 +67,9 @@ impl Drop for WorkHandle {
 
 /// Starts `work` in the cgroup at `cgroup`, on `cpus` only where given.
 ///
-/// The child enters the cgroup before it executes anything but this function's last lines, and then waits for a byte:
-/// a slice counts for the cgroup in which it began, so the wait ends the slice that began in the parent's.
+/// The child enters the cgroup before it executes anything but this function's last lines. A slice counts for the cgroup in
+/// which it began, so the child ends one before it enters and another right after: neither account of its CPU time mixes the
+/// parent's cgroup with its own. It then waits for a byte.
 #[allow(unsafe_code, reason = "pre_exec is the only place between fork and exec")]
 pub(crate) fn spawn(work: &Work, cgroup: &Path, cpus: Option<&[usize]>) -> Result<WorkHandle, Error> {
     let affinity = cpus.map(cpu_set).transpose()?;
@@ -85,12 +86,14 @@ pub(crate) fn spawn(work: &Work, cgroup: &Path, cpus: Option<&[usize]>) -> Resul
         .args(work.to_args())
         .stdin(Stdio::piped())
         .stdout(Stdio::null());
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed; these are two plain system calls on
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; these are plain system calls on
     // values made before the fork, without allocation or locks.
     unsafe {
         command.pre_exec(move || {
-            // First the cgroup: the wait for a busy CPU to be pinned to is the pod's own.
+            end_slice();
             rustix::io::write(&procs, b"0")?;
+            end_slice();
+            // After the cgroup: the wait for a busy CPU to be pinned to is the pod's own.
             if let Some(set) = &affinity {
                 sched_setaffinity(None, set)?;
             }
@@ -108,6 +111,15 @@ pub(crate) fn spawn(work: &Work, cgroup: &Path, cpus: Option<&[usize]>) -> Resul
         stdin.write_all(b"!").map_err(failed)?;
     }
     Ok(handle)
+}
+
+/// Sleeps for the shortest time that is no time at all: the scheduler switches, and the slice is over.
+fn end_slice() {
+    let shortest = Timespec {
+        tv_sec: 0,
+        tv_nsec: 1,
+    };
+    let _interrupted = nanosleep(&shortest);
 }
 
 fn cpu_set(cpus: &[usize]) -> Result<CpuSet, Error> {
