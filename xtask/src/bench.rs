@@ -4,7 +4,7 @@ use std::{process::Command, time::Duration};
 
 use anyhow::Result;
 
-use crate::{paths, run, stage::Outcome, tools};
+use crate::{paths, programs, run, stage::Outcome, tools};
 
 pub(crate) fn run(args: &[&str], limit: Duration) -> Result<Outcome> {
     let help = args.iter().any(|arg| matches!(*arg, "--help" | "-h"));
@@ -12,20 +12,7 @@ pub(crate) fn run(args: &[&str], limit: Duration) -> Result<Outcome> {
         tools::need_root("`cargo xtask bench`")?;
         tools::perf()?;
     }
-    run::streamed(
-        Command::new("cargo")
-            .args(["build", "--release", "--locked", "--bins"])
-            .args([
-                "--package",
-                "partywall-agent",
-                "--package",
-                "partywall-aggregator",
-                "--package",
-                "partywall-bench",
-            ])
-            .current_dir(paths::root()),
-    )?;
-    let bench = paths::target().join("release/partywall-bench");
+    let bench = programs::release("partywall-bench")?;
     run::within(Command::new(bench).args(args).current_dir(paths::root()), limit)?;
     Ok(Outcome::Passed)
 }

@@ -4,7 +4,7 @@ use std::{process::Command, time::Duration};
 
 use anyhow::Result;
 
-use crate::{paths, run, stage::Outcome, tools};
+use crate::{paths, programs, run, stage::Outcome, tools};
 
 /// Everything after the command's name goes to the harness as it is, `--help` included.
 #[derive(clap::Args)]
@@ -25,14 +25,7 @@ pub(crate) fn run(command: &str, args: &[&str], limit: Duration) -> Result<Outco
     if !help {
         tools::need_root(&format!("`cargo xtask {command}`"))?;
     }
-    // In one call, so that cargo settles on one set of features for what they share.
-    run::streamed(
-        Command::new("cargo")
-            .args(["build", "--release", "--locked", "--bins"])
-            .args(PROGRAMS)
-            .current_dir(paths::root()),
-    )?;
-    let harness = paths::target().join("release/partywall-harness");
+    let harness = programs::release("partywall-harness")?;
     run::within(
         Command::new(harness)
             .arg(command)
@@ -42,12 +35,3 @@ pub(crate) fn run(command: &str, args: &[&str], limit: Duration) -> Result<Outco
     )?;
     Ok(Outcome::Passed)
 }
-
-const PROGRAMS: [&str; 6] = [
-    "--package",
-    "partywall-agent",
-    "--package",
-    "partywall-aggregator",
-    "--package",
-    "partywall-harness",
-];

@@ -5,6 +5,7 @@ mod check;
 mod ebpf;
 mod harness;
 mod paths;
+mod programs;
 mod run;
 mod stage;
 mod test;
