@@ -99,7 +99,7 @@ A policy file for a host that serves two teams:
     - { prefix: /system.slice/nginx.service, tenant: web, name: nginx, cpu_request_cores: 0.5 }
     - { prefix: /system.slice/backup.service, tenant: ops, name: backup, cpu_request_cores: 0.1 }
 
-SIGINT or SIGTERM ends it: the last reports are sent, every eBPF program is detached.";
+SIGINT or SIGTERM ends it: the last reports are sent, every eBPF program is detached. RUST_LOG=info tells more.";
 
 const TOP: &str = "\
 Keys:

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use partywall_proto::v1::query_service_client::QueryServiceClient;
 use partywall_proto::v1::{GetSnapshotRequest, WatchBreachesRequest};
+use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code as Grpc, Status};
@@ -27,6 +28,8 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 pub(crate) struct Client {
     service: QueryServiceClient<Channel>,
     address: String,
+    /// A first answer came: it is an aggregator.
+    answered: bool,
 }
 
 impl Client {
@@ -38,7 +41,11 @@ impl Client {
             .await
             .map_err(|error| unreachable(&address, &error))?;
         let service = QueryServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        Ok(Self { service, address })
+        Ok(Self {
+            service,
+            address,
+            answered: false,
+        })
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -46,17 +53,25 @@ impl Client {
     }
 
     pub(crate) async fn snapshot(&mut self, include_resolved: bool) -> Result<Snapshot, Failure> {
-        let mut request = tonic::Request::new(GetSnapshotRequest {
+        let request = GetSnapshotRequest {
             node: String::new(),
             include_resolved,
-        });
-        request.set_timeout(ANSWER_TIMEOUT);
-        let answer = self
-            .service
-            .get_snapshot(request)
-            .await
-            .map_err(|status| refused(&self.address, &status))?;
-        Ok(answer.into_inner().into())
+        };
+        match timeout(ANSWER_TIMEOUT, self.service.get_snapshot(request)).await {
+            Ok(Ok(answer)) => {
+                self.answered = true;
+                Ok(answer.into_inner().into())
+            }
+            Ok(Err(status)) => Err(refused(&self.address, &status, self.answered)),
+            Err(_) => {
+                let late = anyhow!(
+                    "{} did not answer within {} s",
+                    self.address,
+                    ANSWER_TIMEOUT.as_secs()
+                );
+                Err(Failure::new(Code::NoAggregator, late))
+            }
+        }
     }
 
     /// The live breaches, then every change of one. `tenant` empty: all.
@@ -67,16 +82,15 @@ impl Client {
         let request = WatchBreachesRequest {
             tenant: tenant.to_owned(),
         };
-        let answer = self
-            .service
-            .watch_breaches(request)
-            .await
-            .map_err(|status| refused(&self.address, &status))?;
+        let answer = self.service.watch_breaches(request).await;
+        let changes = answer
+            .map_err(|status| refused(&self.address, &status, self.answered))?
+            .into_inner();
         let address = self.address.clone();
-        Ok(answer.into_inner().map(move |change| {
+        Ok(changes.map(move |change| {
             change
                 .map(Breach::from)
-                .map_err(|status| refused(&address, &status))
+                .map_err(|status| refused(&address, &status, true))
         }))
     }
 }
@@ -126,21 +140,25 @@ fn unreachable(address: &str, error: &tonic::transport::Error) -> Failure {
     )
 }
 
-fn refused(address: &str, status: &Status) -> Failure {
+fn refused(address: &str, status: &Status, answered: bool) -> Failure {
     let message = clean(status.message());
-    let error = match status.code() {
-        Grpc::Unimplemented => anyhow!("{address} answers, but is no aggregator of this version: {message}"),
-        Grpc::ResourceExhausted => {
+    let error = match (status.code(), status.source()) {
+        (Grpc::Unimplemented, _) => {
+            anyhow!("{address} answers, but is no aggregator of this version: {message}")
+        }
+        (Grpc::ResourceExhausted, _) => {
             anyhow!("{address} let this client go because it read too slowly: {message}")
         }
-        Grpc::DeadlineExceeded | Grpc::Cancelled => {
-            anyhow!("{address} did not answer within {} s", ANSWER_TIMEOUT.as_secs())
+        // The transport failed. A peer that never answered may be a web server, or the metrics' port.
+        (_, Some(source)) => {
+            let hint = if answered {
+                ""
+            } else {
+                "; does it speak gRPC on that port?"
+            };
+            anyhow!("lost {address}: {}{hint}", root_cause(source))
         }
-        _ if status.source().is_some() => anyhow!(
-            "lost {address}: {}",
-            status.source().map_or_else(String::new, root_cause)
-        ),
-        code => anyhow!("{address} refused: {message} ({code:?})"),
+        (code, None) => anyhow!("{address} refused: {message} ({code:?})"),
     };
     Failure::new(Code::NoAggregator, error)
 }
@@ -149,8 +167,9 @@ fn refused(address: &str, status: &Status) -> Failure {
 fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     loop {
-        if let Some(error) = cause.downcast_ref::<io::Error>()
-            && let Some(words) = plain_words(error.kind())
+        if let Some(words) = cause
+            .downcast_ref::<io::Error>()
+            .and_then(|error| plain_words(error.kind()))
         {
             return words.to_owned();
         }
@@ -159,12 +178,7 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
             None => break,
         }
     }
-    let text = clean(&cause.to_string());
-    // hyper's word for a peer that speaks something else than HTTP/2.
-    if text.contains("http2") || text.contains("invalid HTTP") || text.contains("frame with invalid size") {
-        return format!("what answers there does not speak gRPC ({text})");
-    }
-    text
+    clean(&cause.to_string())
 }
 
 fn plain_words(kind: io::ErrorKind) -> Option<&'static str> {
@@ -174,7 +188,7 @@ fn plain_words(kind: io::ErrorKind) -> Option<&'static str> {
         io::ErrorKind::TimedOut => Some("no answer in time"),
         io::ErrorKind::HostUnreachable => Some("host unreachable"),
         io::ErrorKind::NetworkUnreachable => Some("network unreachable"),
-        io::ErrorKind::BrokenPipe => Some("connection closed"),
+        io::ErrorKind::BrokenPipe => Some("connection closed by the other side"),
         _ => None,
     }
 }

@@ -68,7 +68,7 @@ pub(crate) fn report(outcome: Outcome) -> ExitCode {
 }
 
 /// `partywall tenants | head -1`: the reader has what it wanted.
-fn reader_left(error: &anyhow::Error) -> bool {
+pub(crate) fn reader_left(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
             .downcast_ref::<std::io::Error>()

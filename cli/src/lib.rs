@@ -6,17 +6,22 @@
 mod args;
 mod breaches;
 mod client;
+mod demo;
 mod exit;
+mod host;
+mod logs;
 mod model;
 mod output;
 #[cfg(test)]
 mod sample;
 mod show;
 mod signal;
+mod stack;
 mod table;
 mod tenants;
 mod text;
 mod top;
+mod up;
 
 use std::process::ExitCode;
 
@@ -72,8 +77,8 @@ fn obey(cli: Cli) -> Outcome {
     runtime.block_on(async {
         match command {
             Command::Completions { .. } => Ok(()),
-            Command::Demo(_) => Ok(()),
-            Command::Up(_) => Ok(()),
+            Command::Demo(args) => demo::run(&common, &args).await,
+            Command::Up(args) => up::run(&common, args).await,
             Command::Top(args) => top::run(&common, &args).await,
             Command::Tenants => tenants::run(&common).await,
             Command::Breaches(args) => breaches::run(&common, &args).await,

@@ -105,6 +105,7 @@ pub(crate) struct Pod {
     pub throttled_cores: f64,
     pub steal_cores: f64,
     pub unresolved_cores: f64,
+    pub unknown_cores: f64,
     pub wait_p50_seconds: Option<f64>,
     pub wait_p99_seconds: Option<f64>,
 }
@@ -124,7 +125,7 @@ impl Pod {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct LedgerCell {
     pub waiter: String,
-    /// A tenant, or a class: `<idle>`, `<steal>`, `<throttled>`, `<unresolved>`.
+    /// A tenant, or a class: `<idle>`, `<steal>`, `<throttled>`, `<unresolved>`, `<unknown>`.
     pub runner: String,
     pub cores: f64,
 }
@@ -320,6 +321,7 @@ impl From<v1::PodView> for Pod {
             throttled_cores: wire.throttled_cores,
             steal_cores: wire.steal_cores,
             unresolved_cores: wire.unresolved_cores,
+            unknown_cores: wire.unknown_cores,
             wait_p50_seconds: wire.wait_p50_ns.map(seconds),
             wait_p99_seconds: wire.wait_p99_ns.map(seconds),
         }

@@ -126,12 +126,12 @@ impl Matrix {
     }
 }
 
-/// `<idle>`, `<steal>`, `<throttled>`, `<unresolved>`: nobody's.
-fn is_class(runner: &str) -> bool {
-    runner.starts_with('<')
+/// `<idle>`, `<steal>`, `<throttled>`, `<unresolved>`, `<unknown>`: nobody's.
+fn is_class(name: &str) -> bool {
+    name.starts_with('<')
 }
 
 /// Entered against another tenant. `system` serves everybody, and is no neighbour.
 pub(crate) fn is_stolen(waiter: &str, runner: &str) -> bool {
-    waiter != runner && runner != SYSTEM && !is_class(runner)
+    waiter != runner && runner != SYSTEM && !is_class(runner) && !is_class(waiter)
 }

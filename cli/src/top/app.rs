@@ -33,7 +33,6 @@ impl View {
 
 #[derive(Debug)]
 pub(crate) struct App {
-    pub address: String,
     pub view: View,
     pub filter: String,
     /// The filter is being typed: letters are no commands.
@@ -55,9 +54,8 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn new(address: &str) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            address: address.to_owned(),
             view: View::Tenants,
             filter: String::new(),
             typing: false,
@@ -218,7 +216,7 @@ mod tests {
     use crate::sample;
 
     fn app() -> App {
-        let mut app = App::new("http://aggregator:7441");
+        let mut app = App::new();
         app.snapshot = Arc::new(sample::snapshot());
         app
     }

@@ -58,7 +58,7 @@ async fn show(
     interrupted: impl Future<Output = ()>,
 ) -> Outcome {
     let paint = Paint::for_stdout();
-    let mut app = App::new(client.address());
+    let mut app = App::new();
     let mut feed = feed::start(client, first);
     app.receive(&feed.borrow_and_update());
     let mut keys = EventStream::new();
