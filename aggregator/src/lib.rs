@@ -1,1 +1,20 @@
-//! stub
+//! The Partywall aggregator: takes reports from node agents, gives things their names, judges, and tells clients and Prometheus.
+//!
+//! All judgement is in `partywall-aggregator-core`; here is what surrounds it: sockets, files, clocks. [`run`] shows the whole in order.
+
+pub mod admin;
+pub mod clock;
+pub mod command;
+pub mod config;
+pub mod identify;
+pub mod ingest;
+pub mod metrics;
+pub mod policy_file;
+pub mod query;
+pub mod run;
+pub mod sinks;
+pub mod state;
+pub mod watch;
+pub mod wire;
+
+pub use run::{Running, start};

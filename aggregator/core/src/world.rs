@@ -135,7 +135,6 @@ impl World {
             );
         }
         let cx = Context {
-            directory: &self.directory,
             received_ns: now.mono_ns,
             hit_cores: self.policy.thresholds.noisy_neighbour.min_stolen_cores,
         };

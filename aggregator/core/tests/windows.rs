@@ -92,21 +92,10 @@ fn a_report_is_refused_whole_and_says_why() {
             };
             r.entities = vec![e("a"), e("b")];
         }),
-        ("foreign_pod", "entities[0].pod.uid", |r| {
-            let kind = EntityKind::Pod(Arc::from(uid("green", "elsewhere")));
-            r.entities.push(Entity {
-                index: 99,
-                kind,
-                born_boot_ns: 0,
-            });
-        }),
     ];
     for (expected, field, spoil) in table {
         let mut sim = Sim::new("");
         let (web, batch) = (sim.pod("blue", "web", 500), sim.pod("red", "batch", 100));
-        sim.object("green", "elsewhere", 100);
-        sim.cluster.pods.last_mut().unwrap().node = Some("node-b".into());
-        sim.publish();
         let work = [
             Ran(web, 300),
             Ran(batch, 900),
@@ -134,6 +123,22 @@ fn a_report_is_refused_whole_and_says_why() {
         sim.judge();
         assert_eq!(total_ns(&sim, "blue"), 4 * 300 * MS, "nothing is lost by it");
     }
+}
+
+/// Whoever names a pod of another node is not believed in that, and the rest of its reports counts.
+#[test]
+fn a_pod_that_runs_elsewhere_is_unknown_and_a_loss() {
+    let mut sim = Sim::new("");
+    let web = sim.pod("blue", "web", 500);
+    sim.object("green", "elsewhere", 100);
+    sim.cluster.pods.last_mut().unwrap().node = Some("node-b".into());
+    sim.publish();
+    let foreign = sim.entity(EntityKind::Pod(Arc::from(uid("green", "elsewhere"))));
+    sim.ticks(3, &[Ran(web, 300), Ran(foreign, 900), Waited(web, foreign, 500)]);
+    assert_eq!(total_ns(&sim, "blue"), 3 * 300 * MS);
+    assert_eq!(total_ns(&sim, "green"), 0);
+    assert!(sim.fired().is_empty(), "{:?}", sim.fired());
+    assert_eq!(sim.world.losses().get("identify", "foreign_pod"), 1);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use super::Node;
 use super::slot::{Counter, Index, Kind};
-use crate::identity::Directory;
 use crate::limits::{MAX_INCREMENT_NS, MAX_WINDOW_BYTES};
 use crate::report::{Entity, EntityKind, Refusal, Report, WAIT_BUCKETS};
 
@@ -58,8 +57,8 @@ impl Node {
         Ok(())
     }
 
-    /// Announcements against what the indices mean already, and against where the cluster says a pod is.
-    pub(super) fn check_entities(&self, report: &Report, directory: &Directory) -> Result<(), Refusal> {
+    /// Announcements against what the indices mean already.
+    pub(super) fn check_entities(&self, report: &Report) -> Result<(), Refusal> {
         let mut near = 0;
         for (i, entity) in report.entities.iter().enumerate() {
             if let Some(entry) = self.index.find(entity.index, &mut near)
@@ -70,16 +69,6 @@ impl Node {
                     entity.index
                 );
                 return refuse("entity_reused", format!("entities[{i}].index"), problem);
-            }
-            if let EntityKind::Pod(uid) = &entity.kind
-                && let Some(node) = directory.pod(uid).and_then(|p| p.node.as_deref())
-                && node != &*self.name
-            {
-                let problem = format!(
-                    "{uid} runs on node {node:?}, says the cluster; this is {:?}",
-                    &*self.name
-                );
-                return refuse("foreign_pod", format!("entities[{i}].pod.uid"), problem);
             }
         }
         // Within the report; `entities` is short except after a reconnect.

@@ -2,7 +2,6 @@
 
 use super::slot::{CLASSES, COUNTERS, Counter, Entry, Hist, Index, Kind, Pair, Slot};
 use super::{Frame, Node};
-use crate::identity::Directory;
 use crate::limits::{ENDED_RUNS_KEPT, MAX_ENTITIES_PER_NODE, MAX_PAIRS_PER_NODE, MAX_SLOTS_PER_NODE};
 use crate::losses::Losses;
 use crate::report::{EntityKind, LedgerRow, Outcome, Receipt, Refusal, Report};
@@ -14,8 +13,7 @@ const CATCH_UP_REPORTS: u64 = 10;
 
 /// What ingest must know beside the report.
 #[derive(Debug)]
-pub(crate) struct Context<'a> {
-    pub(crate) directory: &'a Directory,
+pub(crate) struct Context {
     pub(crate) received_ns: u64,
     /// Waiting for others of at least this many cores in one report counts as a hit.
     pub(crate) hit_cores: f64,
@@ -34,7 +32,7 @@ pub(super) fn meaning(kind: &EntityKind) -> u64 {
 }
 
 impl Node {
-    pub(crate) fn ingest(&mut self, mut report: Report, cx: &Context<'_>, losses: &mut Losses) -> Receipt {
+    pub(crate) fn ingest(&mut self, mut report: Report, cx: &Context, losses: &mut Losses) -> Receipt {
         if report.sequence == 0 {
             let problem = "0: the first report of an agent run has 1".to_owned();
             return self.refused(Refusal {
@@ -93,11 +91,11 @@ impl Node {
     fn try_ingest(
         &mut self,
         report: &mut Report,
-        cx: &Context<'_>,
+        cx: &Context,
         losses: &mut Losses,
     ) -> Result<Receipt, Refusal> {
         self.check_order(report)?;
-        self.check_entities(report, cx.directory)?;
+        self.check_entities(report)?;
         let joined_late = self.last_sequence == 0 && report.sequence > 1;
         self.catching_up |= joined_late;
         // Announcements only name things; they stand even if the counters below are refused.
@@ -362,7 +360,7 @@ impl Node {
     }
 
     /// What the next report is measured against. Returns whether all entities must be announced again.
-    fn after(&mut self, report: &mut Report, cx: &Context<'_>, unknown: u64, joined_late: bool) -> bool {
+    fn after(&mut self, report: &mut Report, cx: &Context, unknown: u64, joined_late: bool) -> bool {
         self.last_sequence = report.sequence;
         self.last_boot_ns = report.captured_boot_ns;
         self.received_ns = cx.received_ns;

@@ -1,0 +1,110 @@
+//! The aggregator's HTTP server: /metrics, /healthz, /readyz.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State as Extract;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::sinks::prometheus::Exporter;
+use crate::state::State;
+
+/// Judgements that may be missed before the aggregator calls itself unhealthy.
+const MISSED_JUDGEMENTS: f64 = 5.0;
+const HEALTHY_AGE_MIN: Duration = Duration::from_secs(10);
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Debug)]
+struct Admin {
+    state: Arc<State>,
+    exporter: Exporter,
+}
+
+/// Serves until `stop`.
+pub async fn serve(listener: TcpListener, state: Arc<State>, exporter: Exporter, stop: CancellationToken) {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "/metrics, /healthz or /readyz\n") })
+        .with_state(Arc::new(Admin { state, exporter }));
+    // A scraper that keeps its connection open must not keep the aggregator from stopping: requests only read.
+    let served = stop
+        .run_until_cancelled(axum::serve(listener, router).into_future())
+        .await;
+    if let Some(Err(error)) = served {
+        tracing::error!(%error, "the HTTP server ended");
+    }
+}
+
+async fn metrics(Extract(admin): Extract<Arc<Admin>>) -> Response {
+    // A large cluster takes a while to write out: not on a thread that serves sockets.
+    match tokio::task::spawn_blocking(move || admin.exporter.scrape()).await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// Whether judging goes on.
+async fn healthz(Extract(admin): Extract<Arc<Admin>>) -> Response {
+    let (judged, step) = {
+        let world = admin.state.lock();
+        (world.judged(), world.policy().thresholds.windows.step_seconds)
+    };
+    let age = Duration::from_nanos(admin.state.now().since(judged));
+    let most = Duration::from_secs_f64(step * MISSED_JUDGEMENTS).max(HEALTHY_AGE_MIN);
+    let healthy = age <= most;
+    let mut body = json!({ "healthy": healthy, "last_judgement_age_seconds": age.as_secs_f64() });
+    if !healthy {
+        let reason = format!(
+            "no judgement for {:.1} s, at most {:.1} s are healthy",
+            age.as_secs_f64(),
+            most.as_secs_f64()
+        );
+        body["reason"] = json!(reason);
+    }
+    answer(healthy, &body)
+}
+
+/// Whether what the aggregator says is complete: it has judged once. What is broken but does not stop it is listed.
+async fn readyz(Extract(admin): Extract<Arc<Admin>>) -> Response {
+    let judged = admin.state.lock().judged().mono_ns > 0;
+    let missing: &[&str] = if judged { &[] } else { &["first_judgement"] };
+    let cluster = admin.state.cluster.get();
+    let mut degraded: Vec<_> = cluster
+        .broken
+        .iter()
+        .map(|(file, error)| json!({ "file": file.display().to_string(), "reason": error }))
+        .collect();
+    if let Some(error) = admin.state.policy.get().error {
+        degraded.push(json!({ "file": "policy", "reason": error }));
+    }
+    let body = json!({
+        "ready": missing.is_empty(),
+        "missing": missing,
+        "degraded": degraded,
+        "cluster": { "namespaces": cluster.namespaces, "pods": cluster.pods, "quotas": cluster.quotas },
+    });
+    answer(missing.is_empty(), &body)
+}
+
+fn answer(fine: bool, body: &serde_json::Value) -> Response {
+    let code = if fine {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        code,
+        [(header::CONTENT_TYPE, "application/json")],
+        format!("{body}\n"),
+    )
+        .into_response()
+}

@@ -1,0 +1,7 @@
+//! Between the wire's messages and the core's plain data. Names and shapes are checked on the way in; what the counters may say is the core's.
+
+mod report;
+mod view;
+
+pub use report::{receipt, report};
+pub use view::{breach, losses, snapshot};

@@ -1,0 +1,469 @@
+//! The whole aggregator on real sockets and real files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use partywall_aggregator::config::Config;
+use partywall_aggregator::{Running, start};
+use partywall_proto::v1;
+use partywall_proto::v1::ingest_service_client::IngestServiceClient;
+use partywall_proto::v1::query_service_client::QueryServiceClient;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+const MS: u64 = 1_000_000;
+
+async fn running(dir: &Path, policy: Option<&str>) -> Running {
+    let policy = policy.map(|text| {
+        let path = dir.join("policy.yaml");
+        std::fs::write(&path, text).unwrap();
+        path
+    });
+    let cluster = dir.join("cluster");
+    std::fs::create_dir_all(&cluster).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let config = Config {
+        grpc_listen: any,
+        http_listen: any,
+        cluster_from: Some(cluster),
+        policy,
+        ..Config::default()
+    };
+    start(config).await.unwrap()
+}
+
+fn pod(namespace: &str, name: &str, cpu: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, uid: uid-{namespace}-{name}}}\n\
+         spec: {{nodeName: node-a, containers: [{{resources: {{requests: {{cpu: {cpu}}}}}}}]}}\n"
+    )
+}
+
+/// An agent: a stream that reports what it is told, 100 ms of the node's time after another.
+struct Agent {
+    reports: mpsc::Sender<v1::Report>,
+    receipts: Streaming<v1::Receipt>,
+    next: v1::Report,
+    counters: Vec<(v1::CpuSample, v1::LedgerRow)>,
+}
+
+impl Agent {
+    async fn connect(to: &Running, node: &str) -> Self {
+        let mut client = IngestServiceClient::new(channel(to).await);
+        let (reports, out) = mpsc::channel(16);
+        let receipts = client
+            .ingest(ReceiverStream::new(out))
+            .await
+            .unwrap()
+            .into_inner();
+        let next = v1::Report {
+            node: node.into(),
+            boot_id: "boot".into(),
+            agent_start_unix_ns: 1,
+            captured_boot_ns: 1_000_000 * MS,
+            online_cpus: 2,
+            ..v1::Report::default()
+        };
+        Self {
+            reports,
+            receipts,
+            next,
+            counters: Vec::new(),
+        }
+    }
+
+    fn pod(&mut self, uid: &str) -> u32 {
+        let index = u32::try_from(self.counters.len()).unwrap() + 1;
+        let kind = Some(v1::entity::Kind::Pod(v1::Pod { uid: uid.into() }));
+        self.next.entities.push(v1::Entity {
+            index,
+            kind,
+            born_boot_ns: 0,
+        });
+        let sample = v1::CpuSample {
+            entity: index,
+            ..v1::CpuSample::default()
+        };
+        let row = v1::LedgerRow {
+            waiter: index,
+            ..v1::LedgerRow::default()
+        };
+        self.counters.push((sample, row));
+        index
+    }
+
+    /// One interval: `ran` (entity, ms), `waited` (waiter, runner, ms).
+    fn interval(&mut self, ran: &[(u32, u64)], waited: &[(u32, u32, u64)]) -> v1::Report {
+        for (entity, ms) in ran {
+            self.counters[*entity as usize - 1].0.run_ns += ms * MS;
+        }
+        for (waiter, runner, ms) in waited {
+            let (sample, row) = &mut self.counters[*waiter as usize - 1];
+            sample.wait_ns += ms * MS;
+            match row.runners.iter().position(|r| r == runner) {
+                Some(at) => row.ran_ns[at] += ms * MS,
+                None => {
+                    row.runners.push(*runner);
+                    row.ran_ns.push(ms * MS);
+                }
+            }
+        }
+        self.next.sequence += 1;
+        self.next.captured_boot_ns += 1_000 * MS;
+        let entities = std::mem::take(&mut self.next.entities);
+        let (cpu, ledger) = self.counters.iter().cloned().unzip();
+        v1::Report {
+            entities,
+            cpu,
+            ledger,
+            ..self.next.clone()
+        }
+    }
+
+    async fn send(&mut self, report: v1::Report) -> v1::Receipt {
+        self.reports.send(report).await.unwrap();
+        let receipt = tokio::time::timeout(Duration::from_secs(5), self.receipts.message()).await;
+        receipt.expect("a receipt in time").unwrap().expect("a receipt")
+    }
+}
+
+async fn http(addr: SocketAddr, path: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+async fn channel(to: &Running) -> Channel {
+    let address = format!("http://{}", to.grpc_addr);
+    Channel::from_shared(address).unwrap().connect().await.unwrap()
+}
+
+async fn query(to: &Running) -> QueryServiceClient<Channel> {
+    QueryServiceClient::new(channel(to).await)
+}
+
+async fn snapshot(to: &Running) -> v1::Snapshot {
+    let request = v1::GetSnapshotRequest {
+        include_resolved: true,
+        ..v1::GetSnapshotRequest::default()
+    };
+    query(to).await.get_snapshot(request).await.unwrap().into_inner()
+}
+
+/// Until `what` is there: files are watched, judging takes a second.
+async fn eventually<T>(about: &str, mut what: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = what().await {
+            return found;
+        }
+        assert!(began.elapsed() < Duration::from_secs(15), "in vain: {about}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_noisy_neighbour_is_named_exported_and_resolved() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = running(dir.path(), None).await;
+    std::fs::write(
+        dir.path().join("cluster/all.yaml"),
+        pod("blue", "web", "500m")
+            + &pod("red", "batch", "100m")
+            + "---\napiVersion: v1\nkind: ResourceQuota\nmetadata: {name: q, namespace: red}\nspec: {hard: {limits.cpu: 1}}\n",
+    )
+    .unwrap();
+    let mut watching = query(&running)
+        .await
+        .watch_breaches(v1::WatchBreachesRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+
+    let mut agent = Agent::connect(&running, "node-a").await;
+    let (web, batch) = (agent.pod("uid-blue-web"), agent.pod("uid-red-batch"));
+    let began = Instant::now();
+    let mut receipts = 0;
+    let fired = eventually("a firing breach", async || {
+        let report = agent.interval(&[(web, 300), (batch, 1_500)], &[(web, batch, 400)]);
+        let receipt = agent.send(report).await;
+        assert_eq!(receipt.outcome(), v1::Outcome::Accepted, "{receipt:?}");
+        receipts += 1;
+        assert_eq!(receipt.sequence, receipts);
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        let breaches = snapshot(&running).await.breaches;
+        breaches
+            .into_iter()
+            .find(|b| b.kind() == v1::BreachKind::NoisyNeighbour && b.state() == v1::BreachState::Firing)
+    })
+    .await;
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert_eq!(
+        (
+            fired.tenant.as_str(),
+            fired.against.as_str(),
+            fired.subject.as_str()
+        ),
+        ("red", "blue", "blue/web")
+    );
+    assert!(
+        fired
+            .summary
+            .starts_with("red/batch took 0.4 cores from blue/web on node-a"),
+        "{}",
+        fired.summary
+    );
+    assert_eq!(fired.culprits[0].pod, "red/batch");
+
+    // The same over the watch: pending, then firing.
+    let mut states = Vec::new();
+    while states.last() != Some(&v1::BreachState::Firing) {
+        let change = tokio::time::timeout(Duration::from_secs(5), watching.message())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        if change.kind() == v1::BreachKind::NoisyNeighbour {
+            assert_eq!(change.fingerprint, fired.fingerprint);
+            states.push(change.state());
+        }
+    }
+    assert_eq!(states, [v1::BreachState::Pending, v1::BreachState::Firing]);
+
+    let text = http(running.http_addr, "/metrics").await;
+    for line in [
+        "partywall_breaches{kind=\"NoisyNeighbour\",tenant=\"red\",against=\"blue\",state=\"firing\"} 1",
+        "partywall_tenant_quota_cores{tenant=\"red\"} 1.0",
+        "partywall_ledger_wait_seconds_total{node=\"node-a\",waiter=\"blue\",runner=\"red\"} ",
+        "partywall_tenant_cpu_seconds_total{tenant=\"red\",node=\"node-a\"} ",
+        "partywall_node_covered_ratio{node=\"node-a\"} ",
+        "# TYPE partywall_tenant_wait_seconds histogram",
+        "partywall_aggregator_cluster_objects{kind=\"pod\"} 2",
+        "# EOF",
+    ] {
+        assert!(text.contains(line), "lacks {line}\n{text}");
+    }
+    assert!(
+        http(running.http_addr, "/healthz")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    let ready = http(running.http_addr, "/readyz").await;
+    assert!(
+        ready.starts_with("HTTP/1.1 200") && ready.contains("\"degraded\":[]"),
+        "{ready}"
+    );
+
+    eventually("the end of it", async || {
+        let report = agent.interval(&[(web, 300)], &[]);
+        agent.send(report).await;
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        let breaches = snapshot(&running).await.breaches;
+        breaches
+            .into_iter()
+            .find(|b| b.kind() == v1::BreachKind::NoisyNeighbour && b.state() == v1::BreachState::Resolved)
+    })
+    .await;
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lying_agent_is_refused_and_told_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = running(dir.path(), None).await;
+    let mut agent = Agent::connect(&running, "node-a").await;
+    let a = agent.pod("uid-someone");
+    let good = agent.interval(&[(a, 100)], &[]);
+    assert_eq!(agent.send(good.clone()).await.outcome(), v1::Outcome::Accepted);
+    assert_eq!(agent.send(good.clone()).await.outcome(), v1::Outcome::Duplicate);
+
+    let next = agent.interval(&[(a, 100)], &[]);
+    type Spoil = fn(&mut v1::Report);
+    let table: &[(&str, Spoil)] = &[
+        ("node: \"node-c\" on a stream that reports \"node-a\"", |r| {
+            r.node = "node-c".into();
+        }),
+        ("node: \"node-a\\u{1b}[31m\" is no node name", |r| {
+            r.node = "node-a\u{1b}[31m".into();
+        }),
+        ("entities[0].host.path: \"/a\\nb\" has control characters", |r| {
+            let kind = Some(v1::entity::Kind::Host(v1::HostCgroup { path: "/a\nb".into() }));
+            r.entities.push(v1::Entity {
+                index: 9,
+                kind,
+                born_boot_ns: 0,
+            });
+        }),
+        ("cpu[0].run_ns: 1 after 100000000", |r| r.cpu[0].run_ns = 1),
+        ("captured_boot_ns: 5 after", |r| r.captured_boot_ns = 5),
+        ("ledger[0].ran_ns: 1 values for 0 runners", |r| {
+            r.ledger[0].ran_ns = vec![1];
+        }),
+    ];
+    for (reason, spoil) in table {
+        let mut bad = next.clone();
+        spoil(&mut bad);
+        let receipt = agent.send(bad).await;
+        assert_eq!(receipt.outcome(), v1::Outcome::Refused, "{receipt:?}");
+        assert_eq!(receipt.sequence, next.sequence);
+        assert!(receipt.reason.starts_with(reason), "{}", receipt.reason);
+    }
+    assert_eq!(
+        agent.send(next).await.outcome(),
+        v1::Outcome::Accepted,
+        "the stream goes on"
+    );
+    let mut stray = agent.interval(&[], &[]);
+    stray.cpu.push(v1::CpuSample {
+        entity: 77,
+        run_ns: 1,
+        ..v1::CpuSample::default()
+    });
+    assert!(agent.send(stray).await.announce_all);
+
+    let text = http(running.http_addr, "/metrics").await;
+    for line in [
+        "partywall_aggregator_reports_total{outcome=\"refused\"} 6",
+        "partywall_aggregator_reports_refused_total{reason=\"wrong_node\"} 1",
+        "partywall_aggregator_reports_refused_total{reason=\"bad_name\"} 2",
+        "partywall_aggregator_losses_total{stage=\"ingest\",reason=\"unknown_entity\",unit=\"samples\"} 1",
+    ] {
+        assert!(text.contains(line), "lacks {line}\n{text}");
+    }
+
+    // A message beyond the limit ends its own stream only.
+    let mut big = Agent::connect(&running, "node-d").await;
+    let mut report = big.interval(&[], &[]);
+    report.boot_id = "x".repeat(partywall_proto::MAX_MESSAGE_BYTES + 1);
+    big.reports.send(report).await.unwrap();
+    assert!(big.receipts.message().await.is_err());
+    let more = agent.interval(&[(a, 1)], &[]);
+    assert_eq!(agent.send(more).await.outcome(), v1::Outcome::Accepted);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn files_are_followed_and_a_broken_one_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = running(dir.path(), Some("tenants: [{name: acme, namespaces: [blue]}]\n")).await;
+    let cluster = dir.path().join("cluster/all.yaml");
+    let names = async || {
+        snapshot(&running)
+            .await
+            .tenants
+            .into_iter()
+            .map(|t| t.name)
+            .collect::<Vec<_>>()
+    };
+    let until = async |about: &str, wanted: &[&str]| {
+        eventually(about, async || {
+            let names = names().await;
+            wanted
+                .iter()
+                .all(|w| names.iter().any(|n| n == w))
+                .then_some(names)
+        })
+        .await
+    };
+    std::fs::write(&cluster, pod("blue", "web", "1")).unwrap();
+    until("the policy's tenant", &["acme"]).await;
+
+    // Replaced in place, as editors do.
+    let staged = dir.path().join("policy.new");
+    std::fs::write(&staged, "tenants: [{name: initech, namespaces: [blue]}]\n").unwrap();
+    std::fs::rename(&staged, dir.path().join("policy.yaml")).unwrap();
+    let tenants = until("the changed policy", &["initech"]).await;
+    assert!(!tenants.contains(&"acme".to_owned()));
+
+    std::fs::write(
+        dir.path().join("policy.yaml"),
+        "tenants: []\nnoisy_neighbour: {min_slowdown: .nan}\n",
+    )
+    .unwrap();
+    std::fs::write(&cluster, pod("blue", "web", "-1")).unwrap();
+    std::fs::write(dir.path().join("cluster/more.yaml"), pod("green", "x", "1")).unwrap();
+    let tenants = until("the good file", &["green"]).await;
+    assert!(
+        tenants.contains(&"initech".to_owned()),
+        "the policy and the pod are as they were: {tenants:?}"
+    );
+    let ready = eventually("both errors", async || {
+        let ready = http(running.http_addr, "/readyz").await;
+        (ready.contains("min_slowdown") && ready.contains("all.yaml")).then_some(ready)
+    })
+    .await;
+    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    for needle in [
+        "line 2: noisy_neighbour.min_slowdown",
+        ".nan",
+        "requests.cpu",
+        "-1",
+        "is negative",
+    ] {
+        assert!(ready.contains(needle), "lacks {needle}\n{ready}");
+    }
+    let text = http(running.http_addr, "/metrics").await;
+    assert!(
+        text.contains("partywall_policy_reload_failures_total 1"),
+        "{text}"
+    );
+    assert!(
+        text.contains("partywall_aggregator_cluster_files_broken 1"),
+        "{text}"
+    );
+
+    std::fs::write(
+        dir.path().join("policy.yaml"),
+        "tenants: [{name: umbrella, namespaces: [blue]}]\n",
+    )
+    .unwrap();
+    std::fs::write(&cluster, pod("blue", "web", "2")).unwrap();
+    until("the repaired files", &["umbrella"]).await;
+    eventually("no complaints", async || {
+        http(running.http_addr, "/readyz")
+            .await
+            .contains("\"degraded\":[]")
+            .then_some(())
+    })
+    .await;
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn start_says_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("policy.yaml");
+    std::fs::write(&path, "windows:\n  length_seconds: -5\n").unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let config = Config {
+        grpc_listen: any,
+        http_listen: any,
+        policy: Some(path),
+        ..Config::default()
+    };
+    let error = format!("{:#}", start(config.clone()).await.expect_err("must be refused"));
+    assert!(
+        error.contains("policy.yaml: line 2: windows.length_seconds: -5"),
+        "{error}"
+    );
+
+    let taken = tokio::net::TcpListener::bind(any).await.unwrap();
+    let config = Config {
+        policy: None,
+        grpc_listen: taken.local_addr().unwrap(),
+        ..config
+    };
+    let error = format!("{:#}", start(config).await.expect_err("must be refused"));
+    assert!(
+        error.contains("--grpc-listen") && error.contains("in use"),
+        "{error}"
+    );
+}
