@@ -1,8 +1,9 @@
 //! The rules about one node: `NoisyNeighbour`, `NodeOvercommitted`, `SystemNoise`.
 //!
 //! **What.** A pod of a named tenant is a *victim* when it was promised CPU, used less than that, and waited while others ran:
-//! `used < entitled`, `stolen ≥ min_stolen_cores`, `slowdown = (used + stolen) / used ≥ min_slowdown`. A tenant is its *culprit* when it used more on
-//! this node than it was entitled to there and holds at least `min_culprit_share` of what was stolen from the victim.
+//! `used < entitled`, `stolen ≥ min_stolen_cores`, `slowdown = (used + self + stolen) / (used + self) ≥ min_slowdown`, where `self` is its waiting for
+//! its own tasks. A tenant is its *culprit* when it used more on this node than it was entitled to there and holds at least
+//! `min_culprit_share` of what was stolen from the victim.
 //!
 //! **Why entitlement decides.** Somebody always runs while somebody waits. Only what was promised tells the one who takes from the one who
 //! uses what is his. So a victim without a tenant over its entitlement is the node's problem (`NodeOvercommitted`), a pod over its own entitlement is no
@@ -125,9 +126,8 @@ impl Bench<'_> {
         min_slowdown: f64,
     ) -> bool {
         let s = &self.sums[at as usize][w as usize];
-        let (run, taken) = (s.run as f64, taken(s) as f64);
         // Without any use the slow-down is without bound.
-        self.cores(taken as u64, w) >= min_cores && run + taken >= min_slowdown * run
+        self.cores(taken(s), w) >= min_cores && s.slowdown(taken(s)).is_none_or(|x| x >= min_slowdown)
     }
 
     fn judge_victim(&self, at: u32, unit: &Unit, victim: [bool; 2], out: &mut Vec<Finding>) {
@@ -347,10 +347,9 @@ impl Bench<'_> {
     /// "blue/web ran 2.4x slower, on 0.44 of its promised 0.5 cores"
     fn victim_clause(&self, victim: &str, unit: &Unit, s: &UnitSums, taken: u64, w: Window) -> String {
         let promised = cores(unit.entitled_ncores as f64 / 1e9);
-        if s.run == 0 {
+        let Some(slowdown) = s.slowdown(taken) else {
             return format!("{victim} did not run at all, promised {promised} cores");
-        }
-        let slowdown = (s.run as f64 + taken as f64) / s.run as f64;
+        };
         let used = cores(self.cores(s.run, w));
         let times = if slowdown >= 99.5 {
             "more than 99".to_owned()
@@ -373,12 +372,10 @@ impl Bench<'_> {
                 value: unit.entitled_ncores as f64 / 1e9,
             },
         ];
-        if s.run > 0 {
-            out.push(Figure {
-                name: "slowdown",
-                value: (s.run as f64 + s.stolen as f64) / s.run as f64,
-            });
-        }
+        out.extend(s.slowdown(s.stolen).map(|value| Figure {
+            name: "slowdown",
+            value,
+        }));
         out.extend([
             figure("wait_cores", s.wait),
             figure("system_cores", s.system),

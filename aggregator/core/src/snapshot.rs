@@ -310,10 +310,10 @@ fn pod_view(
         entitled_cores: unit.entitled_ncores as f64 / 1e9,
         wait_cores: per(s.wait),
         stolen_cores: per(s.stolen),
-        slowdown: match (s.run, s.stolen) {
-            (0, 0) => Some(1.0),
-            (0, _) => None,
-            (run, stolen) => Some((run as f64 + stolen as f64) / run as f64),
+        slowdown: if s.stolen == 0 {
+            Some(1.0)
+        } else {
+            s.slowdown(s.stolen)
         },
         same_tenant_cores: per(s.same_tenant),
         self_cores: per(s.itself),

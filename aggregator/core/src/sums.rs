@@ -88,6 +88,15 @@ pub(crate) struct UnitSums {
 }
 
 impl UnitSums {
+    /// How many times longer its tasks took because of `taken`, a part of its wait; `None` where it never ran.
+    ///
+    /// Without it they would have run and waited for each other. The second matters to a pod with many tasks on one CPU: while
+    /// another runs for 1 ms, all of them wait for 1 ms, and the pod has lost 1 ms, not as many as it has tasks.
+    pub(crate) fn slowdown(&self, taken: u64) -> Option<f64> {
+        let alone = self.run as f64 + self.itself as f64;
+        (self.run > 0).then(|| (alone + taken as f64) / alone)
+    }
+
     pub(crate) fn classes(&self) -> u64 {
         [
             self.itself,

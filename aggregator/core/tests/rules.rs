@@ -29,7 +29,7 @@ fn a_hog_over_its_request_is_named_within_five_seconds() {
     let breach = &sim.world.book().live()[0];
     assert_eq!(
         breach.summary,
-        "red/batch took 0.62 cores from blue/web on node-a for 12 s: blue/web ran 2.4x slower, on 0.44 of its promised 0.5 cores; \
+        "red/batch took 0.62 cores from blue/web on node-a for 13 s: blue/web ran 2.4x slower, on 0.44 of its promised 0.5 cores; \
          red used 1.9 cores there against an entitlement of 0.1"
     );
     assert_eq!(&*breach.culprits[0].pod, "red/batch");
@@ -142,6 +142,18 @@ fn what_is_no_breach() {
             let (web, batch) = (s.pod("blue", "web", 500), s.pod("red", "batch", 100));
             vec![Ran(web, 400), Ran(batch, 900), Waited(web, batch, 30)]
         }),
+        (
+            "many tasks in a queue of their own, all of which wait while another runs",
+            |s| {
+                let (web, batch) = (s.pod("blue", "web", 2_000), s.pod("red", "batch", 10));
+                vec![
+                    Ran(web, 950),
+                    WaitedForItself(web, 16_000),
+                    Ran(batch, 50),
+                    Waited(web, batch, 850),
+                ]
+            },
+        ),
         ("unknown runners", |s| {
             let (web, who) = (s.pod("blue", "web", 500), s.unknown(UnknownReason::PathGone));
             vec![Ran(web, 200), Ran(who, 900), Waited(web, who, 500)]

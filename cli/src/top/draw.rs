@@ -115,7 +115,7 @@ entitled   what was promised: the sum of CPU requests
 wait       runnable, queued on a CPU, not running
 stolen     waited while other tenants ran
 taken      ran while other tenants waited
-slowdown   (used + stolen) / used
+slowdown   (used + self + stolen) / (used + self)
 own        waited for its own pod or tenant
 throttled  held back by its own limit
 unresolved beyond what the kernel side keeps

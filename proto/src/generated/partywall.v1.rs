@@ -695,7 +695,7 @@ pub struct PodView {
     pub wait_cores: f64,
     #[prost(double, tag = "9")]
     pub stolen_cores: f64,
-    /// (used + stolen) / used; 1 when nothing was stolen; absent when it did not run at all.
+    /// (used + self + stolen) / (used + self); 1 when nothing was stolen; absent when it did not run at all.
     #[prost(double, optional, tag = "10")]
     pub slowdown: ::core::option::Option<f64>,
     /// What else the wait was entered against, in cores.
