@@ -297,6 +297,20 @@ fn assert_restored(drawn: &str) {
     assert!(!after.contains(ENTER_SCREEN));
 }
 
+/// What stood on the screen after each frame: only what changes is drawn, so that the bytes alone hold no whole sentence.
+fn screens(drawn: &str) -> String {
+    let [rows, columns] = [30, 120].map(|n| std::num::NonZeroU16::new(n).unwrap());
+    let mut terminal = vt100::Parser::new(rows, columns, 0);
+    let mut screens = String::new();
+    // Each frame ends by hiding the cursor.
+    for frame in drawn.split_inclusive("\x1b[?25l") {
+        terminal.process(frame.as_bytes());
+        screens += &terminal.screen().contents();
+        screens.push('\n');
+    }
+    screens
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn top_draws_obeys_keys_and_puts_the_terminal_back() {
     let cluster = Cluster::start().await;
@@ -311,8 +325,12 @@ async fn top_draws_obeys_keys_and_puts_the_terminal_back() {
     assert_eq!(ended(child).await.0, Some(0));
     let drawn = drawn.join().unwrap();
     assert_restored(&drawn);
+    let screens = screens(&drawn);
     for wanted in ["nobody waited", "words and keys", "filter: red", "PAUSED"] {
-        assert!(drawn.contains(wanted), "{wanted:?} was never drawn in {drawn:?}");
+        assert!(
+            screens.contains(wanted),
+            "{wanted:?} was never seen in\n{screens}"
+        );
     }
 }
 
@@ -339,7 +357,8 @@ async fn top_says_that_it_lost_the_aggregator_and_restores_the_terminal_when_tol
     assert_eq!(ended(child).await.0, Some(0));
     let drawn = drawn.join().unwrap();
     assert_restored(&drawn);
-    assert!(drawn.contains("LOST"), "{drawn:?}");
+    let screens = screens(&drawn);
+    assert!(screens.contains("LOST"), "{screens}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
