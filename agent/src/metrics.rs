@@ -171,6 +171,11 @@ fn uplink(out: &mut Out<'_>, uplink: &UplinkStats) -> fmt::Result {
         )?;
     }
     out.counter("reports_sent", "Reports sent, the repeated ones too", uplink.sent)?;
+    out.counter(
+        "reports_sent_bytes",
+        "Size of the reports sent, encoded",
+        uplink.sent_bytes,
+    )?;
     let receipts = [
         ("accepted", uplink.acknowledged),
         ("duplicate", uplink.duplicate),

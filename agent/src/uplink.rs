@@ -63,6 +63,8 @@ pub struct UplinkStats {
     pub in_flight_reports: usize,
     /// Every sending, the repeated ones too.
     pub sent: u64,
+    /// Of their encoded messages.
+    pub sent_bytes: u64,
     pub acknowledged: u64,
     /// Acknowledged as already counted: the first receipt was lost.
     pub duplicate: u64,
@@ -176,6 +178,7 @@ impl Uplink {
             queued_bytes: state.queue.bytes(),
             in_flight_reports: state.queue.in_flight(),
             sent: counts.sent,
+            sent_bytes: counts.sent_bytes,
             acknowledged: counts.acknowledged,
             duplicate: counts.duplicate,
             refused_by_reason: counts.refused_by_reason,

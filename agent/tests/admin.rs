@@ -101,6 +101,7 @@ fn read_just_now() -> Status {
             queued_reports: 2,
             queued_bytes: 900,
             sent: 9,
+            sent_bytes: 4_500,
             acknowledged: 5,
             duplicate: 1,
             refused_by_reason: [("node".to_owned(), 1)].into(),
@@ -108,6 +109,21 @@ fn read_just_now() -> Status {
             last_receipt_age: Some(Duration::from_millis(250)),
             ..UplinkStats::default()
         },
+    }
+}
+
+/// The table of docs/metrics.md has a row for each metric of a scrape.
+fn documented(scrape: &str) {
+    let docs = include_str!("../../docs/metrics.md");
+    for line in scrape.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let suffix = match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        let row = format!("| `{name}{suffix}` | {kind} |");
+        assert!(docs.contains(&row), "docs/metrics.md lacks {row}");
     }
 }
 
@@ -120,6 +136,7 @@ async fn metrics_tell_the_snapshot() {
         head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
         "{head}"
     );
+    documented(&body);
     let version = env!("CARGO_PKG_VERSION");
     let expected = [
         &format!("partywall_agent_build_info{{version=\"{version}\"}} 1") as &str,
@@ -144,6 +161,7 @@ async fn metrics_tell_the_snapshot() {
         "partywall_agent_uplink_reconnects_total 4",
         "partywall_agent_uplink_last_receipt_age_seconds 0.25",
         "partywall_agent_reports_sent_total 9",
+        "partywall_agent_reports_sent_bytes_total 4500",
         "partywall_agent_receipts_total{outcome=\"accepted\"} 5",
         "partywall_agent_receipts_total{outcome=\"duplicate\"} 1",
         "partywall_agent_receipts_total{outcome=\"refused\"} 1",

@@ -19,6 +19,7 @@ const REASONS_MAX: usize = 16;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub sent: u64,
+    pub sent_bytes: u64,
     pub acknowledged: u64,
     pub duplicate: u64,
     pub refused_by_reason: BTreeMap<String, u64>,
@@ -157,12 +158,14 @@ impl Queue {
                 }
                 report
             });
+            let bytes = report.as_ref().map_or(0, Report::encoded_len);
             match report {
-                Some(report) if report.encoded_len() <= MAX_MESSAGE_BYTES => {
+                Some(report) if bytes <= MAX_MESSAGE_BYTES => {
                     self.announce_all = false;
                     self.in_flight += 1;
                     self.ever_sent = self.ever_sent.max(self.in_flight);
                     self.counts.sent += 1;
+                    self.counts.sent_bytes += bytes as u64;
                     return Some(report);
                 }
                 _ => {

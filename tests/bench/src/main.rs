@@ -3,6 +3,7 @@
 //! Figures are shown with their bounds and never make the run fail: a machine may be busy. What cannot be measured does.
 
 mod figure;
+mod ingest;
 mod load;
 mod measure;
 mod processes;
@@ -42,6 +43,8 @@ enum Section {
     Turns,
     /// CPU and memory of the agent with 110 idle pods
     Idle,
+    /// What the aggregator takes, from 100 nodes of 110 busy pods
+    Ingest,
 }
 
 #[derive(Subcommand)]
@@ -85,7 +88,7 @@ fn run(args: &Args) -> Result<()> {
         }
     };
     partywall_workload::sweep(&partywall_workload::cgroup2_mount()?)?;
-    let aggregator = processes::Aggregator::start()?;
+    let aggregator = processes::Aggregator::start(None)?;
     let mut figures = Vec::new();
     for section in Section::value_variants()
         .iter()
@@ -95,6 +98,7 @@ fn run(args: &Args) -> Result<()> {
             Section::Switch => measure::switches(&effort, &aggregator),
             Section::Turns => measure::turns(&effort, &aggregator),
             Section::Idle => measure::idle(&effort, &aggregator),
+            Section::Ingest => ingest::measure(&effort),
         }?;
         // At once: what is measured is not lost when a later section cannot be.
         println!("{}", figure::table(&measured));

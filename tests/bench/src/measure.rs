@@ -199,16 +199,21 @@ pub(crate) fn idle(effort: &Effort, aggregator: &Aggregator) -> Result<Vec<Figur
     // The first intervals find the pods, and fill buffers for the first time.
     thread_sleep(Duration::from_secs(3));
     let counting = programs::count()?;
-    let (mut process, mut kernel) = (Vec::new(), Vec::new());
+    let (mut process, mut kernel, mut wire) = (Vec::new(), Vec::new(), Vec::new());
     let slices = 3;
     for _ in 0..slices {
-        let (cpu, runs) = (agent.cpu_microseconds()?, programs::loaded()?);
+        let (cpu, runs, sent) = (
+            agent.cpu_microseconds()?,
+            programs::loaded()?,
+            agent.sent_bytes()?,
+        );
         let length = effort.idle / slices;
         thread_sleep(length);
         let microseconds = length.as_secs_f64() * 1e6;
         process.push((agent.cpu_microseconds()? - cpu) / microseconds * 100.0);
         let cost = Cost::between(&runs, &programs::loaded()?, &agent.ids);
         kernel.push(cost.nanoseconds / 1e3 / microseconds * 100.0);
+        wire.push((agent.sent_bytes()? - sent) / length.as_secs_f64() / PODS as f64);
     }
     drop(counting);
     let both: Vec<f64> = process
@@ -240,6 +245,13 @@ pub(crate) fn idle(effort: &Effort, aggregator: &Aggregator) -> Result<Vec<Figur
             Bounds::NONE,
         ),
         Figure::new(section, "CPU in all", "% of a core", &both, Bounds::new(1.0, 0.5)),
+        Figure::new(
+            section,
+            "on the wire per pod and second",
+            "bytes",
+            &wire,
+            Bounds::new(64.0, 16.0),
+        ),
         Figure::new(section, "memory of the process", "MiB", &[own], Bounds::NONE),
         Figure::new(
             section,

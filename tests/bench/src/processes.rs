@@ -4,14 +4,17 @@ use std::{
     env, fs,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use partywall_workload::{HostCgroup, cgroup2_mount};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    param::clock_ticks_per_second,
+    process::{Pid, Signal, kill_process},
+};
 
 use crate::{load::thread_sleep, programs};
 
@@ -55,6 +58,17 @@ impl Process {
         }
         Ok(())
     }
+
+    /// Bytes of the process' own: anonymous memory and page tables.
+    fn own_bytes(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let kib = |name: &str| -> Result<f64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let value = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+            value.with_context(|| format!("/proc/PID/status has no {name}"))
+        };
+        Ok((kib("RssAnon:")? + kib("VmPTE:")?) * 1024.0)
+    }
 }
 
 impl Drop for Process {
@@ -82,35 +96,76 @@ fn program(name: &str) -> Result<PathBuf> {
 }
 
 fn ready(http: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect_timeout(&http, Duration::from_millis(200))?;
-        stream.set_read_timeout(Some(Duration::from_millis(500)))?;
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer.starts_with("HTTP/1.1 200"))
-    };
-    ask().unwrap_or(false)
+    get(http, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// Head and body of what a server answers.
+fn get(http: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&http, Duration::from_millis(200))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// The value of a metric without labels.
+fn metric(http: SocketAddr, name: &str) -> Result<f64> {
+    let text = get(http, "/metrics")?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value
+        .and_then(|value| value.trim().parse().ok())
+        .with_context(|| format!("{name} is not among the metrics of {http}"))
 }
 
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// Takes the agent's reports during the whole run.
+/// Takes reports: the agent's, or those of the nodes of a large cluster.
 pub(crate) struct Aggregator {
-    #[allow(dead_code, reason = "held, not used: dropping it ends the process")]
     process: Process,
-    grpc: SocketAddr,
+    pub(crate) grpc: SocketAddr,
+    http: SocketAddr,
 }
 
 impl Aggregator {
-    pub(crate) fn start() -> Result<Self> {
+    /// `cluster`: a directory of Kubernetes objects.
+    pub(crate) fn start(cluster: Option<&Path>) -> Result<Self> {
         let (grpc, http) = (free_address()?, free_address()?);
-        let args = [format!("--grpc-listen={grpc}"), format!("--http-listen={http}")];
+        let mut args = vec![format!("--grpc-listen={grpc}"), format!("--http-listen={http}")];
+        args.extend(cluster.map(|dir| format!("--cluster-from={}", dir.display())));
         let mut process = Process::start("partywall-aggregator", &args)?;
         process.await_ready(http)?;
-        Ok(Self { process, grpc })
+        Ok(Self { process, grpc, http })
+    }
+
+    /// User and system time of the process so far, in seconds.
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.child.id()))?;
+        // Behind the name, which may hold anything: field 3 and on.
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
+        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());
+        let (user, system) = ticks(11)
+            .zip(ticks(12))
+            .context("/proc/PID/stat has no CPU time")?;
+        Ok((user + system) / clock_ticks_per_second() as f64)
+    }
+
+    pub(crate) fn own_bytes(&self) -> Result<f64> {
+        self.process.own_bytes()
+    }
+
+    pub(crate) fn metric(&self, name: &str) -> Result<f64> {
+        metric(self.http, name)
     }
 }
 
@@ -118,6 +173,7 @@ impl Aggregator {
 pub(crate) struct Agent {
     process: Process,
     cgroup: HostCgroup,
+    http: SocketAddr,
     /// The programs that it loaded.
     pub(crate) ids: Vec<u32>,
 }
@@ -145,7 +201,12 @@ impl Agent {
         if ids.is_empty() {
             bail!("partywall-agent is ready and has loaded no program");
         }
-        Ok(Self { process, cgroup, ids })
+        Ok(Self {
+            process,
+            cgroup,
+            http,
+            ids,
+        })
     }
 
     /// CPU time that the process has used, in microseconds, by its cgroup.
@@ -167,15 +228,13 @@ impl Agent {
             .ok()
     }
 
-    /// Bytes of the process' own: anonymous memory and page tables.
     pub(crate) fn own_bytes(&self) -> Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.child.id()))?;
-        let kib = |name: &str| -> Result<f64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let value = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-            value.with_context(|| format!("/proc/PID/status has no {name}"))
-        };
-        Ok((kib("RssAnon:")? + kib("VmPTE:")?) * 1024.0)
+        self.process.own_bytes()
+    }
+
+    /// Bytes of reports that it has sent.
+    pub(crate) fn sent_bytes(&self) -> Result<f64> {
+        metric(self.http, "partywall_agent_reports_sent_bytes_total")
     }
 
     /// Bytes of the maps and programs that it holds, as the kernel counts them.
