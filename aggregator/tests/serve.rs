@@ -170,6 +170,21 @@ async fn eventually<T>(about: &str, mut what: impl AsyncFnMut() -> Option<T>) ->
     }
 }
 
+/// The table of docs/metrics.md has a row for each metric of a scrape.
+fn documented(scrape: &str) {
+    let docs = include_str!("../../docs/metrics.md");
+    for line in scrape.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let suffix = match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        let row = format!("| `{name}{suffix}` | {kind} |");
+        assert!(docs.contains(&row), "docs/metrics.md lacks {row}");
+    }
+}
+
 #[tokio::test]
 async fn a_noisy_neighbour_is_named_exported_and_resolved() {
     let dir = tempfile::tempdir().unwrap();
@@ -251,6 +266,7 @@ async fn a_noisy_neighbour_is_named_exported_and_resolved() {
     ] {
         assert!(text.contains(line), "lacks {line}\n{text}");
     }
+    documented(&text);
     assert!(
         http(running.http_addr, "/healthz")
             .await
@@ -338,6 +354,7 @@ async fn a_lying_agent_is_refused_and_told_why() {
     ] {
         assert!(text.contains(line), "lacks {line}\n{text}");
     }
+    documented(&text);
 
     // A message beyond the limit ends its own stream only.
     let mut big = Agent::connect(&running, "node-d").await;

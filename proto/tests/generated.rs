@@ -1,4 +1,5 @@
 //! The checked-in code is what the definitions generate. `PARTYWALL_BLESS=1 cargo test -p partywall-proto` writes it anew.
+#![allow(clippy::expect_used, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 

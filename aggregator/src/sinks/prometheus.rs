@@ -1,18 +1,6 @@
 //! The Prometheus exporter: everything is computed from one snapshot when it is asked for.
 //!
-//! **How many series.** With T tenants (at most `--max-tenants`, all others are one: `~other`), N nodes, and S = `--max-series-per-tenant`:
-//!
-//! ```text
-//! series ≤ (T + 1) × (S + 2)  +  N × (12 + F + L)  +  min(P, 2000)  +  60 + G
-//! ```
-//!
-//! - S + 2: a tenant's 6 gauges and 18 lines of histogram are within S; so are its CPU counters (one a node) and its ledger cells (one a node and runner
-//!   beside which it waited). What does not fit is summed in two more series, with node and runner `~other`;
-//! - F, L: features and losses that a node's agent reports: some 10 and 20, at most 128 each;
-//! - P: pairs of tenants with a live breach, by kind and state, beyond 2,000 `~other`;
-//! - 60 + G: the aggregator's own, G of them losses by reason.
-//!
-//! A cluster of 100 nodes with 50 tenants, each on 10 nodes beside 5 others: 50 × (24 + 10 + 10 × 10) + 100 × 42 ≈ 11,000.
+//! How many series there can be is in docs/metrics.md, whose tables a test holds against a scrape.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

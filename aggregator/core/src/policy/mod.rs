@@ -161,6 +161,20 @@ mod tests {
     }
 
     #[test]
+    fn the_published_default_is_the_default() {
+        let docs = include_str!("../../../../docs/policy.md");
+        let block = docs
+            .split_once("```yaml\n")
+            .and_then(|(_, rest)| rest.split_once("```"));
+        let published = block.map(|(yaml, _)| yaml);
+        assert_eq!(
+            published,
+            Some(Policy::default_yaml().as_str()),
+            "docs/policy.md: its yaml block is what `partywall-aggregator policy-default` prints"
+        );
+    }
+
+    #[test]
     fn the_examples_in_the_default_file_are_valid() {
         // What is commented out as an example must work once the `# ` is taken away.
         let yaml: String = Policy::default_yaml()

@@ -59,7 +59,7 @@ pub const SETTINGS: &[Setting] = &[
     setting!(windows.fast_seconds, "fast_seconds", 3.0, 1.0 => 600.0,
         "Length of the second window, which sees sudden changes: a slow-down of 1.3 takes 3.3 s to lift a quiet 10 s window over min_slowdown, and 1 s to lift this one. Also ends a breach soon after its cause."),
     setting!(windows.step_seconds, "step_seconds", 0.5, 0.1 => 60.0,
-        "How often everything is judged. Twice an interval of the agent: a report waits for its judgement half a second at the most, which keeps every breach within 5 s of its cause."),
+        "How often everything is judged. Twice in an interval of the agent: a report waits for its judgement half a second at the most, which keeps every breach within 5 s of its cause."),
     setting!(windows.min_covered_seconds, "min_covered_seconds", 0.9, 0.0 => 600.0,
         "A node is judged once its reports cover this much of a window: one interval of the agent, which may be a little short."),
     setting!(noisy_neighbour.min_stolen_cores, "min_stolen_cores", 0.01, 0.000_001 => 1_000.0,
