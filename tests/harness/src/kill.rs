@@ -37,7 +37,7 @@ impl Killed {
             longest_to_free_ms,
         } = self;
         format!(
-            "kill: {times} times {programs} programs, {maps} maps, {links} links; \
+            "kill: {times} times, {programs} programs, {maps} maps, {links} links in all; \
              none left, the slowest gone after {longest_to_free_ms} ms"
         )
     }
@@ -77,7 +77,12 @@ pub(crate) async fn kill(binaries: &Binaries, times: u32, dir: &Path) -> Result<
         killed.maps += objects.maps.len();
         killed.links += objects.links.len();
         killed.longest_to_free_ms = killed.longest_to_free_ms.max(start.elapsed().as_millis());
-        eprintln!("kill {round}/{times}: {objects:?} gone");
+        eprintln!(
+            "kill {round}/{times}: {} programs, {} maps, {} links gone",
+            objects.programs.len(),
+            objects.maps.len(),
+            objects.links.len()
+        );
     }
     Ok(killed)
 }
