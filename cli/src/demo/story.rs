@@ -44,12 +44,13 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    /// Takes note, and tells the breaches that changed.
+    /// Takes note, and tells the breaches that changed. What is pending is a suspicion, told only where it is what the demo is about.
     pub(crate) fn observe(&mut self, snapshot: Snapshot) -> Vec<Breach> {
         let mut changed = Vec::new();
         for breach in snapshot.breaches.iter().filter(|breach| ours(breach)) {
             let known = self.breaches.insert(breach.fingerprint.clone(), breach.clone());
-            if known.is_none_or(|known| known.state != breach.state) {
+            let told = breach.state != State::Pending || breach.kind == NOISY_NEIGHBOUR;
+            if told && known.is_none_or(|known| known.state != breach.state) {
                 changed.push(breach.clone());
             }
         }
