@@ -111,12 +111,12 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    /// `namespace/name`; what is no pod has a path for its name.
+    /// `namespace/name`; what is no pod has a path for its name, a pod without a name its UID.
     pub(crate) fn label(&self) -> String {
-        if self.namespace.is_empty() {
-            self.name.clone()
-        } else {
-            format!("{}/{}", self.namespace, self.name)
+        match (self.namespace.as_str(), self.uid.as_str()) {
+            ("", "") => self.name.clone(),
+            ("", uid) => format!("{} {uid}", self.name),
+            (namespace, _) => format!("{namespace}/{}", self.name),
         }
     }
 }
