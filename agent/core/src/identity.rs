@@ -237,14 +237,13 @@ fn fold(components: &[&str]) -> String {
     path
 }
 
-/// Names end up in logs, labels and terminals: what would break a line or turn its direction is written out, as `\x0a`,
-/// `\u{202e}`.
+/// Names end up in logs, labels and terminals: what would break a line, turn its direction or not show is written out, as `\x0a`,
+/// `\u{202e}`. The aggregator refuses a report with such a name.
 fn push_escaped(path: &mut String, c: char) {
     match c {
         c if c.is_ascii_control() => path.push_str(&format!("\\x{:02x}", u32::from(c))),
-        c if c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
-            path.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
-        }
+        // Longer than itself: what std does not call printable.
+        c if !c.is_ascii() && c.escape_debug().len() > 1 => path.extend(c.escape_unicode()),
         c => path.push(c),
     }
 }

@@ -68,6 +68,12 @@ fn control_and_direction_characters_are_written_out() {
     assert_eq!(identify("/\x1b[2J"), host("/\\x1b[2J"));
     assert_eq!(identify("/\u{7f}\u{9b}"), host("/\\x7f\\u{9b}"));
     assert_eq!(identify("/a\u{202e}b"), host("/a\\u{202e}b"));
+    for hidden in [
+        '\u{200b}', '\u{200f}', '\u{2029}', '\u{2060}', '\u{2069}', '\u{feff}',
+    ] {
+        let written = format!("/a\\u{{{:x}}}", u32::from(hidden));
+        assert_eq!(identify(&format!("/a{hidden}")), host(&written));
+    }
     assert_eq!(
         identify("/dev-disk\\x2dlabel.mount"),
         host("/dev-disk\\x2dlabel.mount"),
