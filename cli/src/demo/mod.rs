@@ -24,7 +24,7 @@ use story::Witness;
 
 /// Blue and green alone: long enough to see that all is well.
 const QUIET_SECONDS: u64 = 4;
-/// A report a second, a judgement a second: if nothing is known by then, nothing will be.
+/// A report a second, two judgements: if nothing is known by then, nothing will be.
 const READY_SECONDS: u64 = 10;
 /// Red's time has to leave the window (10 s), then the breach has to stay away (5 s); twice that is a fault.
 const RESOLVE_SECONDS: u64 = 30;
@@ -206,7 +206,7 @@ async fn play(stage: &mut Stage, witness: &mut Witness, teller: Teller, noisy_se
     )?;
     if clock.witness.fired() {
         for _ in 0..RESOLVE_SECONDS {
-            if clock.witness.is_quiet() {
+            if clock.witness.is_over() {
                 break;
             }
             clock.run_for(1).await?;

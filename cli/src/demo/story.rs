@@ -11,6 +11,8 @@ use crate::show::breaches::tone;
 use crate::text::{bytes, cores, cores_or_dot, percent, times};
 
 const NOISY_NEIGHBOUR: &str = "NoisyNeighbour";
+/// Who is named where no tenant is at fault.
+const SYSTEM: &str = "system";
 
 /// The whole demo as one document: `partywall demo --json`.
 #[derive(Debug, Serialize)]
@@ -35,7 +37,8 @@ pub(crate) struct Document {
 /// Everything seen so far.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
-    breaches: BTreeMap<String, Breach>,
+    /// By fingerprint and beginning: one that was resolved may come again under its fingerprint.
+    breaches: BTreeMap<(String, u64), Breach>,
     /// At the end of red's work.
     peak: Option<Snapshot>,
     last: Option<Snapshot>,
@@ -48,7 +51,9 @@ impl Witness {
     pub(crate) fn observe(&mut self, snapshot: Snapshot) -> Vec<Breach> {
         let mut changed = Vec::new();
         for breach in snapshot.breaches.iter().filter(|breach| ours(breach)) {
-            let known = self.breaches.insert(breach.fingerprint.clone(), breach.clone());
+            // Times are positive, so their bits are in their order.
+            let key = (breach.fingerprint.clone(), breach.since_unix_seconds.to_bits());
+            let known = self.breaches.insert(key, breach.clone());
             let told = breach.state != State::Pending || breach.kind == NOISY_NEIGHBOUR;
             if told && known.is_none_or(|known| known.state != breach.state) {
                 changed.push(breach.clone());
@@ -72,11 +77,11 @@ impl Witness {
         self.proof().is_some()
     }
 
-    /// Nothing is pending or firing any more.
-    pub(crate) fn is_quiet(&self) -> bool {
+    /// Nothing by red is pending or firing any more.
+    pub(crate) fn is_over(&self) -> bool {
         let listed = self.last.iter().flat_map(|last| &last.breaches);
         listed
-            .filter(|breach| ours(breach))
+            .filter(|breach| breach.tenant == RED.tenant)
             .all(|breach| breach.state == State::Resolved)
     }
 
@@ -93,9 +98,9 @@ impl Witness {
             Some(_) => {}
         }
         for breach in self.breaches.values() {
-            // The host's own daemons may make blue wait, too: then that is said, and it blames no tenant.
+            // What else runs on a busy host may make blue and green wait, too: that is said as the system's, and names nobody.
             let truth =
-                is_case(breach, BLUE.tenant) || is_case(breach, GREEN.tenant) || breach.kind == "SystemNoise";
+                is_case(breach, BLUE.tenant) || is_case(breach, GREEN.tenant) || breach.tenant == SYSTEM;
             if !truth && breach.firing_unix_seconds.is_some() {
                 reasons.push(format!(
                     "{} by {} fired, too: {}",
@@ -302,7 +307,9 @@ pub(crate) fn change(
         breach.kind, breach.tenant
     );
     if breach.state == State::Firing {
-        if let (Some(firing), Some(started)) = (breach.firing_unix_seconds, red_started_unix_seconds) {
+        if let (Some(firing), Some(started)) = (breach.firing_unix_seconds, red_started_unix_seconds)
+            && breach.tenant == RED.tenant
+        {
             line.push_str(&format!(", {:.1} s after red started", firing - started));
         }
         line.push_str(&format!("\n         {}", breach.summary));

@@ -87,10 +87,17 @@ fn red_named_and_nobody_else_is_proof() {
 fn red_against_green_and_noise_of_the_host_are_true_too() {
     let also = [
         breach("NoisyNeighbour", "red", "green", State::Resolved),
-        breach("SystemNoise", "system", "blue", State::Resolved),
+        breach("SystemNoise", "system", "blue", State::Firing),
+        breach("NodeOvercommitted", "system", "green", State::Firing),
     ];
-    let witness = witness(&[&[case(State::Resolved), also[0].clone(), also[1].clone()]]);
+    let witness = witness(&[&[
+        case(State::Resolved),
+        also[0].clone(),
+        also[1].clone(),
+        also[2].clone(),
+    ]]);
     assert_eq!(witness.why_not(), Vec::<String>::new());
+    assert!(witness.is_over());
 }
 
 #[test]
@@ -102,7 +109,6 @@ fn each_way_to_fail_is_told() {
     for (kind, tenant, against) in [
         ("NoisyNeighbour", "green", "blue"),
         ("NoisyNeighbour", "blue", "green"),
-        ("NodeOvercommitted", "system", "blue"),
         ("QuotaExceeded", "green", ""),
     ] {
         let other = breach(kind, tenant, against, State::Firing);
@@ -130,7 +136,7 @@ fn other_tenants_of_a_busy_host_are_their_own_affair() {
         breach("QuotaExceeded", "purple", "", State::Firing),
     ]]);
     assert_eq!(witness.why_not(), Vec::<String>::new());
-    assert!(witness.is_quiet());
+    assert!(witness.is_over());
 }
 
 #[test]
@@ -141,7 +147,7 @@ fn only_changes_are_told() {
         states(witness.observe(seen(&[case(State::Pending)]))),
         [State::Pending]
     );
-    assert!(!witness.is_quiet());
+    assert!(!witness.is_over());
     assert_eq!(states(witness.observe(seen(&[case(State::Pending)]))), []);
     assert_eq!(
         states(witness.observe(seen(&[case(State::Firing)]))),
@@ -152,7 +158,19 @@ fn only_changes_are_told() {
         states(witness.observe(seen(&[case(State::Resolved)]))),
         [State::Resolved]
     );
-    assert!(witness.is_quiet());
+    assert!(witness.is_over());
+}
+
+#[test]
+fn one_that_comes_again_is_told_once() {
+    let mut witness = Witness::default();
+    let again = Breach {
+        since_unix_seconds: T0 + 40.0,
+        ..case(State::Firing)
+    };
+    let both = [again, case(State::Resolved)];
+    assert_eq!(witness.observe(seen(&both)).len(), 2);
+    assert_eq!(witness.observe(seen(&both)), Vec::new());
 }
 
 #[test]
