@@ -134,6 +134,13 @@ impl<K: Kread> RunQueue<K> {
         unsafe { K::read(self.rq, offset!(rq_clock)) }
     }
 
+    /// The clock above, less what interrupts and the hypervisor took: tasks are charged by it. `None`: not told.
+    #[inline(always)]
+    pub(crate) fn task_clock_ns(&self) -> Option<u64> {
+        // SAFETY: `rq` is a struct rq, the offset is that of its field.
+        present(offset!(rq_clock_task)).map(|at| unsafe { K::read(self.rq, at) })
+    }
+
     /// What the hypervisor took, as far as the clock above has come; 0 where the kernel does not account for it.
     #[inline(always)]
     pub(crate) fn stolen_ns(&self) -> u64 {

@@ -26,6 +26,17 @@ pub fn push(cpu: &mut Cpu, slot: u64, end_ns: u64) {
     }
 }
 
+/// What the task of a slice of `elapsed_ns` is charged for, and what of the rest the hypervisor took.
+///
+/// `task_ns` is how far the task clock went meanwhile, `steal_ns` how much the count of stolen time grew. The count alone would say too
+/// much: newer kernels let it grow by more than they spare the task, where more was stolen than the clock went on (a CPU that
+/// slept). What is neither went to interrupts.
+#[inline(always)]
+pub fn split(elapsed_ns: u64, task_ns: u64, steal_ns: u64) -> (u64, u64) {
+    let rest_ns = elapsed_ns.saturating_sub(task_ns);
+    (task_ns, if steal_ns > rest_ns { rest_ns } else { steal_ns })
+}
+
 /// Enters the slice of `slot` that ends at `end_ns`, of which the hypervisor took `stolen_ns`.
 ///
 /// When within the slice it took them is not known: they are set at its end, so that sums are right.
@@ -86,6 +97,24 @@ mod tests {
         });
         ran.retain(|_, ns| *ns > 0);
         (ran, unresolved)
+    }
+
+    #[test]
+    fn a_slice_is_split_by_what_the_kernel_charges() {
+        for (elapsed, task, steal, expected) in [
+            (1_000, 1_000, 0, (1_000, 0)),
+            (1_000, 700, 300, (700, 300)),
+            // More was counted as stolen than the task was spared.
+            (1_000, 900, 2_700, (900, 100)),
+            (1_000, 1_000, 2_700, (1_000, 0)),
+            // Interrupts took it.
+            (1_000, 800, 0, (800, 0)),
+            // Read between the two clocks' updates: what was short then is over now, and nothing is lost.
+            (1_000, 1_200, 50, (1_200, 0)),
+            (0, 0, 0, (0, 0)),
+        ] {
+            assert_eq!(split(elapsed, task, steal), expected, "{elapsed} {task} {steal}");
+        }
     }
 
     #[test]

@@ -14,9 +14,11 @@ use crate::losses::lose;
 use crate::maps::{CPUS, MATRIX, ROWS};
 use crate::slots::slot_of;
 
-/// A CPU's clock and what was stolen from it, read at one moment.
+/// A CPU's clocks and what was stolen from it, read at one moment.
 struct Reading {
     now_ns: u64,
+    /// What the kernel charges tasks by; `now_ns` where it is not told.
+    task_ns: u64,
     steal_ns: u64,
     /// Whether `now_ns` is the run-queue clock.
     run_queue: bool,
@@ -34,6 +36,8 @@ pub(crate) fn switched<K: Kread>(prev: &Task<K>, next: &Task<K>) {
 
     if !reading.run_queue {
         note_skew(cpu, prev);
+    } else if is_another(cpu, prev) {
+        catch_up(cpu_index, cpu, prev, &reading);
     }
     account_running(cpu_index, cpu, &reading);
     cpu.switches += 1;
@@ -86,17 +90,25 @@ fn cpu_state(cpu_index: u32) -> Option<&'static mut Cpu> {
 #[inline(always)]
 fn read<K: Kread>(task: &Task<K>) -> Reading {
     match task.run_queue() {
-        Some(rq) => Reading {
-            now_ns: rq.clock_ns(),
-            steal_ns: rq.stolen_ns(),
-            run_queue: true,
-        },
-        // SAFETY: a helper without arguments.
-        None => Reading {
-            now_ns: unsafe { bpf_ktime_get_ns() },
-            steal_ns: 0,
-            run_queue: false,
-        },
+        Some(rq) => {
+            let now_ns = rq.clock_ns();
+            Reading {
+                now_ns,
+                task_ns: rq.task_clock_ns().unwrap_or(now_ns),
+                steal_ns: rq.stolen_ns(),
+                run_queue: true,
+            }
+        }
+        None => {
+            // SAFETY: a helper without arguments.
+            let now_ns = unsafe { bpf_ktime_get_ns() };
+            Reading {
+                now_ns,
+                task_ns: now_ns,
+                steal_ns: 0,
+                run_queue: false,
+            }
+        }
     }
 }
 
@@ -112,10 +124,54 @@ fn note_skew<K: Kread>(cpu: &mut Cpu, prev: &Task<K>) {
     }
 }
 
+/// Whether `prev` is another task than the one that was last seen to begin: a switch in between was not told.
+///
+/// That happens: the kernel skips a program that runs already on this CPU, and some kernels tell nothing of tasks that they hide.
+#[inline(always)]
+fn is_another<K: Kread>(cpu: &Cpu, prev: &Task<K>) -> bool {
+    if cpu.since_ns == 0 {
+        return false;
+    }
+    if prev.is_idle() {
+        return cpu.slot != u64::from(SLOT_IDLE);
+    }
+    // The same clock at the same switch, where it was seen; later than that only where it was not.
+    prev.last_arrival_ns()
+        .is_some_and(|arrival_ns| arrival_ns > cpu.since_ns)
+}
+
+/// Enters what is known of a switch that was not told: when `prev` began, unless it is the idle task.
+#[inline(always)]
+fn catch_up<K: Kread>(cpu_index: u32, cpu: &mut Cpu, prev: &Task<K>, reading: &Reading) {
+    lose(cpu_index, LossReason::MissedSwitch);
+    if prev.is_idle() {
+        // It ran, then the CPU was idle; when is not known.
+        cpu.slot = u64::from(SLOT_UNRESOLVED);
+        return;
+    }
+    let arrival_ns = prev.last_arrival_ns().unwrap_or(cpu.since_ns);
+    // When something was taken from the CPU is not known either: it counts for what follows, as far as that has room for it.
+    let before_ns = arrival_ns.wrapping_sub(cpu.since_ns);
+    let whole_ns = reading.task_ns.wrapping_sub(cpu.task_ns);
+    let until_then = Reading {
+        now_ns: arrival_ns,
+        task_ns: cpu
+            .task_ns
+            .wrapping_add(if before_ns < whole_ns { before_ns } else { whole_ns }),
+        steal_ns: cpu.steal_ns,
+        run_queue: true,
+    };
+    account_running(cpu_index, cpu, &until_then);
+    cpu.slot = u64::from(slot_of(cpu_index, prev.cgroup_id()));
+}
+
 /// The slot that runs on this CPU did so until now.
 #[inline(always)]
 fn account_running(cpu_index: u32, cpu: &mut Cpu, reading: &Reading) {
-    let (since_ns, before_ns) = (cpu.since_ns, cpu.steal_ns);
+    let since_ns = cpu.since_ns;
+    let task_ns = reading.task_ns.wrapping_sub(cpu.task_ns);
+    let steal_ns = reading.steal_ns.wrapping_sub(cpu.steal_ns);
+    cpu.task_ns = reading.task_ns;
     cpu.steal_ns = reading.steal_ns;
     if since_ns == 0 {
         cpu.since_ns = reading.now_ns;
@@ -125,13 +181,9 @@ fn account_running(cpu_index: u32, cpu: &mut Cpu, reading: &Reading) {
         return lose(cpu_index, LossReason::ClockBackwards);
     }
     cpu.since_ns = reading.now_ns;
-    let elapsed_ns = reading.now_ns - since_ns;
-    let mut stolen_ns = reading.steal_ns.wrapping_sub(before_ns);
-    if stolen_ns > elapsed_ns {
-        stolen_ns = elapsed_ns;
-    }
+    let (ran_ns, stolen_ns) = past::split(reading.now_ns - since_ns, task_ns, steal_ns);
     match row(cpu_index, cpu.slot as u32) {
-        Some(row) => row.run_ns += elapsed_ns - stolen_ns,
+        Some(row) => row.run_ns += ran_ns,
         None => lose(cpu_index, LossReason::Unreachable),
     }
     past::push_with_steal(cpu, cpu.slot, reading.now_ns, stolen_ns);

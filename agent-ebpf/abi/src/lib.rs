@@ -82,7 +82,9 @@ pub struct Cpu {
     pub switches: u64,
     /// Added to a run-queue time stamp to get this CPU's clock, where that is not the run-queue clock itself.
     pub skew_ns: u64,
-    pub reserved: [u64; 2],
+    /// The run queue's task clock at the last switch seen.
+    pub task_ns: u64,
+    pub reserved: u64,
     pub slices: [Slice; SLICES],
 }
 
@@ -95,7 +97,8 @@ impl Cpu {
         steal_ns: 0,
         switches: 0,
         skew_ns: 0,
-        reserved: [0; 2],
+        task_ns: 0,
+        reserved: 0,
         slices: [Slice { end_ns: 0, slot: 0 }; SLICES],
     };
 }
@@ -134,18 +137,21 @@ pub enum LossReason {
     RingFull = 3,
     /// Map look-ups that failed although the index is in bounds by construction.
     Unreachable = 4,
+    /// Switches that the tracepoint did not tell, found at the next one.
+    MissedSwitch = 5,
 }
 
 /// Number of [`LossReason`]s, rounded up to one cache line per CPU.
 pub const LOSS_REASONS: usize = 8;
 
 impl LossReason {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::NoSlot,
         Self::SlotInsert,
         Self::ClockBackwards,
         Self::RingFull,
         Self::Unreachable,
+        Self::MissedSwitch,
     ];
 
     /// Label value in metrics and reports.
@@ -156,6 +162,7 @@ impl LossReason {
             Self::ClockBackwards => "clock_backwards",
             Self::RingFull => "ring_full",
             Self::Unreachable => "unreachable",
+            Self::MissedSwitch => "missed_switch",
         }
     }
 }
@@ -178,6 +185,8 @@ pub struct Offsets {
     pub task_cfs_rq: u32,
     pub cfs_rq_rq: u32,
     pub rq_clock: u32,
+    /// `rq.clock` less what the hypervisor and interrupts took, where the kernel accounts for that: what it charges tasks by.
+    pub rq_clock_task: u32,
     /// Only with CONFIG_PARAVIRT_TIME_ACCOUNTING.
     pub rq_prev_steal_time_rq: u32,
     pub css_set_dfl_cgrp: u32,
@@ -197,6 +206,7 @@ impl Offsets {
         task_cfs_rq: ABSENT,
         cfs_rq_rq: ABSENT,
         rq_clock: ABSENT,
+        rq_clock_task: ABSENT,
         rq_prev_steal_time_rq: ABSENT,
         css_set_dfl_cgrp: ABSENT,
         cgroup_kn: ABSENT,
@@ -208,7 +218,7 @@ impl Offsets {
 
 impl Offsets {
     /// As the words that `.rodata` holds, in the order of the fields.
-    pub const fn words(&self) -> [u32; 13] {
+    pub const fn words(&self) -> [u32; 14] {
         [
             self.task_pid,
             self.task_cgroups,
@@ -217,6 +227,7 @@ impl Offsets {
             self.task_cfs_rq,
             self.cfs_rq_rq,
             self.rq_clock,
+            self.rq_clock_task,
             self.rq_prev_steal_time_rq,
             self.css_set_dfl_cgrp,
             self.cgroup_kn,
@@ -232,7 +243,7 @@ const _: () = {
     assert!(size_of::<Slice>() == 16);
     assert!(size_of::<Cpu>() == 64 + 16 * SLICES);
     assert!(size_of::<CgroupEvent>() == 504);
-    assert!(size_of::<Offsets>() == 13 * 4);
+    assert!(size_of::<Offsets>() == 14 * 4);
     assert!(SLICES.is_power_of_two() && CACHE.is_power_of_two() && SLOTS.is_power_of_two());
     assert!(LossReason::ALL.len() <= LOSS_REASONS);
 };

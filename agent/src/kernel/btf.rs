@@ -36,6 +36,7 @@ pub fn resolve(path: &Path) -> Result<Layout, btf_rs::Error> {
         task_cfs_rq: at("task_struct", &["se", "cfs_rq"]),
         cfs_rq_rq: at("cfs_rq", &["rq"]),
         rq_clock: at("rq", &["clock"]),
+        rq_clock_task: at("rq", &["clock_task"]),
         rq_prev_steal_time_rq: at("rq", &["prev_steal_time_rq"]),
         css_set_dfl_cgrp: at("css_set", &["dfl_cgrp"]),
         cgroup_kn: at("cgroup", &["kn"]),

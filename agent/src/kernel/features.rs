@@ -159,7 +159,13 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
         Ok(layout) if !layout.cgroup_events => Err("the kernel has no cgroup tracepoints".to_owned()),
         _ => Ok(()),
     });
-    let steal = missing(&[("rq.prev_steal_time_rq", offsets.rq_prev_steal_time_rq)]);
+    let task_clock = clock
+        .clone()
+        .and(missing(&[("rq.clock_task", offsets.rq_clock_task)]));
+    let steal = task_clock.clone().and(missing(&[(
+        "rq.prev_steal_time_rq",
+        offsets.rq_prev_steal_time_rq,
+    )]));
     let stats = if facts.bpf_stats {
         Ok(())
     } else {
@@ -217,6 +223,13 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
             clock,
             "rq.clock",
             "nothing; waits are measured on a clock that costs more per switch",
+            false,
+        ),
+        feature(
+            "task_clock",
+            task_clock,
+            "rq.clock_task",
+            "what interrupts and the hypervisor took counts as run time",
             false,
         ),
         feature(
@@ -287,6 +300,7 @@ mod tests {
             &mut offsets.task_cfs_rq,
             &mut offsets.cfs_rq_rq,
             &mut offsets.rq_clock,
+            &mut offsets.rq_clock_task,
             &mut offsets.rq_prev_steal_time_rq,
             &mut offsets.css_set_dfl_cgrp,
             &mut offsets.cgroup_kn,
@@ -328,7 +342,7 @@ mod tests {
     #[test]
     fn each_lack_takes_what_stands_on_it_and_nothing_else() {
         type Change = fn(&mut Facts);
-        let cases: [(&str, Change, &[&str]); 10] = [
+        let cases: [(&str, Change, &[&str]); 11] = [
             (
                 "no capability",
                 |facts| facts.capabilities = CAP_PERFMON,
@@ -363,7 +377,12 @@ mod tests {
             (
                 "no group scheduling",
                 |facts| edit(facts, |offsets| offsets.task_cfs_rq = ABSENT),
-                &["run_queue_clock"],
+                &["run_queue_clock", "task_clock", "steal"],
+            ),
+            (
+                "no task clock",
+                |facts| edit(facts, |offsets| offsets.rq_clock_task = ABSENT),
+                &["task_clock", "steal"],
             ),
             (
                 "5.18.0",
