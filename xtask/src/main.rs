@@ -29,21 +29,21 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Everything, from a fresh machine: installs what is missing [root]
+    /// Everything, from a fresh machine: installs what is missing (as root)
     Test(test::Args),
     /// What can be judged without running: format, lints, docs, licences, layers
     Check(check::Args),
     /// Rebuild the eBPF objects kept in the repository, or --check them
     Ebpf(ebpf::Args),
-    /// Run the scenarios of tests/scenarios against the real agent and aggregator [root]
+    /// Run the scenarios of tests/scenarios against the real agent and aggregator (as root)
     Scenarios(harness::Args),
-    /// Compare the ledger with the kernel's own figures [root]
+    /// Compare the ledger with the kernel's own figures (as root)
     Ledger(harness::Args),
-    /// Make and remove cgroups by the thousand and watch the agent [root]
+    /// Make and remove cgroups by the thousand and watch the agent (as root)
     Churn(harness::Args),
-    /// Kill the agent again and again and look for what it leaves in the kernel [root]
+    /// Kill the agent again and again and look for what it leaves in the kernel (as root)
     Kill(harness::Args),
-    /// Measure what Partywall costs [root]
+    /// Measure what Partywall costs (as root)
     Bench(harness::Args),
 }
 
