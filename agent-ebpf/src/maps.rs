@@ -5,7 +5,7 @@
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, Queue, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, RingBuf, Stack};
 use partywall_abi::{CACHE, Cpu, LOSS_REASONS, Row, SLOTS};
 
 /// Counters by CPU and slot: `cpu * SLOTS + slot`. The agent sets the size to the possible CPUs: 96 KiB each.
@@ -37,9 +37,10 @@ pub(crate) static SLOT_OF: HashMap<u64, u32> = HashMap::with_max_entries(SLOTS a
 #[map]
 pub(crate) static OWNERS: Array<u64> = Array::with_max_entries(SLOTS as u32, BPF_F_MMAPABLE);
 
-/// Slots that belong to nobody. Filled by the agent; a queue hands out each once without atomics that 5.10 lacks.
+/// Slots that belong to nobody. Filled by the agent; a stack hands out each once without atomics that 5.10 lacks. Not a queue:
+/// that would go through all slots, and what the agent remembers of each would grow until it had.
 #[map]
-pub(crate) static FREE: Queue<u32> = Queue::with_max_entries(SLOTS as u32, 0);
+pub(crate) static FREE: Stack<u32> = Stack::with_max_entries(SLOTS as u32, 0);
 
 /// Loss counters, `cpu * LOSS_REASONS + reason`: one cache line per CPU. Sized by the agent.
 #[map]

@@ -1,7 +1,7 @@
 //! The kernel side's counters as the agent reads them, and the giving back of slots.
 
 use aya::Ebpf;
-use aya::maps::{HashMap, Map, MapData, Queue};
+use aya::maps::{HashMap, Map, MapData, Stack};
 use partywall_abi::{CACHE, Cpu, LOSS_REASONS, LossReason, Row, SLOT_FIRST, SLOT_IDLE, SLOT_NONE, SLOTS};
 use partywall_agent_core::slots::Totals;
 use partywall_ebpf::cache;
@@ -21,7 +21,7 @@ pub struct Maps {
     owners: Mapped<u64>,
     losses: Mapped<u64>,
     slot_of: HashMap<MapData, u64, u32>,
-    free: Queue<MapData, u32>,
+    free: Stack<MapData, u32>,
     bytes: u64,
 }
 
@@ -29,8 +29,8 @@ impl Maps {
     /// Takes the maps out of the object, maps the arrays into memory, and fills the free slots.
     pub(super) fn open(ebpf: &mut Ebpf, cpus: usize) -> Result<Self, LoadError> {
         let bytes = ebpf.maps().filter_map(|(_, map)| map_bytes(map)).sum();
-        let mut free: Queue<MapData, u32> = take(ebpf, "FREE", Queue::try_from)?;
-        for slot in u32::from(SLOT_FIRST)..SLOTS as u32 {
+        let mut free: Stack<MapData, u32> = take(ebpf, "FREE", Stack::try_from)?;
+        for slot in (u32::from(SLOT_FIRST)..SLOTS as u32).rev() {
             free.push(slot, 0).map_err(|error| failed("FREE", &error))?;
         }
         Ok(Self {
@@ -166,14 +166,14 @@ pub fn map_bytes_for(cpus: u64) -> u64 {
     const RINGS: u64 = 256 * 1024 + 128 * 1024 + 6 * 4096;
     // A hash element: header, key and value, rounded; and a bucket of 16 bytes.
     const HASH: u64 = SLOTS as u64 * (64 + 16);
-    const QUEUE: u64 = SLOTS as u64 * 4;
+    const STACK: u64 = SLOTS as u64 * 4;
     let arrays = (SLOTS * SLOTS * 8 + CACHE * 8 + SLOTS * 8) as u64;
     let per_cpu = (SLOTS * size_of::<Row>() + size_of::<Cpu>() + LOSS_REASONS * 8) as u64;
-    arrays + HASH + QUEUE + RINGS + cpus * per_cpu
+    arrays + HASH + STACK + RINGS + cpus * per_cpu
 }
 
 fn map_bytes(map: &Map) -> Option<u64> {
-    let (Map::Array(data) | Map::HashMap(data) | Map::Queue(data) | Map::RingBuf(data)) = map else {
+    let (Map::Array(data) | Map::HashMap(data) | Map::Stack(data) | Map::RingBuf(data)) = map else {
         return None;
     };
     super::memory::locked_bytes(data)

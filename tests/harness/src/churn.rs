@@ -24,8 +24,8 @@ use crate::{
 const BUSY_MS: f64 = 5.0;
 /// A pod lives for this long: shorter than a reporting interval.
 const LIFE: Duration = Duration::from_millis(300);
-/// What a pod's last moments may add after the kernel's figure was read: the exit of its process.
-const TOLERANCE_NS: u64 = 2_000_000;
+/// What a pod's process may add after it was reaped, and a tick on which the two accounts may disagree.
+const TOLERANCE_NS: u64 = 1_000_000;
 /// What the resident set may grow by from the second fifth of the run to its last: the allocator's own noise.
 const GROWTH_BYTES: u64 = 1 << 20;
 const REPORT_PATIENCE: Duration = Duration::from_secs(5);
@@ -56,13 +56,26 @@ pub(crate) struct Churned {
 
 impl Churned {
     pub(crate) fn is_right(&self) -> bool {
-        self.unreported == 0
-            && self.wrong.is_empty()
-            && self.invented == 0
-            && self.kept == 0
-            && self.faults.is_empty()
-            && self.resident_bytes_late <= self.resident_bytes_early + GROWTH_BYTES
-            && self.map_bytes_late <= self.map_bytes_early
+        self.failings().is_empty()
+    }
+
+    fn failings(&self) -> Vec<&'static str> {
+        let checks = [
+            (self.unreported == 0, "pods that no report spoke of"),
+            (self.wrong.is_empty(), "pods whose run time is not the kernel's"),
+            (self.invented == 0, "reported pods that were never made"),
+            (self.kept == 0, "slots kept by removed cgroups"),
+            (self.faults.is_empty(), "reports that contradict themselves"),
+            (
+                self.resident_bytes_late <= self.resident_bytes_early + GROWTH_BYTES,
+                "a resident set that grew by more than 1 MiB",
+            ),
+            (self.map_bytes_late <= self.map_bytes_early, "maps that grew"),
+        ];
+        checks
+            .into_iter()
+            .filter_map(|(right, failing)| (!right).then_some(failing))
+            .collect()
     }
 
     pub(crate) fn lines(&self) -> String {
@@ -86,6 +99,10 @@ impl Churned {
         for line in self.wrong.iter().take(10).chain(&self.faults).chain(&self.losses) {
             text.push_str("\n  ");
             text.push_str(line);
+        }
+        for failing in self.failings() {
+            text.push_str("\n  wrong: ");
+            text.push_str(failing);
         }
         text
     }
@@ -222,12 +239,13 @@ fn bury(living: &mut Vec<Living>, gone: &mut Vec<Gone>, now: Instant) -> Result<
     let over = living.partition_point(|pod| pod.until <= now);
     for Living { pod, work, .. } in living.drain(..over) {
         let id = |path: &Path| fs::metadata(path).map(|metadata| metadata.ino());
+        // The kernel's figure is read when nobody is left who could add to it.
+        work.stop();
         gone.push(Gone {
             uid: pod.spec().uid.clone(),
             run_ns: u64::try_from(pod.cpu_used()?.as_nanos()).unwrap_or(u64::MAX),
             cgroup_ids: [id(pod.cgroup())?, id(pod.container_cgroup())?],
         });
-        work.stop();
         pod.remove()?;
     }
     Ok(())

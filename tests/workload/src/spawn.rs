@@ -1,24 +1,31 @@
 //! Starting a worker inside its cgroup.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs,
     io::{self, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::{
-    process::{Signal, set_parent_process_death_signal},
-    thread::{CpuSet, Timespec, nanosleep, sched_setaffinity},
+    process::{Pid, Signal, set_parent_process_death_signal},
+    thread::{CpuSet, sched_setaffinity},
 };
 
 use crate::{Error, Work, worker::MARK};
+
+/// How long a worker may take to start.
+const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Work that runs. Stopped when dropped.
 #[derive(Debug)]
 pub struct WorkHandle {
     child: Child,
+    /// What the worker had used before it entered its cgroup.
+    before: SchedStat,
 }
 
 /// The first two fields of `/proc/PID/task/*/schedstat`, summed over a worker's threads.
@@ -35,8 +42,16 @@ impl WorkHandle {
         self.child.id()
     }
 
-    /// The kernel's own account of the worker's threads.
+    /// The kernel's own account of the worker's threads since it entered its cgroup.
     pub fn sched_stat(&self) -> Result<SchedStat, Error> {
+        let whole = self.whole_sched_stat()?;
+        Ok(SchedStat {
+            run_ns: whole.run_ns.saturating_sub(self.before.run_ns),
+            wait_ns: whole.wait_ns.saturating_sub(self.before.wait_ns),
+        })
+    }
+
+    fn whole_sched_stat(&self) -> Result<SchedStat, Error> {
         let dir = PathBuf::from(format!("/proc/{}/task", self.pid()));
         let mut sum = SchedStat::default();
         for thread in fs::read_dir(&dir).map_err(Error::io("list", &dir))?.flatten() {
@@ -47,6 +62,36 @@ impl WorkHandle {
             sum.wait_ns += fields.next().unwrap_or(0);
         }
         Ok(sum)
+    }
+
+    /// Returns when the worker is off its CPU and waits for its standard input, as it does until it is told to begin.
+    fn wait_until_asleep(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + START_PATIENCE;
+        // The kernel answers `running` until the task is switched out, and then with the system call's number and arguments.
+        let path = format!("/proc/{}/syscall", self.pid());
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(format!("the worker ended at once: {status}")));
+            }
+            let call = fs::read_to_string(&path)?;
+            let mut fields = call.split_whitespace();
+            if fields.next().and_then(|number| number.parse().ok()) == Some(libc::SYS_read)
+                && fields.next() == Some("0x0")
+            {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("the worker does not wait for its input: {}", call.trim()),
+                ));
+            }
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "a worker starts within milliseconds; forking it has blocked for as long"
+            )]
+            thread::sleep(Duration::from_micros(200));
+        }
     }
 
     /// How the worker ended, where it did so by itself: always a fault.
@@ -67,60 +112,39 @@ impl Drop for WorkHandle {
 
 /// Starts `work` in the cgroup at `cgroup`, on `cpus` only where given.
 ///
-/// The child enters the cgroup before it executes anything but this function's last lines. A slice counts for the cgroup in
-/// which it began, so the child ends one before it enters and another right after: neither account of its CPU time mixes the
-/// parent's cgroup with its own. It then waits for a byte.
-#[allow(unsafe_code, reason = "pre_exec is the only place between fork and exec")]
+/// The worker enters the cgroup while it sleeps, as a container runtime moves its child: a slice in which a task changes
+/// its cgroup is counted by the kernel for the one in which it ends, by the switches for the one in which it began. Its
+/// start-up is the parent's.
 pub(crate) fn spawn(work: &Work, cgroup: &Path, cpus: Option<&[usize]>) -> Result<WorkHandle, Error> {
     let affinity = cpus.map(cpu_set).transpose()?;
-    let procs_path = cgroup.join("cgroup.procs");
-    let procs = OpenOptions::new()
-        .write(true)
-        .open(&procs_path)
-        .map_err(Error::io("open", procs_path))?;
-
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .arg0("partywall-work")
-        .arg(MARK)
-        .args(work.to_args())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null());
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed; these are plain system calls on
-    // values made before the fork, without allocation or locks.
-    unsafe {
-        command.pre_exec(move || {
-            end_slice();
-            rustix::io::write(&procs, b"0")?;
-            end_slice();
-            // After the cgroup: the wait for a busy CPU to be pinned to is the pod's own.
-            if let Some(set) = &affinity {
-                sched_setaffinity(None, set)?;
-            }
-            Ok(())
-        });
-    }
     let failed = |source: io::Error| Error::Spawn {
         cgroup: cgroup.to_owned(),
         source,
     };
-    let child = command.spawn().map_err(failed)?;
-    let mut handle = WorkHandle { child };
+    let child = Command::new("/proc/self/exe")
+        .arg0("partywall-work")
+        .arg(MARK)
+        .args(work.to_args())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    let mut handle = WorkHandle {
+        child,
+        before: SchedStat::default(),
+    };
+    handle.wait_until_asleep().map_err(failed)?;
+    handle.before = handle.whole_sched_stat()?;
+    let procs = cgroup.join("cgroup.procs");
+    fs::write(&procs, handle.pid().to_string()).map_err(Error::io("write", procs))?;
+    if let Some(set) = &affinity {
+        sched_setaffinity(Some(Pid::from_child(&handle.child)), set).map_err(|error| failed(error.into()))?;
+    }
     // The pipe stays open for as long as the handle lives: its end tells the worker that this process died.
     if let Some(stdin) = handle.child.stdin.as_mut() {
         stdin.write_all(b"!").map_err(failed)?;
     }
     Ok(handle)
-}
-
-/// Sleeps, so that the scheduler switches and the slice is over. Long enough that the timer cannot fire before the switch: of 50,000
-/// sleeps of 1 ns, 15 did not switch at all.
-fn end_slice() {
-    let sure = Timespec {
-        tv_sec: 0,
-        tv_nsec: 1_000_000,
-    };
-    let _interrupted = nanosleep(&sure);
 }
 
 fn cpu_set(cpus: &[usize]) -> Result<CpuSet, Error> {
