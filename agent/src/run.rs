@@ -39,7 +39,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Reads once more, sends what waits for at most [`DRAIN`], and takes every program and map out of the kernel.
+    /// Reads once more, sends what waits for at most `DRAIN`, and takes every program and map out of the kernel.
     ///
     /// # Errors
     /// Reports are left that the aggregator did not acknowledge in time.

@@ -1,6 +1,6 @@
 //! Reports on their way to the aggregator: kept until their receipt, sent again after a reconnect.
 //!
-//! One stream at a time. What is in flight is bounded by [`WINDOW`], so that an aggregator that comes back is not met by
+//! One stream at a time. What is in flight is bounded by `WINDOW`, so that an aggregator that comes back is not met by
 //! everything at once from every node; what waits is bounded by bytes.
 
 mod merge;

@@ -1,7 +1,7 @@
 //! Where cluster objects come from.
 //!
-//! A source reads Kubernetes objects and hands the whole of what it knows to [`State::set_cluster`](crate::state::State::set_cluster), at every
-//! change: namespaces, pods, quotas as `partywall_aggregator_core::identity::Cluster`. Today there is one, a directory of files.
+//! A source reads Kubernetes objects and hands the whole of what it knows to the judge, at every change:
+//! namespaces, pods, quotas as `partywall_aggregator_core::identity::Cluster`. Today there is one, a directory of files.
 
 pub mod dir;
 pub mod objects;

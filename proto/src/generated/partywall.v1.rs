@@ -727,8 +727,8 @@ pub struct PodView {
 pub struct LedgerCell {
     #[prost(string, tag = "1")]
     pub waiter: ::prost::alloc::string::String,
-    /// A tenant, or a class in angle brackets: <self> is not used here (same tenant is waiter == runner),
-    /// <idle>, <steal>, <throttled>, <unresolved>, <unknown> (ran, but cannot be named; also stands as `waiter`).
+    /// A tenant, or a class in angle brackets: `<idle>`, `<steal>`, `<throttled>`, `<unresolved>`, `<unknown>` (ran, but cannot
+    /// be named; also stands as `waiter`). Waits for the own tenant have it in both places.
     #[prost(string, tag = "2")]
     pub runner: ::prost::alloc::string::String,
     #[prost(double, tag = "3")]

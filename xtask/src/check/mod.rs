@@ -89,7 +89,8 @@ fn clippy() -> Result<Outcome> {
 }
 
 fn docs() -> Result<Outcome> {
-    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
+    // One wrong link must not hide the others.
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--locked", "--keep-going"]);
     run::streamed(doc.env("RUSTDOCFLAGS", "-D warnings"))?;
     Ok(Outcome::Passed)
 }
