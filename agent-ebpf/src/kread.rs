@@ -101,6 +101,20 @@ impl<K: Kread> Task<K> {
         present(offset!(task_last_arrival)).map(|at| unsafe { K::read(self.task, at) })
     }
 
+    /// For how long its cgroup was throttled on this CPU in all; 0 where the kernel does not tell.
+    #[inline(always)]
+    pub(crate) fn throttled_ns(&self) -> u64 {
+        let (cfs_rq_at, throttled_at) = (offset!(task_cfs_rq), offset!(cfs_rq_throttled));
+        if cfs_rq_at == ABSENT || throttled_at == ABSENT {
+            return 0;
+        }
+        // SAFETY: as above. `se.cfs_rq` is set for tasks of every scheduling class.
+        unsafe {
+            let cfs_rq = K::read::<usize>(self.task, cfs_rq_at) as *const u8;
+            K::read(cfs_rq, throttled_at)
+        }
+    }
+
     /// The run queue that it is on.
     #[inline(always)]
     pub(crate) fn run_queue(&self) -> Option<RunQueue<K>> {

@@ -1,4 +1,4 @@
-//! What the kernel side does that needs no kernel: the past of a CPU, tiling a wait with it, and bucket choice.
+//! What the kernel side does that needs no kernel: the past of a CPU, tiling a wait with it, throttling, and bucket choice.
 //!
 //! Compiled for BPF by `cargo xtask ebpf`, and for the host with its tests.
 #![cfg_attr(not(test), no_std)]
@@ -6,3 +6,4 @@
 pub mod buckets;
 pub mod cache;
 pub mod past;
+pub mod throttle;

@@ -6,7 +6,7 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, RingBuf, Stack};
-use partywall_abi::{CACHE, Cpu, LOSS_REASONS, Row, SLOTS};
+use partywall_abi::{CACHE, Cpu, LOSS_REASONS, Row, SLOTS, Throttle};
 
 /// Counters by CPU and slot: `cpu * SLOTS + slot`. The agent sets the size to the possible CPUs: 96 KiB each.
 #[map]
@@ -36,6 +36,11 @@ pub(crate) static SLOT_OF: HashMap<u64, u32> = HashMap::with_max_entries(SLOTS a
 /// call per cgroup.
 #[map]
 pub(crate) static OWNERS: Array<u64> = Array::with_max_entries(SLOTS as u32, BPF_F_MMAPABLE);
+
+/// What is known of a cgroup's own throttling: `cpu * SLOTS + slot`. Sized by the agent: 32 KiB per possible CPU where the kernel
+/// tells of it. Not in [`ROWS`]: most cgroups have no limit, and their rows would share fewer cache lines.
+#[map]
+pub(crate) static THROTTLES: Array<Throttle> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Slots that belong to nobody. Filled by the agent; a stack hands out each once without atomics that 5.10 lacks. Not a queue:
 /// that would go through all slots, and what the agent remembers of each would grow until it had.

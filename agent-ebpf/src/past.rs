@@ -54,6 +54,14 @@ pub fn push_with_steal(cpu: &mut Cpu, slot: u64, end_ns: u64, stolen_ns: u64) {
 /// slice ended at `now_ns`.
 #[inline(always)]
 pub fn tile(cpu: &Cpu, queued_ns: u64, now_ns: u64, mut enter: impl FnMut(u64, u64)) -> u64 {
+    spans(cpu, queued_ns, now_ns, |slot, from_ns, to_ns| {
+        enter(slot, to_ns.wrapping_sub(from_ns));
+    })
+}
+
+/// As [`tile`], with where each tile lies: slot, from, to.
+#[inline(always)]
+pub fn spans(cpu: &Cpu, queued_ns: u64, now_ns: u64, mut enter: impl FnMut(u64, u64, u64)) -> u64 {
     let mut until_ns = now_ns;
     let mut index = cpu.pushed.wrapping_sub(1);
     // One slice fewer than are kept: the oldest one's beginning was overwritten.
@@ -63,13 +71,27 @@ pub fn tile(cpu: &Cpu, queued_ns: u64, now_ns: u64, mut enter: impl FnMut(u64, u
         // Before the ring has gone round once, what precedes the first slice reads as zeroes: it began at 0.
         let began_ns = cpu.slices[(index & MASK) as usize].end_ns;
         if began_ns <= queued_ns {
-            enter(slice.slot, until_ns.wrapping_sub(queued_ns));
+            enter(slice.slot, queued_ns, until_ns);
             return 0;
         }
-        enter(slice.slot, until_ns.wrapping_sub(began_ns));
+        enter(slice.slot, began_ns, until_ns);
         until_ns = began_ns;
     }
     until_ns.wrapping_sub(queued_ns)
+}
+
+/// When `slot` last stopped running on this CPU, as far as slices are kept.
+#[inline(always)]
+pub fn last_end(cpu: &Cpu, slot: u64) -> Option<u64> {
+    let mut index = cpu.pushed.wrapping_sub(1);
+    for _ in 0..SLICES {
+        let slice = cpu.slices[(index & MASK) as usize];
+        if slice.slot == slot && slice.end_ns != 0 {
+            return Some(slice.end_ns);
+        }
+        index = index.wrapping_sub(1);
+    }
+    None
 }
 
 #[cfg(test)]

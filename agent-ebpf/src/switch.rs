@@ -6,12 +6,12 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_get_smp_processor_id};
-use partywall_abi::{BUCKETS, Cpu, LossReason, Row, SLOT_IDLE, SLOT_UNRESOLVED, SLOTS};
-use partywall_ebpf::{buckets, past};
+use partywall_abi::{BUCKETS, Cpu, LossReason, Row, SLOT_IDLE, SLOT_THROTTLED, SLOT_UNRESOLVED, SLOTS};
+use partywall_ebpf::{buckets, past, throttle};
 
 use crate::kread::{Kread, Probe, Task};
 use crate::losses::lose;
-use crate::maps::{CPUS, MATRIX, ROWS};
+use crate::maps::{CPUS, MATRIX, ROWS, THROTTLES};
 use crate::slots::slot_of;
 
 /// A CPU's clocks and what was stolen from it, read at one moment.
@@ -57,7 +57,14 @@ pub(crate) fn switched<K: Kread>(prev: &Task<K>, next: &Task<K>) {
             // The skew is known to the length of a switch: a wait shorter than that may seem to begin after its end.
             reading.now_ns.min(queued_ns.wrapping_add(cpu.skew_ns))
         };
-        account_wait(cpu_index, cpu, slot, queued_ns, reading.now_ns);
+        account_wait(
+            cpu_index,
+            cpu,
+            slot,
+            queued_ns,
+            reading.now_ns,
+            next.throttled_ns(),
+        );
     }
 }
 
@@ -189,9 +196,9 @@ fn account_running(cpu_index: u32, cpu: &mut Cpu, reading: &Reading) {
     past::push_with_steal(cpu, cpu.slot, reading.now_ns, stolen_ns);
 }
 
-/// A task of `slot` was queued from `queued_ns` until now.
+/// A task of `slot` was queued from `queued_ns` until now. `throttled_ns`: for how long its cgroup was throttled here in all.
 #[inline(always)]
-fn account_wait(cpu_index: u32, cpu: &Cpu, slot: u16, queued_ns: u64, now_ns: u64) {
+fn account_wait(cpu_index: u32, cpu: &Cpu, slot: u16, queued_ns: u64, now_ns: u64, throttled_ns: u64) {
     if queued_ns > now_ns {
         return lose(cpu_index, LossReason::ClockBackwards);
     }
@@ -202,17 +209,51 @@ fn account_wait(cpu_index: u32, cpu: &Cpu, slot: u16, queued_ns: u64, now_ns: u6
     row.wait_ns += wait_ns;
     row.waits[buckets::bucket(wait_ns) & (BUCKETS - 1)] += 1;
 
+    if throttled_ns != 0 {
+        return resolve_throttled(cpu_index, slot, queued_ns, now_ns, throttled_ns);
+    }
     let unresolved_ns = past::tile(cpu, queued_ns, now_ns, |runner, ns| {
-        if runner == u64::from(slot) {
-            row.self_ns += ns;
-        } else if runner == u64::from(SLOT_IDLE) {
-            row.idle_ns += ns;
-        } else {
-            enter(cpu_index, slot, runner as u32, ns);
-        }
+        enter_ran(cpu_index, row, slot, runner, ns);
     });
     if unresolved_ns != 0 {
         enter(cpu_index, slot, u32::from(SLOT_UNRESOLVED), unresolved_ns);
+    }
+}
+
+/// As above, for a cgroup that its own `cpu.max` has throttled on this CPU before. Not inlined: few have one, and the others' path stays short.
+#[inline(never)]
+fn resolve_throttled(cpu_index: u32, slot: u16, queued_ns: u64, now_ns: u64, total_ns: u64) {
+    let (Some(cpu), Some(row), Some(throttle)) = (
+        cpu_state(cpu_index),
+        row(cpu_index, u32::from(slot)),
+        THROTTLES.get_ptr_mut(cpu_index * SLOTS as u32 + u32::from(slot)),
+    ) else {
+        return lose(cpu_index, LossReason::Unreachable);
+    };
+    // SAFETY: only this CPU writes its elements, and with interrupts off.
+    let throttle = unsafe { &mut *throttle };
+    let parts = throttle::parts(throttle, cpu, u64::from(slot), queued_ns, now_ns, total_ns);
+    let throttled_ns = parts.until_ns.wrapping_sub(parts.from_ns);
+    if throttled_ns != 0 {
+        enter(cpu_index, slot, u32::from(SLOT_THROTTLED), throttled_ns);
+    }
+    let unresolved_ns = throttle::tile_around(cpu, &parts, queued_ns, now_ns, |runner, ns| {
+        enter_ran(cpu_index, row, slot, runner, ns);
+    });
+    if unresolved_ns != 0 {
+        enter(cpu_index, slot, u32::from(SLOT_UNRESOLVED), unresolved_ns);
+    }
+}
+
+/// While a task of `slot` waited, `runner` ran.
+#[inline(always)]
+fn enter_ran(cpu_index: u32, row: &mut Row, slot: u16, runner: u64, ns: u64) {
+    if runner == u64::from(slot) {
+        row.self_ns += ns;
+    } else if runner == u64::from(SLOT_IDLE) {
+        row.idle_ns += ns;
+    } else {
+        enter(cpu_index, slot, runner as u32, ns);
     }
 }
 

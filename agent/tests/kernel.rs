@@ -12,6 +12,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -29,8 +30,9 @@ struct Cgroup {
 
 impl Cgroup {
     fn new(name: &str) -> Self {
-        let root = Facts::probe(None).cgroup_root.expect("cgroup v2");
-        let path = root.join(format!("partywall-test-{}-{name}", std::process::id()));
+        // Looked for once: it comes with reading the kernel's BTF, which takes seconds under emulation.
+        static ROOT: LazyLock<PathBuf> = LazyLock::new(|| Facts::probe(None).cgroup_root.expect("cgroup v2"));
+        let path = ROOT.join(format!("partywall-test-{}-{name}", std::process::id()));
         fs::create_dir(&path).expect("root, and a writable cgroup v2 tree");
         Self {
             path,

@@ -103,6 +103,19 @@ impl Cpu {
     };
 }
 
+/// One cgroup's own throttling on one CPU, as its switches told. Map `THROTTLES`, index `cpu * SLOTS + slot`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Throttle {
+    /// The kernel's cumulative figure when it was last seen; 0: never seen to be another.
+    pub total_ns: u64,
+    /// The last throttling, on the CPU's clock.
+    pub from_ns: u64,
+    pub until_ns: u64,
+    /// When the one before it ended: of what was before nothing is remembered.
+    pub known_from_ns: u64,
+}
+
 /// Longest cgroup path that an event carries, in bytes. Kubernetes' own stay below 260; a longer one is cut and says so.
 pub const PATH_MAX: usize = 488;
 
@@ -184,6 +197,8 @@ pub struct Offsets {
     /// `task_struct.se.cfs_rq`
     pub task_cfs_rq: u32,
     pub cfs_rq_rq: u32,
+    /// For how long this CPU's part of the cgroup was throttled in all. Its name depends on the kernel; only with CONFIG_CFS_BANDWIDTH.
+    pub cfs_rq_throttled: u32,
     pub rq_clock: u32,
     /// `rq.clock` less what the hypervisor and interrupts took, where the kernel accounts for that: what it charges tasks by.
     pub rq_clock_task: u32,
@@ -205,6 +220,7 @@ impl Offsets {
         task_last_arrival: ABSENT,
         task_cfs_rq: ABSENT,
         cfs_rq_rq: ABSENT,
+        cfs_rq_throttled: ABSENT,
         rq_clock: ABSENT,
         rq_clock_task: ABSENT,
         rq_prev_steal_time_rq: ABSENT,
@@ -218,7 +234,7 @@ impl Offsets {
 
 impl Offsets {
     /// As the words that `.rodata` holds, in the order of the fields.
-    pub const fn words(&self) -> [u32; 14] {
+    pub const fn words(&self) -> [u32; 15] {
         [
             self.task_pid,
             self.task_cgroups,
@@ -226,6 +242,7 @@ impl Offsets {
             self.task_last_arrival,
             self.task_cfs_rq,
             self.cfs_rq_rq,
+            self.cfs_rq_throttled,
             self.rq_clock,
             self.rq_clock_task,
             self.rq_prev_steal_time_rq,
@@ -241,9 +258,10 @@ impl Offsets {
 const _: () = {
     assert!(size_of::<Row>() == 96);
     assert!(size_of::<Slice>() == 16);
+    assert!(size_of::<Throttle>() == 32);
     assert!(size_of::<Cpu>() == 64 + 16 * SLICES);
     assert!(size_of::<CgroupEvent>() == 504);
-    assert!(size_of::<Offsets>() == 14 * 4);
+    assert!(size_of::<Offsets>() == 15 * 4);
     assert!(SLICES.is_power_of_two() && CACHE.is_power_of_two() && SLOTS.is_power_of_two());
     assert!(LossReason::ALL.len() <= LOSS_REASONS);
 };

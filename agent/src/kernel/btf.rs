@@ -11,6 +11,14 @@ use partywall_abi::{ABSENT, Offsets};
 /// Types nest at most this deep between a struct and the field looked for.
 const MAX_DEPTH: usize = 8;
 
+/// Where `cfs_rq` keeps for how long it was throttled: the exact figure first (Linux 6.6), by the task clock (until 5.18), and by the
+/// load-tracking clock (5.19 to 6.5), which goes slower on a CPU that runs below its full speed.
+const THROTTLED_FIELDS: [&str; 3] = [
+    "throttled_clock_self_time",
+    "throttled_clock_task_time",
+    "throttled_clock_pelt_time",
+];
+
 /// What the kernel's BTF says about the probes' needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
@@ -35,6 +43,10 @@ pub fn resolve(path: &Path) -> Result<Layout, btf_rs::Error> {
         task_last_arrival: at("task_struct", &["sched_info", "last_arrival"]),
         task_cfs_rq: at("task_struct", &["se", "cfs_rq"]),
         cfs_rq_rq: at("cfs_rq", &["rq"]),
+        cfs_rq_throttled: THROTTLED_FIELDS
+            .iter()
+            .find_map(|field| field_offset(&btf, "cfs_rq", &[field]))
+            .unwrap_or(ABSENT),
         rq_clock: at("rq", &["clock"]),
         rq_clock_task: at("rq", &["clock_task"]),
         rq_prev_steal_time_rq: at("rq", &["prev_steal_time_rq"]),

@@ -166,6 +166,10 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
         "rq.prev_steal_time_rq",
         offsets.rq_prev_steal_time_rq,
     )]));
+    let throttle = wait.clone().and(missing(&[
+        ("task_struct.se.cfs_rq", offsets.task_cfs_rq),
+        ("cfs_rq.throttled_clock_self_time", offsets.cfs_rq_throttled),
+    ]));
     let stats = if facts.bpf_stats {
         Ok(())
     } else {
@@ -237,6 +241,13 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
             steal,
             "rq.prev_steal_time_rq",
             "time taken by the hypervisor is entered against whoever ran",
+            false,
+        ),
+        feature(
+            "throttle",
+            throttle,
+            "cfs_rq, its throttled time",
+            "what a pod's own cpu.max held back is entered against whoever ran",
             false,
         ),
         feature(

@@ -4,8 +4,9 @@ use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{BtfTracePoint, Program, ProgramError, RawTracePoint};
 use aya::{Btf, Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use partywall_abi::{LOSS_REASONS, SLOTS};
-use tracing::{info, warn};
+use partywall_abi::{ABSENT, LOSS_REASONS, SLOTS};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tracing::{debug, info, warn};
 
 use super::features::{Feature, Plan};
 use super::maps::Maps;
@@ -79,18 +80,25 @@ impl Kernel {
             reason: format!("{file}: {error}"),
         })?;
         let possible = u32::try_from(cpus).unwrap_or(u32::MAX);
+        let throttles = if plan.offsets.cfs_rq_throttled == ABSENT {
+            1 // never looked at
+        } else {
+            possible.saturating_mul(SLOTS as u32)
+        };
         let btf = Btf::from_sys_fs()?;
+        lift_memlock();
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global("OFFSETS", &plan.offsets.words()[..], true)
             .map_max_entries("ROWS", possible.saturating_mul(SLOTS as u32))
             .map_max_entries("CPUS", possible)
+            .map_max_entries("THROTTLES", throttles)
             .map_max_entries("LOSSES", possible.saturating_mul(LOSS_REASONS as u32))
             .load(object.unwrap_or(OBJECT))?;
         let logger = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| warn!(%error, "no log from the kernel side"))
             .ok();
-        let maps = Maps::open(&mut ebpf, cpus)?;
+        let maps = Maps::open(&mut ebpf, cpus, throttles as usize)?;
         let events = take_events(&mut ebpf)?;
         let mut kernel = Self {
             ebpf,
@@ -212,6 +220,18 @@ impl Kernel {
                 })
             })
             .collect()
+    }
+}
+
+/// Before Linux 5.11 a map counts against RLIMIT_MEMLOCK; from then on against the cgroup's memory, and this changes nothing.
+fn lift_memlock() {
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
+        // Above the hard limit only with CAP_SYS_RESOURCE. Where it matters, creating the maps says so once more.
+        debug!(%error, "RLIMIT_MEMLOCK stays as it is; before Linux 5.11 it must be unlimited");
     }
 }
 

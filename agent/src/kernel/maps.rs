@@ -2,7 +2,9 @@
 
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData, Stack};
-use partywall_abi::{CACHE, Cpu, LOSS_REASONS, LossReason, Row, SLOT_FIRST, SLOT_IDLE, SLOT_NONE, SLOTS};
+use partywall_abi::{
+    CACHE, Cpu, LOSS_REASONS, LossReason, Row, SLOT_FIRST, SLOT_IDLE, SLOT_NONE, SLOTS, Throttle,
+};
 use partywall_agent_core::slots::Totals;
 use partywall_ebpf::cache;
 
@@ -17,6 +19,7 @@ pub struct Maps {
     rows: Mapped<Row>,
     cpus: Mapped<Cpu>,
     matrix: Mapped<u64>,
+    throttles: Mapped<Throttle>,
     cache: Mapped<u64>,
     owners: Mapped<u64>,
     losses: Mapped<u64>,
@@ -27,7 +30,7 @@ pub struct Maps {
 
 impl Maps {
     /// Takes the maps out of the object, maps the arrays into memory, and fills the free slots.
-    pub(super) fn open(ebpf: &mut Ebpf, cpus: usize) -> Result<Self, LoadError> {
+    pub(super) fn open(ebpf: &mut Ebpf, cpus: usize, throttles: usize) -> Result<Self, LoadError> {
         let bytes = ebpf.maps().filter_map(|(_, map)| map_bytes(map)).sum();
         let mut free: Stack<MapData, u32> = take(ebpf, "FREE", Stack::try_from)?;
         for slot in (u32::from(SLOT_FIRST)..SLOTS as u32).rev() {
@@ -37,6 +40,7 @@ impl Maps {
             rows: mapped(ebpf, "ROWS", cpus * SLOTS)?,
             cpus: mapped(ebpf, "CPUS", cpus)?,
             matrix: mapped(ebpf, "MATRIX", SLOTS * SLOTS)?,
+            throttles: mapped(ebpf, "THROTTLES", throttles)?,
             cache: mapped(ebpf, "SLOT_CACHE", CACHE)?,
             owners: mapped(ebpf, "OWNERS", SLOTS)?,
             losses: mapped(ebpf, "LOSSES", cpus * LOSS_REASONS)?,
@@ -153,6 +157,11 @@ impl Maps {
                 self.cache.set(place, 0);
             }
         }
+        // The next owner's throttled time begins at nothing.
+        for cpu in 0..self.throttles.len() / SLOTS {
+            self.throttles
+                .set(cpu * SLOTS + usize::from(slot), Throttle::default());
+        }
         self.owners.set(usize::from(slot), 0);
         self.free
             .push(u32::from(slot), 0)
@@ -168,7 +177,8 @@ pub fn map_bytes_for(cpus: u64) -> u64 {
     const HASH: u64 = SLOTS as u64 * (64 + 16);
     const STACK: u64 = SLOTS as u64 * 4;
     let arrays = (SLOTS * SLOTS * 8 + CACHE * 8 + SLOTS * 8) as u64;
-    let per_cpu = (SLOTS * size_of::<Row>() + size_of::<Cpu>() + LOSS_REASONS * 8) as u64;
+    let per_cpu =
+        (SLOTS * (size_of::<Row>() + size_of::<Throttle>()) + size_of::<Cpu>() + LOSS_REASONS * 8) as u64;
     arrays + HASH + STACK + RINGS + cpus * per_cpu
 }
 

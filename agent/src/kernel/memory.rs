@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::os::fd::AsFd;
 
 use memmap2::{MmapOptions, MmapRaw};
-use partywall_abi::{Cpu, Row};
+use partywall_abi::{Cpu, Row, Throttle};
 
 /// What an array may hold: any bytes are a value of it.
 ///
@@ -18,6 +18,8 @@ unsafe impl Plain for u64 {}
 unsafe impl Plain for Row {}
 // SAFETY: as above.
 unsafe impl Plain for Cpu {}
+// SAFETY: as above.
+unsafe impl Plain for Throttle {}
 
 /// A mapped array of `T`, written by the kernel side while it is read here.
 pub(super) struct Mapped<T: Plain> {
