@@ -10,6 +10,7 @@ mod run;
 mod stage;
 mod test;
 mod tools;
+mod vm;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -43,6 +44,8 @@ enum Command {
     Churn(harness::Args),
     /// Kill the agent again and again and look for what it leaves in the kernel (as root)
     Kill(harness::Args),
+    /// Boot Debian's kernels in QEMU and run the kernel tests and scenarios there
+    Vm(vm::Args),
     /// Measure what Partywall costs (as root)
     Bench(harness::Args),
 }
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Ledger(args) => harness::run("ledger", &args.rest(), NO_LIMIT).map(drop),
         Command::Churn(args) => harness::run("churn", &args.rest(), NO_LIMIT).map(drop),
         Command::Kill(args) => harness::run("kill", &args.rest(), NO_LIMIT).map(drop),
+        Command::Vm(args) => vm::run(&args),
         Command::Bench(args) => bench::run(&args.rest(), NO_LIMIT).map(drop),
     };
     match outcome {

@@ -26,6 +26,11 @@ pub(crate) fn tools() -> PathBuf {
     target().join("tools")
 }
 
+/// Kernels, guests and their logs.
+pub(crate) fn vm() -> PathBuf {
+    target().join("vm")
+}
+
 /// Cargo's home: the registry's sources are below it.
 pub(crate) fn cargo_home() -> Option<PathBuf> {
     env::var_os("CARGO_HOME")

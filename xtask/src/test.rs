@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::{
     bench, check, ebpf, harness, paths, run,
     stage::{self, Outcome, Stage},
-    tools,
+    tools, vm,
 };
 
 #[derive(clap::Args)]
@@ -20,7 +20,7 @@ pub(crate) struct Args {
     list: bool,
 }
 
-const STAGES: [Stage; 11] = [
+const STAGES: [Stage; 12] = [
     Stage::new(
         "tools",
         "install what is missing: eBPF compiler, nextest, cargo-deny, perf",
@@ -42,6 +42,11 @@ const STAGES: [Stage; 11] = [
         "scenarios",
         "every breach found, none false, against ground truth",
         scenarios,
+    ),
+    Stage::new(
+        "vm",
+        "Debian's kernels in QEMU: kernel tests, and scenarios that need v2 controllers",
+        kernels,
     ),
     Stage::new("demo", "the command in the README names the culprit", demo),
     Stage::new(
@@ -149,6 +154,11 @@ fn demo() -> Result<Outcome> {
 
 fn scenarios() -> Result<Outcome> {
     harness::run("scenarios", &[], Duration::from_mins(25))
+}
+
+fn kernels() -> Result<Outcome> {
+    vm::run(&vm::Args::default())?;
+    Ok(Outcome::Passed)
 }
 
 fn ledger() -> Result<Outcome> {

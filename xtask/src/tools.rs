@@ -35,8 +35,13 @@ pub(crate) fn debian_packages(packages: &[&str], why: &str) -> Result<()> {
     }
     eprintln!("installing Debian packages to {why}: {}", missing.join(" "));
     run::streamed(Command::new("apt-get").args(["update", "--quiet", "--quiet"]))?;
+    apt_install(&mut Command::new("apt-get"), &missing)
+}
+
+/// `apt_get`: the command without its arguments, whatever it is made to see; `rest`: packages, options before them.
+pub(crate) fn apt_install(apt_get: &mut Command, rest: &[&str]) -> Result<()> {
     run::streamed(
-        Command::new("apt-get")
+        apt_get
             .env("DEBIAN_FRONTEND", "noninteractive")
             .args([
                 "install",
@@ -45,7 +50,7 @@ pub(crate) fn debian_packages(packages: &[&str], why: &str) -> Result<()> {
                 "--yes",
                 "--no-install-recommends",
             ])
-            .args(&missing),
+            .args(rest),
     )
 }
 

@@ -33,6 +33,9 @@ pub(crate) enum Command {
         /// A scenario that this machine cannot run is a failure
         #[arg(long)]
         require_all: bool,
+        /// Only name the scenarios that this machine cannot run, each with the reason
+        #[arg(long, conflicts_with = "require_all")]
+        lacking: bool,
     },
     /// Compare the ledger with the kernel's own figures: 2, 3 and 8 spinners on one CPU, and 200 cgroups taking turns
     Ledger {

@@ -95,8 +95,17 @@ async fn command(args: Args) -> Result<bool> {
         Command::Scenarios { dir, only, .. } => scenario::load_dir(dir, only)?,
         _ => Vec::new(),
     };
-    let binaries = Binaries::find(bin_dir)?;
     let cgroup_mount = cgroup2_mount()?;
+    if let Command::Scenarios { lacking: true, .. } = command {
+        let machine = Machine::this(&cgroup_mount);
+        for scenario in &scenarios {
+            if let Some(why) = scenario.skip_reason(&machine) {
+                println!("{}\t{why}", scenario.name);
+            }
+        }
+        return Ok(true);
+    }
+    let binaries = Binaries::find(bin_dir)?;
     sweep(&cgroup_mount)?;
     let logs = Logs::new(keep_logs)?;
     match command {

@@ -1,0 +1,590 @@
+//! `cargo xtask vm`: Debian's own kernels in QEMU, with cgroup v2 and all its controllers, running our tests.
+
+mod debian;
+mod initramfs;
+mod instructions;
+mod kernels;
+mod qemu;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use partywall_vm::{JOB_FILE, Job, Said, Step};
+use serde::{Deserialize, Serialize};
+
+use crate::{paths, programs, run, tools};
+use debian::Suites;
+use initramfs::Initramfs;
+use instructions::Counts;
+use kernels::{Expected, Kernel};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only this kernel of tests/vm/kernels.toml; may be repeated [default: all]
+    #[arg(long, value_name = "SERIES")]
+    kernel: Vec<String>,
+    /// Every kernel with every scenario that the host cannot run, not only those that the table asks for
+    #[arg(long)]
+    all: bool,
+    /// The scenarios of this directory, all of them, and no kernel tests
+    #[arg(long, value_name = "DIR")]
+    scenarios: Option<PathBuf>,
+    /// Only scenarios whose name contains this; may be repeated
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Only kernel tests whose name contains this, and no scenarios
+    #[arg(long, value_name = "NAME")]
+    test: Option<String>,
+    /// A shell in the guest, with our programs in /bin; its exit powers off
+    #[arg(long, conflicts_with_all = ["test", "scenarios", "all"])]
+    shell: bool,
+    /// Write the verified instruction counts to tests/vm/instructions.toml
+    #[arg(long)]
+    record: bool,
+    /// Write the table as one JSON document
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// CPUs of a guest
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// Memory of a guest
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    memory: u32,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Self {
+            kernel: Vec::new(),
+            all: false,
+            scenarios: None,
+            only: Vec::new(),
+            test: None,
+            shell: false,
+            record: false,
+            json: None,
+            cpus: 2,
+            memory: 1024,
+        }
+    }
+}
+
+const CHECK: &str = "check";
+const TESTS: &str = "tests";
+const SCENARIOS: &str = "scenarios";
+const SCENARIO_RESULT: &str = "/tmp/scenarios.json";
+
+/// What a scenario takes in a guest beyond the time that it observes: pods and daemons start under emulation.
+const SCENARIO_LIMIT: Duration = Duration::from_secs(120);
+
+/// One kernel's row.
+#[derive(Debug, Default, Serialize)]
+struct Row {
+    series: String,
+    version: String,
+    boot_seconds: Option<f64>,
+    check_seconds: Option<f64>,
+    programs: BTreeMap<String, Option<u32>>,
+    /// Passed.
+    tests: Option<usize>,
+    skipped_tests: usize,
+    test_seconds: Option<f64>,
+    /// Found as expected, of those that ran.
+    scenarios: Option<ScenarioSummary>,
+    scenario_seconds: Option<f64>,
+    seconds: f64,
+    failures: Vec<String>,
+}
+
+/// The part of the harness's document that the table shows.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+struct ScenarioSummary {
+    run: usize,
+    expected: usize,
+    found: usize,
+    #[serde(rename = "false")]
+    wrong: usize,
+}
+
+/// The part of `partywall-agent check --json` that is compared.
+#[derive(Debug, Deserialize)]
+struct Check {
+    able: bool,
+    features: Vec<Feature>,
+    programs: Vec<Program>,
+    load_error: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Feature {
+    name: String,
+    present: bool,
+    reason: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Program {
+    name: String,
+    verified_instructions: Option<u32>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let expected = kernels::expected(&args.kernel)?;
+    qemu::install()?;
+    tools::debian_packages(&["binutils"], "strip the guests' programs")?;
+    let suites = Suites::open("kernels", &kernels::SUITES)?;
+    let parts = Parts::build(&suites, args)?;
+    fs::create_dir_all(logs())?;
+    if args.shell {
+        let line = expected.last().context("no kernel")?;
+        return shell(&suites, &parts, args, line);
+    }
+
+    let mut counts = Counts::read()?;
+    let mut rows = Vec::new();
+    for line in &expected {
+        let row = boot(&suites, &parts, args, line, &mut counts);
+        println!("{}", shown(&row));
+        for failure in &row.failures {
+            println!("  {}", failure.replace('\n', "\n  "));
+        }
+        rows.push(row);
+    }
+    println!("\n{HEADER}");
+    for row in &rows {
+        println!("{}", shown(row));
+    }
+    if args.record {
+        counts.write()?;
+    }
+    if let Some(path) = &args.json {
+        fs::write(path, format!("{}\n", serde_json::to_string_pretty(&rows)?))
+            .with_context(|| path.display().to_string())?;
+    }
+    let failed: Vec<&str> = rows
+        .iter()
+        .filter(|row| !row.failures.is_empty())
+        .map(|row| row.series.as_str())
+        .collect();
+    if !failed.is_empty() {
+        bail!("kernels that failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// What every guest gets.
+struct Parts {
+    init: PathBuf,
+    programs: Vec<PathBuf>,
+    tests: PathBuf,
+    busybox: PathBuf,
+    /// Scenario files by name.
+    scenarios: Vec<(String, Vec<u8>)>,
+}
+
+impl Parts {
+    fn build(suites: &Suites, args: &Args) -> Result<Self> {
+        let harness = programs::release("partywall-harness")?;
+        let release = |name: &str| harness.with_file_name(name);
+        let dir = match &args.scenarios {
+            Some(dir) => dir.clone(),
+            None => paths::root().join("tests/scenarios"),
+        };
+        let wanted = args.test.is_none() && !args.shell;
+        let lacking = if wanted && args.scenarios.is_none() {
+            Some(lacking(&harness, &dir)?)
+        } else {
+            None
+        };
+        let mut scenarios = Vec::new();
+        for file in fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
+            let path = file?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+                continue;
+            };
+            let stem = name.trim_end_matches(".toml");
+            let chosen = wanted
+                && stem != name
+                && (args.only.is_empty() || args.only.iter().any(|part| stem.contains(part.as_str())))
+                && lacking
+                    .as_ref()
+                    .is_none_or(|names| names.iter().any(|lacking| lacking == stem));
+            if chosen {
+                scenarios.push((name.to_owned(), fs::read(&path)?));
+            }
+        }
+        Ok(Self {
+            init: release("partywall-vm-init"),
+            programs: [
+                "partywall",
+                "partywall-agent",
+                "partywall-aggregator",
+                "partywall-harness",
+            ]
+            .into_iter()
+            .map(release)
+            .collect(),
+            tests: kernel_tests()?,
+            busybox: suites.unpacked("busybox-static:amd64")?.join("usr/bin/busybox"),
+            scenarios,
+        })
+    }
+
+    fn initramfs(&self, job: &Job, path: &Path) -> Result<()> {
+        let mut archive = Initramfs::new()?;
+        archive.program("init", &self.init)?;
+        archive.program("bin/busybox", &self.busybox)?;
+        let applets = run::captured(Command::new(&self.busybox).arg("--list"))?;
+        for applet in applets.lines().filter(|applet| *applet != "busybox") {
+            archive.link(&format!("bin/{applet}"), "busybox")?;
+        }
+        archive.program("bin/kernel-tests", &self.tests)?;
+        for program in &self.programs {
+            let name = program.file_name().context("a program without a name")?;
+            archive.program(&format!("bin/{}", name.to_string_lossy()), program)?;
+        }
+        for (name, bytes) in &self.scenarios {
+            archive.file(&format!("scenarios/{name}"), bytes)?;
+        }
+        archive.file(JOB_FILE, &serde_json::to_vec(job)?)?;
+        archive.write(path)
+    }
+}
+
+/// Scenarios of `dir` that this machine lacks something for.
+fn lacking(harness: &Path, dir: &Path) -> Result<Vec<String>> {
+    let names = run::captured(
+        Command::new(harness)
+            .args(["scenarios", "--lacking", "--dir"])
+            .arg(dir)
+            .current_dir(paths::root()),
+    )?;
+    Ok(names
+        .lines()
+        .filter_map(|line| line.split('\t').next())
+        .map(str::to_owned)
+        .collect())
+}
+
+/// The kernel tests of the agent as a program. Optimised: most of a test's time under emulation is reading the kernel's BTF. The same
+/// selection of packages as for the programs, so that nothing is built twice.
+fn kernel_tests() -> Result<PathBuf> {
+    let messages = run::captured(
+        Command::new("cargo")
+            .args(["test", "--no-run", "--release", "--locked", "--workspace"])
+            .args([
+                "--exclude",
+                "xtask",
+                "--test",
+                "kernel",
+                "--message-format",
+                "json",
+            ])
+            .current_dir(paths::root()),
+    )?;
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find_map(|message| {
+            (message["target"]["name"] == "kernel")
+                .then(|| message["executable"].as_str().map(PathBuf::from))
+                .flatten()
+        })
+        .context("cargo test --no-run named no program for the kernel tests")
+}
+
+fn steps(parts: &Parts, args: &Args, line: &Expected) -> Vec<Step> {
+    let step = |name: &str, program: &str, args: &[&str], limit| Step {
+        name: name.to_owned(),
+        program: format!("/bin/{program}"),
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        env: [("PATH", "/bin"), ("HOME", "/tmp"), ("RUST_BACKTRACE", "1")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+        limit,
+        captured: false,
+        file: None,
+    };
+    let mut steps = vec![Step {
+        captured: true,
+        ..step(
+            CHECK,
+            "partywall-agent",
+            &["check", "--json"],
+            Duration::from_secs(60),
+        )
+    }];
+    if args.scenarios.is_none() {
+        let mut words = vec!["--test-threads=1"];
+        for name in line.skip.keys() {
+            words.extend(["--skip", name]);
+        }
+        words.extend(args.test.as_deref());
+        steps.push(Step {
+            captured: true,
+            ..step(TESTS, "kernel-tests", &words, Duration::from_mins(5))
+        });
+    }
+    if !parts.scenarios.is_empty() && (args.all || line.scenarios || args.scenarios.is_some()) {
+        let words = [
+            "scenarios",
+            "--dir",
+            "/scenarios",
+            "--require-all",
+            "--json",
+            SCENARIO_RESULT,
+        ];
+        let limit = SCENARIO_LIMIT * u32::try_from(parts.scenarios.len()).unwrap_or(u32::MAX);
+        steps.push(Step {
+            file: Some(SCENARIO_RESULT.to_owned()),
+            ..step(SCENARIOS, "partywall-harness", &words, limit)
+        });
+    }
+    steps
+}
+
+fn boot(suites: &Suites, parts: &Parts, args: &Args, line: &Expected, counts: &mut Counts) -> Row {
+    let began = Instant::now();
+    let mut row = Row {
+        series: line.series.clone(),
+        skipped_tests: line.skip.len(),
+        ..Row::default()
+    };
+    if let Err(error) = boot_into(suites, parts, args, line, counts, &mut row) {
+        row.failures.push(format!("{error:#}"));
+    }
+    row.seconds = began.elapsed().as_secs_f64();
+    row
+}
+
+fn boot_into(
+    suites: &Suites,
+    parts: &Parts,
+    args: &Args,
+    line: &Expected,
+    counts: &mut Counts,
+    row: &mut Row,
+) -> Result<()> {
+    let kernel = kernels::fetch(suites, &line.series, "amd64")?;
+    row.version.clone_from(&kernel.version);
+    let job = Job {
+        steps: steps(parts, args, line),
+        ..Job::default()
+    };
+    let limit = Duration::from_mins(2) + job.steps.iter().map(|step| step.limit).sum::<Duration>();
+    let image = image(&line.series);
+    parts.initramfs(&job, &image)?;
+    eprintln!(
+        "booting {} ({}): {}",
+        line.series,
+        kernel.version,
+        job.steps
+            .iter()
+            .map(|step| step.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    let booted = Instant::now();
+    let mut said = Vec::new();
+    let log = logs().join(format!("{}.log", line.series));
+    let ended = guest(&kernel, &image, args, &log, limit).run(|heard| {
+        match &heard {
+            Said::Booted { .. } => row.boot_seconds = Some(booted.elapsed().as_secs_f64()),
+            Said::Ended {
+                step, code, seconds, ..
+            } => {
+                let how = code.map_or_else(|| "killed".to_owned(), |code| format!("exit {code}"));
+                eprintln!("  {step}: {how}, {seconds:.1} s");
+            }
+            Said::Done | Said::Failed { .. } => {}
+        }
+        said.push(heard);
+    });
+    for heard in said {
+        if let Said::Ended {
+            step,
+            code,
+            seconds,
+            output,
+            file,
+        } = heard
+        {
+            match step.as_str() {
+                CHECK => {
+                    row.check_seconds = Some(seconds);
+                    judge_check(line, &output.unwrap_or_default(), counts, args.record, row);
+                }
+                TESTS => {
+                    row.test_seconds = Some(seconds);
+                    judge_tests(code, &output.unwrap_or_default(), &log, row);
+                }
+                _ => {
+                    row.scenario_seconds = Some(seconds);
+                    judge_scenarios(code, file.as_deref(), &log, row);
+                }
+            }
+        }
+    }
+    ended
+}
+
+fn guest<'a>(
+    kernel: &'a Kernel,
+    initramfs: &'a Path,
+    args: &Args,
+    log: &'a Path,
+    limit: Duration,
+) -> qemu::Guest<'a> {
+    qemu::Guest {
+        kernel: &kernel.image,
+        initramfs,
+        parameters: "",
+        cpus: args.cpus,
+        memory_mib: args.memory,
+        log,
+        limit,
+    }
+}
+
+/// Every feature must be as the table says: one that is absent and not listed fails, and one that is listed and there.
+fn judge_check(line: &Expected, output: &str, counts: &mut Counts, record: bool, row: &mut Row) {
+    let check: Check = match serde_json::from_str(output) {
+        Ok(check) => check,
+        Err(error) => {
+            row.failures
+                .push(format!("partywall-agent check: {error}: {output}"));
+            return;
+        }
+    };
+    if !check.able {
+        row.failures.push(format!(
+            "partywall-agent check: cannot run: {}",
+            check.load_error.unwrap_or_default()
+        ));
+    }
+    for Feature {
+        name,
+        present,
+        reason,
+    } in &check.features
+    {
+        match (present, line.absent.contains_key(name)) {
+            (false, false) => row.failures.push(format!("feature {name} is absent: {reason}")),
+            (true, true) => row.failures.push(format!(
+                "feature {name} is there, and tests/vm/kernels.toml says that it is not"
+            )),
+            _ => {}
+        }
+    }
+    for name in line.absent.keys() {
+        if !check.features.iter().any(|feature| feature.name == *name) {
+            row.failures
+                .push(format!("tests/vm/kernels.toml: absent.{name} is no feature"));
+        }
+    }
+    for Program {
+        name,
+        verified_instructions,
+    } in check.programs
+    {
+        if let Some(count) = verified_instructions {
+            if record {
+                counts.set(&line.series, &name, count);
+            } else if let Err(error) = counts.judge(&line.series, &name, count) {
+                row.failures.push(error.to_string());
+            }
+        }
+        row.programs.insert(name, verified_instructions);
+    }
+}
+
+fn judge_tests(code: Option<i32>, output: &str, log: &Path, row: &mut Row) {
+    // `test result: ok. 8 passed; 0 failed; …`
+    row.tests = output.lines().find_map(|line| {
+        line.strip_prefix("test result: ")?
+            .split_once(". ")?
+            .1
+            .split(' ')
+            .next()?
+            .parse()
+            .ok()
+    });
+    if code != Some(0) {
+        row.failures.push(format!("kernel tests:\n{}", output.trim_end()));
+    } else if row.tests.unwrap_or(0) == 0 {
+        row.failures
+            .push(format!("no kernel test ran; see {}", paths::shown(log)));
+    }
+}
+
+fn judge_scenarios(code: Option<i32>, file: Option<&str>, log: &Path, row: &mut Row) {
+    #[derive(Deserialize)]
+    struct Document {
+        summary: ScenarioSummary,
+    }
+    match file.map(serde_json::from_str::<Document>) {
+        Some(Ok(document)) => row.scenarios = Some(document.summary),
+        Some(Err(error)) => row.failures.push(format!("{SCENARIO_RESULT}: {error}")),
+        None => row
+            .failures
+            .push(format!("the harness wrote no {SCENARIO_RESULT}")),
+    }
+    if code != Some(0) {
+        row.failures
+            .push(format!("scenarios: not as expected; see {}", paths::shown(log)));
+    }
+}
+
+fn shell(suites: &Suites, parts: &Parts, args: &Args, line: &Expected) -> Result<()> {
+    let kernel = kernels::fetch(suites, &line.series, "amd64")?;
+    let job = Job {
+        shell: true,
+        ..Job::default()
+    };
+    let image = image(&line.series);
+    parts.initramfs(&job, &image)?;
+    guest(&kernel, &image, args, Path::new("/dev/null"), Duration::MAX).interactive()
+}
+
+fn image(series: &str) -> PathBuf {
+    paths::vm().join(format!("{series}.cpio"))
+}
+
+fn logs() -> PathBuf {
+    paths::vm().join("logs")
+}
+
+const HEADER: &str =
+    "KERNEL  VERSION                BOOT  PROGRAMS  TESTS  SCENARIOS (found of expected, false)   TOTAL";
+
+fn shown(row: &Row) -> String {
+    let seconds =
+        |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s"));
+    let scenarios = row.scenarios.as_ref().map_or_else(
+        || "-".to_owned(),
+        |summary| {
+            format!(
+                "{}: {} of {}, {} false",
+                summary.run, summary.found, summary.expected, summary.wrong
+            )
+        },
+    );
+    format!(
+        "{:<7} {:<20} {:>6}  {:>8}  {:>5}  {:<38} {:>6}  {}",
+        row.series,
+        row.version,
+        seconds(row.boot_seconds),
+        row.programs.len(),
+        row.tests
+            .map_or_else(|| "-".to_owned(), |tests| tests.to_string()),
+        scenarios,
+        seconds(Some(row.seconds)),
+        if row.failures.is_empty() { "ok" } else { "FAILED" }
+    )
+}
