@@ -310,6 +310,7 @@ mod tests {
             &mut offsets.task_last_arrival,
             &mut offsets.task_cfs_rq,
             &mut offsets.cfs_rq_rq,
+            &mut offsets.cfs_rq_throttled,
             &mut offsets.rq_clock,
             &mut offsets.rq_clock_task,
             &mut offsets.rq_prev_steal_time_rq,
@@ -353,22 +354,22 @@ mod tests {
     #[test]
     fn each_lack_takes_what_stands_on_it_and_nothing_else() {
         type Change = fn(&mut Facts);
-        let cases: [(&str, Change, &[&str]); 11] = [
+        let cases: [(&str, Change, &[&str]); 12] = [
             (
                 "no capability",
                 |facts| facts.capabilities = CAP_PERFMON,
-                &["rights", "run_time", "ledger", "cgroup_events"],
+                &["rights", "run_time", "ledger", "throttle", "cgroup_events"],
             ),
             (
                 "no perfmon",
                 |facts| facts.capabilities = CAP_BPF,
-                &["rights", "run_time", "ledger", "cgroup_events"],
+                &["rights", "run_time", "ledger", "throttle", "cgroup_events"],
             ),
             ("before 5.8", |facts| facts.capabilities = CAP_SYS_ADMIN, &[]),
             (
                 "lockdown",
                 |facts| facts.lockdown = Some("confidentiality".into()),
-                &["run_time", "ledger", "cgroup_events"],
+                &["run_time", "ledger", "throttle", "cgroup_events"],
             ),
             (
                 "integrity",
@@ -378,17 +379,17 @@ mod tests {
             (
                 "no cgroup2",
                 |facts| facts.cgroup_root = Err("none".into()),
-                &["cgroup_v2", "run_time", "ledger", "cgroup_events"],
+                &["cgroup_v2", "run_time", "ledger", "throttle", "cgroup_events"],
             ),
             (
                 "no sched_info",
                 |facts| edit(facts, |offsets| offsets.task_last_queued = ABSENT),
-                &["ledger"],
+                &["ledger", "throttle"],
             ),
             (
                 "no group scheduling",
                 |facts| edit(facts, |offsets| offsets.task_cfs_rq = ABSENT),
-                &["run_queue_clock", "task_clock", "steal"],
+                &["run_queue_clock", "task_clock", "steal", "throttle"],
             ),
             (
                 "no task clock",
@@ -396,9 +397,14 @@ mod tests {
                 &["task_clock", "steal"],
             ),
             (
+                "no bandwidth control",
+                |facts| edit(facts, |offsets| offsets.cfs_rq_throttled = ABSENT),
+                &["throttle"],
+            ),
+            (
                 "5.18.0",
                 |facts| facts.layout.as_mut().expect("a layout").switch_arguments = Some(2),
-                &["run_time", "ledger", "cgroup_events"],
+                &["run_time", "ledger", "throttle", "cgroup_events"],
             ),
             (
                 "no statistics",
