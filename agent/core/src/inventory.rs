@@ -7,7 +7,8 @@ use crate::identity::{Identity, identify};
 /// cgroups remembered at once. A node has a thousand; a pod that may write to its cgroup can make more.
 pub const CAPACITY: usize = 16_384;
 
-/// How long a removed cgroup's identity and slot are kept: its last counters are read, and no CPU's slices name it any more.
+/// How long a removed cgroup's identity and slot are kept: its last counters are read, and no shorter wait
+/// can reach a slice that still names it.
 pub const QUARANTINE_NS: u64 = 10_000_000_000;
 
 #[derive(Debug)]

@@ -33,7 +33,7 @@ pub(crate) struct Args {
     #[arg(long)]
     all: bool,
     /// The scenarios of this directory, all of them, and no kernel tests
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "test")]
     scenarios: Option<PathBuf>,
     /// Only scenarios whose name contains this; may be repeated
     #[arg(long, value_name = "NAME")]
