@@ -20,17 +20,18 @@ pub(crate) struct Role {
     pub about: &'static str,
 }
 
-/// Serves: short work, often. Waiting is what hurts it.
+/// Serves. Its work is longer than a turn on the CPU: where the v2 cpu controller is on, a pod with a larger request is let through at once for
+/// short work, and red would not hurt it.
 pub(crate) const BLUE: Role = Role {
     tenant: "blue",
     pod: "web",
     promised_cores: 0.5,
     work: Work::Duty {
-        busy_ms: 2.0,
-        idle_ms: 8.0,
+        busy_ms: 30.0,
+        idle_ms: 70.0,
         threads: 1,
     },
-    about: "serves: 2 ms of work, then 8 ms of rest; the one that will suffer",
+    about: "serves: 30 ms of work, then 70 ms of rest; the one that will suffer",
 };
 
 /// On the same CPU as red, and just as close to blue: a tool that guesses would blame it.
