@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", conflicts_with = "test")]
     scenarios: Option<PathBuf>,
     /// Only scenarios whose name contains this; may be repeated
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["test", "shell"])]
     only: Vec<String>,
     /// Only kernel tests whose name contains this, and no scenarios
     #[arg(long, value_name = "NAME")]
@@ -218,6 +218,18 @@ impl Parts {
             if chosen {
                 scenarios.push((name.to_owned(), fs::read(&path)?));
             }
+        }
+        if scenarios.is_empty() && (args.scenarios.is_some() || !args.only.is_empty()) {
+            bail!(
+                "no scenario to run: {} has none whose name contains any of {:?}{}",
+                dir.display(),
+                args.only,
+                if lacking.is_some() {
+                    " and that this host cannot run itself (--scenarios DIR takes those too)"
+                } else {
+                    ""
+                }
+            );
         }
         Ok(Self {
             init: release("partywall-vm-init"),
