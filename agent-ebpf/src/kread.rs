@@ -72,8 +72,14 @@ impl<K: Kread> Task<K> {
     /// True for the idle task of every CPU, and for no other.
     #[inline(always)]
     pub(crate) fn is_idle(&self) -> bool {
+        self.pid() == 0
+    }
+
+    /// Thread id.
+    #[inline(always)]
+    pub(crate) fn pid(&self) -> u32 {
         // SAFETY: `task` is a task_struct, the offset is that of its field.
-        unsafe { K::read::<u32>(self.task, offset!(task_pid)) == 0 }
+        unsafe { K::read(self.task, offset!(task_pid)) }
     }
 
     /// kernfs id of its cgroup in the v2 hierarchy.
@@ -187,6 +193,12 @@ pub(crate) unsafe fn in_v2_hierarchy<K: Kread>(cgroup: *const u8) -> bool {
         let root = K::read::<usize>(cgroup, offset!(cgroup_root)) as *const u8;
         K::read::<u32>(root, offset!(cgroup_root_hierarchy_id)) == 0
     }
+}
+
+/// What `mark_victim` tells: the task, or its process id.
+#[inline(always)]
+pub(crate) fn victim_is_task() -> bool {
+    offset!(victim_is_task) != ABSENT
 }
 
 #[inline(always)]

@@ -15,12 +15,13 @@ mod cgroups;
 mod kread;
 mod losses;
 mod maps;
+mod memory;
 mod slots;
 mod switch;
 
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
-use partywall_abi::{CGROUP_MADE, CGROUP_REMOVED};
+use partywall_abi::{CGROUP_MADE, CGROUP_REMOVED, SCOPE_LIMIT, SCOPE_NODE};
 
 use kread::{Direct, Probe, Task};
 
@@ -73,6 +74,67 @@ fn cgroup_made_raw(ctx: RawTracePointContext) -> i32 {
 fn cgroup_removed_raw(ctx: RawTracePointContext) -> i32 {
     // SAFETY: as above.
     unsafe { cgroups::report::<Probe>(&ctx, CGROUP_REMOVED, ctx.arg(0), ctx.arg(1)) };
+    0
+}
+
+#[btf_tracepoint(function = "mm_vmscan_memcg_reclaim_begin")]
+fn limit_reclaim_begins_btf(_ctx: BtfTracePointContext) -> i32 {
+    memory::begins(SCOPE_LIMIT);
+    0
+}
+
+#[btf_tracepoint(function = "mm_vmscan_memcg_reclaim_end")]
+fn limit_reclaim_ends_btf(ctx: BtfTracePointContext) -> i32 {
+    // The first argument is the number of pages.
+    memory::ends(ctx.arg(0));
+    0
+}
+
+#[btf_tracepoint(function = "mm_vmscan_direct_reclaim_begin")]
+fn node_reclaim_begins_btf(_ctx: BtfTracePointContext) -> i32 {
+    memory::begins(SCOPE_NODE);
+    0
+}
+
+#[btf_tracepoint(function = "mm_vmscan_direct_reclaim_end")]
+fn node_reclaim_ends_btf(ctx: BtfTracePointContext) -> i32 {
+    memory::ends(ctx.arg(0));
+    0
+}
+
+#[btf_tracepoint(function = "mark_victim")]
+fn oom_killed_btf(ctx: BtfTracePointContext) -> i32 {
+    memory::killed::<Direct>(&ctx, ctx.arg(0));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_vmscan_memcg_reclaim_begin")]
+fn limit_reclaim_begins_raw(_ctx: RawTracePointContext) -> i32 {
+    memory::begins(SCOPE_LIMIT);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_vmscan_memcg_reclaim_end")]
+fn limit_reclaim_ends_raw(ctx: RawTracePointContext) -> i32 {
+    memory::ends(ctx.arg(0));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_vmscan_direct_reclaim_begin")]
+fn node_reclaim_begins_raw(_ctx: RawTracePointContext) -> i32 {
+    memory::begins(SCOPE_NODE);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_vmscan_direct_reclaim_end")]
+fn node_reclaim_ends_raw(ctx: RawTracePointContext) -> i32 {
+    memory::ends(ctx.arg(0));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mark_victim")]
+fn oom_killed_raw(ctx: RawTracePointContext) -> i32 {
+    memory::killed::<Probe>(&ctx, ctx.arg(0));
     0
 }
 

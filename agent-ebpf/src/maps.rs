@@ -6,7 +6,7 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, RingBuf, Stack};
-use partywall_abi::{CACHE, Cpu, LOSS_REASONS, Row, SLOTS, Throttle};
+use partywall_abi::{CACHE, Cpu, LOSS_REASONS, Reclaim, Row, SLOTS, Stall, Throttle};
 
 /// Counters by CPU and slot: `cpu * SLOTS + slot`. The agent sets the size to the possible CPUs: 96 KiB each.
 #[map]
@@ -42,6 +42,15 @@ pub(crate) static OWNERS: Array<u64> = Array::with_max_entries(SLOTS as u32, BPF
 #[map]
 pub(crate) static THROTTLES: Array<Throttle> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
+/// What each slot's tasks reclaimed. One for all CPUs, with atomic additions: reclaim is rare, and takes longer than to meet here.
+#[map]
+pub(crate) static RECLAIMS: Array<Reclaim> = Array::with_max_entries(SLOTS as u32, BPF_F_MMAPABLE);
+
+/// Each task's last reclaim, by thread id. A hash without preference for the new: what finds no room is counted, and the agent removes
+/// what ended long ago. 4,096 tasks that reclaim within ten seconds are a node beyond help.
+#[map]
+pub(crate) static STALLS: HashMap<u32, Stall> = HashMap::with_max_entries(4096, 0);
+
 /// Slots that belong to nobody. Filled by the agent; a stack hands out each once without atomics that 5.10 lacks. Not a queue:
 /// that would go through all slots, and what the agent remembers of each would grow until it had.
 #[map]
@@ -54,3 +63,17 @@ pub(crate) static LOSSES: Array<u64> = Array::with_max_entries(LOSS_REASONS as u
 /// cgroups made and removed. 256 KiB are 500 events: a burst of pods between two readings, not a measurement channel.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+/// Adds to a counter that other CPUs add to as well.
+///
+/// # Safety
+/// `counter` is within an element of a map.
+#[inline(always)]
+pub(crate) unsafe fn add(counter: *mut u64, more: u64) {
+    // SAFETY: the caller's promise. The result is not used: without it this is the atomic addition that 5.10 has.
+    unsafe {
+        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(
+            counter, more,
+        );
+    }
+}

@@ -11,7 +11,7 @@ use partywall_ebpf::{buckets, past, throttle};
 
 use crate::kread::{Kread, Probe, Task};
 use crate::losses::lose;
-use crate::maps::{CPUS, MATRIX, ROWS, THROTTLES};
+use crate::maps::{self, CPUS, MATRIX, ROWS, THROTTLES};
 use crate::slots::slot_of;
 
 /// A CPU's clocks and what was stolen from it, read at one moment.
@@ -268,12 +268,8 @@ fn row(cpu_index: u32, slot: u32) -> Option<&'static mut Row> {
 #[inline(always)]
 fn enter(cpu_index: u32, waiter: u16, runner: u32, ns: u64) {
     match MATRIX.get_ptr_mut(u32::from(waiter) * SLOTS as u32 + runner) {
-        // SAFETY: an element of the map. The result is not used: without it this is the atomic addition that 5.10 has.
-        Some(cell) => unsafe {
-            core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(
-                cell, ns,
-            );
-        },
+        // SAFETY: an element of the map.
+        Some(cell) => unsafe { maps::add(cell, ns) },
         None => lose(cpu_index, LossReason::Unreachable),
     }
 }

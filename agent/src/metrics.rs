@@ -82,6 +82,7 @@ fn readings(out: &mut Out<'_>, status: &Status) -> fmt::Result {
         pods,
         containers,
         slots,
+        watched,
     } = status.tracked;
     out.counter("readings", "Readings of the kernel side's maps", status.reading)?;
     out.seconds("interval", "Wanted time between two readings", status.interval)?;
@@ -94,6 +95,11 @@ fn readings(out: &mut Out<'_>, status: &Status) -> fmt::Result {
     out.gauge("cgroups", "Cgroups whose identity is kept", cgroups)?;
     out.gauge("pods", "Pods that are counted", pods)?;
     out.gauge("containers", "Containers that are counted", containers)?;
+    out.gauge(
+        "memory_cgroups",
+        "Cgroups whose memory and pressure files are read",
+        watched,
+    )?;
     out.gauge("slots_used", "Kernel slots that hold a cgroup's counters", slots)?;
     out.gauge("slots", "Kernel slots in all", SLOTS)
 }

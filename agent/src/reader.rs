@@ -4,16 +4,25 @@ use std::path::PathBuf;
 
 use partywall_abi::{LossReason, SLOT_IDLE, SLOT_NONE, SLOT_STEAL, SLOT_THROTTLED, SLOT_UNRESOLVED, SLOTS};
 use partywall_agent_core::fold::{Changes, Fold};
+use partywall_agent_core::identity::Identity;
 use partywall_agent_core::inventory::{Inventory, QUARANTINE_NS};
 use partywall_agent_core::slots::Book;
 use tracing::warn;
 
 use crate::cgroups;
-use crate::kernel::events::{self, CgroupChange};
+use crate::kernel::events::{self, CgroupChange, Event, OomKill};
 use crate::kernel::load::Kernel;
+use crate::memory::{Kinds, Watch};
+use crate::oom::{self, Kill};
 
 /// The cgroup tree is read again this often, whatever the kernel side told.
 const RESCAN_NS: u64 = 60_000_000_000;
+
+/// OOM kills that are remembered between two readings.
+const OOM_KILLS: usize = 256;
+
+/// How often tasks' last reclaims are gone through, and how long ago those ended that are forgotten then.
+const FORGET_STALLS_NS: u64 = 10_000_000_000;
 
 /// What was lost or could not be told, cumulative since the agent's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +39,8 @@ pub struct ReadLosses {
     pub cut_paths: u64,
     /// Slots that could not be given back, tried again at the next reading.
     pub give_back: u64,
+    /// OOM kills that found no room between two readings.
+    pub oom_kills: u64,
 }
 
 /// What the agent tracks at the moment.
@@ -39,6 +50,23 @@ pub struct Tracked {
     pub pods: usize,
     pub containers: usize,
     pub slots: usize,
+    /// cgroups whose memory and pressure files are read.
+    pub watched: usize,
+}
+
+/// What one reading found.
+#[derive(Debug, Default)]
+pub struct Reading {
+    pub changes: Changes,
+    pub oom_kills: Vec<ReportedKill>,
+}
+
+/// A kill between entities of the same report or an earlier one.
+#[derive(Clone, Copy, Debug)]
+pub struct ReportedKill {
+    pub told: OomKill,
+    pub trigger: u32,
+    pub victim: u32,
 }
 
 /// The kernel side and everything that gives its slots names.
@@ -52,6 +80,10 @@ pub struct Reader {
     ring_full_seen: u64,
     scanned_ns: u64,
     scan_wanted: bool,
+    watch: Watch,
+    /// Since the last reading.
+    oom_kills: Vec<Kill>,
+    stalls_gone_through_ns: u64,
     /// When each slot last ran.
     active_ns: Vec<u64>,
     /// Scratch, kept for its memory.
@@ -61,7 +93,7 @@ pub struct Reader {
 
 impl Reader {
     /// Begins to read a kernel side that is attached: the tree is scanned after, so that no cgroup falls between.
-    pub fn new(kernel: Kernel, cgroup_root: PathBuf, now_ns: u64) -> Self {
+    pub fn new(kernel: Kernel, cgroup_root: PathBuf, files: Kinds, now_ns: u64) -> Self {
         let mut reader = Self {
             kernel,
             cgroup_root,
@@ -72,6 +104,9 @@ impl Reader {
             ring_full_seen: 0,
             scanned_ns: 0,
             scan_wanted: false,
+            watch: Watch::new(files),
+            oom_kills: Vec::new(),
+            stalls_gone_through_ns: now_ns,
             active_ns: vec![now_ns; SLOTS],
             cells: Vec::new(),
             runners: Vec::new(),
@@ -84,10 +119,13 @@ impl Reader {
     pub fn drain_events(&mut self, now_ns: u64) {
         let (inventory, losses) = (&mut self.inventory, &mut self.losses);
         let cut_before = losses.cut_paths;
-        let malformed = events::drain(&mut self.kernel.events, |change| match change {
-            CgroupChange::Made { id, path: Some(path) } => inventory.made(id, &path, now_ns),
-            CgroupChange::Made { id: _, path: None } => losses.cut_paths += 1,
-            CgroupChange::Removed { id } => inventory.removed(id, now_ns),
+        let oom_kills = &mut self.oom_kills;
+        let malformed = events::drain(&mut self.kernel.events, |event| match event {
+            Event::Cgroup(CgroupChange::Made { id, path: Some(path) }) => inventory.made(id, &path, now_ns),
+            Event::Cgroup(CgroupChange::Made { id: _, path: None }) => losses.cut_paths += 1,
+            Event::Cgroup(CgroupChange::Removed { id }) => inventory.removed(id, now_ns),
+            Event::OomKill(told) if oom_kills.len() < OOM_KILLS => oom_kills.push(oom::name(told, inventory)),
+            Event::OomKill(_) => losses.oom_kills += 1,
         });
         losses.malformed_events += malformed;
         self.scan_wanted |= malformed > 0 || losses.cut_paths != cut_before;
@@ -96,9 +134,10 @@ impl Reader {
     /// Reads everything once. The ring must have been drained after `slots` was taken, or with nothing in between.
     ///
     /// Returns what changed since the last reading.
-    pub fn read(&mut self, slots: &[u16], now_ns: u64) -> Changes {
+    pub fn read(&mut self, slots: &[u16], now_ns: u64) -> Reading {
         self.losses.flush += u64::from(self.kernel.flush());
         self.bind(slots, now_ns);
+        self.watch_cgroups();
 
         self.runners.clear();
         self.runners
@@ -106,9 +145,63 @@ impl Reader {
         self.runners.extend_from_slice(slots);
         for &slot in [SLOT_NONE].iter().chain(slots) {
             self.read_slot(slot, now_ns);
+            let reclaim = self.kernel.maps.reclaim(slot);
+            if let Some(added) = self.book.enter_reclaim(slot, &reclaim) {
+                self.fold.add_reclaim(slot, &added);
+            }
         }
+        for (entity, files) in self.watch.read(|entity| self.fold.reclaimed(entity)) {
+            self.fold.set_memory(entity, files);
+        }
+        self.forget_stalls(now_ns);
         self.give_back(slots, now_ns);
-        self.fold.take_changes()
+        let oom_kills = std::mem::take(&mut self.oom_kills)
+            .into_iter()
+            .map(|kill| ReportedKill {
+                told: kill.told,
+                trigger: self.fold.mention(kill.trigger.as_ref()),
+                victim: self.fold.mention(kill.victim.as_ref()),
+            })
+            .collect();
+        Reading {
+            changes: self.fold.take_changes(),
+            oom_kills,
+        }
+    }
+
+    /// Takes up pods' and containers' own cgroups that are new, and lets go of those that are gone.
+    fn watch_cgroups(&mut self) {
+        let gone: Vec<u64> = self
+            .watch
+            .ids()
+            .filter(|id| self.inventory.identity(*id).is_none() || self.inventory.gone_ns(*id).is_some())
+            .collect();
+        for id in gone {
+            if let Some(entity) = self.watch.end(id) {
+                self.fold
+                    .let_go(entity, self.inventory.gone_ns(id).unwrap_or_default());
+            }
+        }
+        for own in self.inventory.take_own() {
+            let entity = self.fold.hold(&own.identity, own.made_ns);
+            if let Some(gone_ns) = own.gone_ns {
+                self.fold.let_go(entity, gone_ns);
+                continue;
+            }
+            let directory = self.cgroup_root.join(own.path.trim_start_matches('/'));
+            let is_pod = matches!(own.identity, Identity::Pod { .. });
+            self.watch
+                .begin(own.id, entity, directory, is_pod, own.made_ns == 0);
+        }
+    }
+
+    fn forget_stalls(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.stalls_gone_through_ns) >= FORGET_STALLS_NS {
+            self.stalls_gone_through_ns = now_ns;
+            self.kernel
+                .maps
+                .forget_stalls(now_ns.saturating_sub(FORGET_STALLS_NS));
+        }
     }
 
     /// The slots that are somebody's. Take them, then drain the ring, then [`read`](Self::read): whoever holds a slot was made before.
@@ -132,6 +225,7 @@ impl Reader {
             pods,
             containers,
             slots: self.kernel.maps.slots_in_use().count(),
+            watched: self.watch.len(),
         }
     }
 

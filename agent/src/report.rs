@@ -1,22 +1,24 @@
 //! What changed, as it goes over the wire.
 
-use partywall_abi::LossReason;
-use partywall_agent_core::fold::{Changes, LedgerRow, Sample, Who, Why};
+use partywall_abi::{LossReason, Reclaimed};
+use partywall_agent_core::fold::{LedgerRow, MemorySample, Sample, Who, Why};
+use partywall_agent_core::memory::Pressure;
 use partywall_proto::v1;
 
 use crate::cost::OwnCost;
 use crate::kernel::features::Feature;
 use crate::kernel::load::Kernel;
-use crate::reader::{ReadLosses, Reader};
+use crate::reader::{ReadLosses, Reader, Reading, ReportedKill};
 
-/// The parts of a report that say what pods did.
-pub fn fill(report: &mut v1::Report, changes: Changes) {
+/// The parts of a report that say what pods did. `reclaim`: whether it is counted at all.
+pub fn fill(report: &mut v1::Report, reading: Reading, reclaim: bool) {
+    let changes = reading.changes;
     report.entities = changes
         .entities
         .into_iter()
         .map(|(index, who, born_ns)| entity(index, who, born_ns))
         .collect();
-    report.ended = changes.ended;
+    (report.ended, report.ended_boot_ns) = changes.ended.into_iter().unzip();
     report.cpu = changes
         .cpu
         .into_iter()
@@ -27,6 +29,12 @@ pub fn fill(report: &mut v1::Report, changes: Changes) {
         .into_iter()
         .map(|(index, row)| ledger(index, row))
         .collect();
+    report.memory = changes
+        .memory
+        .into_iter()
+        .map(|(index, sample)| memory(index, &sample, reclaim))
+        .collect();
+    report.oom_kills = reading.oom_kills.iter().map(oom_kill).collect();
 }
 
 /// What the agent could see, and what was lost where. `queue`: the uplink's losses.
@@ -54,6 +62,7 @@ pub fn coverage(features: &[Feature], reader: &Reader, queue: Vec<v1::Loss>) -> 
         .maps
         .losses()
         .map(|(reason, count)| match reason {
+            LossReason::Stall => loss("probe", reason.name(), "reclaims", count),
             LossReason::RingFull => loss("ring", reason.name(), "events", count),
             _ => loss("probe", reason.name(), "switches", count),
         })
@@ -65,6 +74,7 @@ pub fn coverage(features: &[Feature], reader: &Reader, queue: Vec<v1::Loss>) -> 
         malformed_events,
         cut_paths,
         give_back,
+        oom_kills,
     } = reader.losses();
     losses.extend([
         loss("read", "in_flight", "readings", in_flight),
@@ -73,6 +83,7 @@ pub fn coverage(features: &[Feature], reader: &Reader, queue: Vec<v1::Loss>) -> 
         loss("ring", "malformed", "events", malformed_events),
         loss("ring", "path_cut", "events", cut_paths),
         loss("read", "give_back", "slots", give_back),
+        loss("ring", "oom_kills", "events", oom_kills),
         loss("attribute", "too_many_cgroups", "cgroups", reader.turned_away()),
     ]);
     losses.extend(queue);
@@ -147,6 +158,58 @@ fn ledger(waiter: u32, row: LedgerRow) -> v1::LedgerRow {
         steal_ns: row.steal_ns,
         throttled_ns: row.throttled_ns,
         unresolved_ns: row.unresolved_ns,
+    }
+}
+
+fn memory(entity: u32, sample: &MemorySample, reclaim: bool) -> v1::MemorySample {
+    let files = &sample.files;
+    let pressure = |pressure: Option<Pressure>| {
+        pressure.map(|pressure| v1::Pressure {
+            some_us: pressure.some_us,
+            full_us: pressure.full_us,
+        })
+    };
+    let reclaimed = |reclaimed: &Reclaimed| {
+        reclaim.then_some(v1::Reclaim {
+            stall_ns: reclaimed.stall_ns,
+            pages: reclaimed.pages,
+            times: reclaimed.times,
+        })
+    };
+    v1::MemorySample {
+        entity,
+        current_bytes: files.current_bytes,
+        working_set_bytes: files.working_set_bytes(),
+        limit_bytes: files.limit_bytes,
+        events: files.events.map(|events| v1::MemoryEvents {
+            high: events.high,
+            max: events.max,
+            oom: events.oom,
+            oom_kill: events.oom_kill,
+        }),
+        major_faults: files.stat.map(|stat| stat.major_faults),
+        refaults: files.stat.map(|stat| stat.refaults),
+        cpu_pressure: pressure(files.pressure.cpu),
+        memory_pressure: pressure(files.pressure.memory),
+        io_pressure: pressure(files.pressure.io),
+        limit_reclaim: reclaimed(&sample.reclaim.limit),
+        node_reclaim: reclaimed(&sample.reclaim.node),
+    }
+}
+
+fn oom_kill(kill: &ReportedKill) -> v1::OomKill {
+    let scope = match kill.told.at_limit {
+        Some(true) => v1::OomScope::Limit,
+        Some(false) => v1::OomScope::Node,
+        None => v1::OomScope::Unspecified,
+    };
+    v1::OomKill {
+        at_boot_ns: kill.told.at_ns,
+        trigger: kill.trigger,
+        victim: kill.victim,
+        trigger_pid: kill.told.trigger_pid,
+        victim_pid: kill.told.victim_pid,
+        scope: scope.into(),
     }
 }
 

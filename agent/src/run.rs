@@ -20,6 +20,7 @@ use crate::cost;
 use crate::kernel::events;
 use crate::kernel::features::{Facts, Feature, plan};
 use crate::kernel::load::Kernel;
+use crate::memory::Kinds;
 use crate::metrics::Status;
 use crate::reader::Reader;
 use crate::report;
@@ -92,8 +93,18 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     })?);
     let (status, watched) = watch::channel(Status::default());
     let admin = tokio::spawn(admin::serve(listener, watched, config.interval, stop.clone()));
+    let has = |name| {
+        features
+            .iter()
+            .any(|feature| feature.name == name && feature.present)
+    };
+    let files = Kinds {
+        memory: has("memory"),
+        pressure: has("psi"),
+    };
     let reading = Reading {
-        reader: Reader::new(kernel, cgroup_root, boot_ns()),
+        reader: Reader::new(kernel, cgroup_root, files, boot_ns()),
+        reclaim: has("reclaim"),
         features,
         uplink: Arc::clone(&uplink),
         status,
@@ -135,6 +146,8 @@ impl Header {
 struct Reading {
     reader: Reader,
     features: Vec<Feature>,
+    /// Whether reclaim is counted.
+    reclaim: bool,
     uplink: Arc<Uplink>,
     status: watch::Sender<Status>,
     header: Header,
@@ -170,7 +183,7 @@ impl Reading {
         let slots = self.reader.slots();
         let now_ns = boot_ns();
         self.reader.drain_events(now_ns);
-        let changes = self.reader.read(&slots, now_ns);
+        let reading = self.reader.read(&slots, now_ns);
         self.reader.kernel.flush_log();
 
         self.sequence += 1;
@@ -189,7 +202,7 @@ impl Reading {
                 .map_or(0, |cpus| u32::try_from(cpus.len()).unwrap_or(u32::MAX)),
             ..v1::Report::default()
         };
-        report::fill(&mut report, changes);
+        report::fill(&mut report, reading, self.reclaim);
         let coverage = report::coverage(&self.features, &self.reader, self.uplink.stats().losses());
         let cost = report::cost(&cost::read(), &self.reader.kernel);
         report.coverage = Some(coverage.clone());

@@ -63,6 +63,7 @@ fn read_just_now() -> Status {
             pods: 12,
             containers: 20,
             slots: 33,
+            watched: 31,
         },
         switches: 123_456,
         coverage: Coverage {
@@ -147,6 +148,7 @@ async fn metrics_tell_the_snapshot() {
         "partywall_agent_cgroups 40",
         "partywall_agent_pods 12",
         "partywall_agent_containers 20",
+        "partywall_agent_memory_cgroups 31",
         "partywall_agent_slots_used 33",
         "partywall_agent_slots 1024",
         "partywall_agent_feature{feature=\"cpu_ledger\"} 1",

@@ -90,7 +90,7 @@ async fn readyz(Extract(admin): Extract<Arc<Admin>>) -> Response {
         "ready": missing.is_empty(),
         "missing": missing,
         "degraded": degraded,
-        "cluster": { "namespaces": cluster.namespaces, "pods": cluster.pods, "quotas": cluster.quotas },
+        "cluster": { "namespaces": cluster.namespaces, "pods": cluster.pods, "quotas": cluster.quotas, "limit_ranges": cluster.limit_ranges },
     });
     answer(missing.is_empty(), &body)
 }

@@ -55,7 +55,7 @@ fn policy_check(file: &Path) -> anyhow::Result<()> {
         file.display(),
         policy.namespace_tenants.len(),
         policy.paths.len(),
-        policy.tenant_quota_cores.len()
+        policy.tenant_quotas.len()
     ))
 }
 

@@ -291,6 +291,144 @@ async fn a_noisy_neighbour_is_named_exported_and_resolved() {
     running.stop().await.unwrap();
 }
 
+/// Pods of red that each hold 100 MiB and wait for memory, one of which has a task killed; room for the series of two.
+#[tokio::test]
+async fn memory_is_exported_of_the_largest_pods_and_shown_of_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = dir.path().join("cluster");
+    std::fs::create_dir_all(&cluster).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let running = start(Config {
+        grpc_listen: any,
+        http_listen: any,
+        cluster_from: Some(cluster.clone()),
+        max_series_per_tenant: 50,
+        ..Config::default()
+    })
+    .await
+    .unwrap();
+    let pods = ["a", "b", "c"].map(|name| pod("red", name, "1, memory: 64Mi"));
+    let quota = "---\napiVersion: v1\nkind: ResourceQuota\nmetadata: {name: q, namespace: red}\nspec: {hard: {memory: 1Gi, pods: 9}}\n";
+    std::fs::write(
+        cluster.join("all.yaml"),
+        pods.concat() + quota + &pod("blue", "web", "1"),
+    )
+    .unwrap();
+    eventually("the cluster data", async || {
+        let tenants = snapshot(&running).await.tenants;
+        tenants.iter().any(|t| t.name == "red").then_some(())
+    })
+    .await;
+
+    let mut agent = Agent::connect(&running, "node-a").await;
+    let red = ["a", "b", "c"].map(|name| agent.pod(&format!("uid-red-{name}")));
+    let web = agent.pod("uid-blue-web");
+    for second in 1..=3u64 {
+        let mut report = agent.interval(&[(red[0], 10)], &[]);
+        report.memory = red
+            .iter()
+            .map(|entity| v1::MemorySample {
+                entity: *entity,
+                current_bytes: Some((100 + u64::from(*entity)) << 20),
+                working_set_bytes: Some(80 << 20),
+                limit_bytes: (*entity == red[2]).then_some(256 << 20),
+                events: Some(v1::MemoryEvents {
+                    max: second,
+                    ..v1::MemoryEvents::default()
+                }),
+                major_faults: Some(second),
+                memory_pressure: Some(v1::Pressure {
+                    some_us: second * 500_000,
+                    full_us: Some(second * 250_000),
+                }),
+                node_reclaim: Some(v1::Reclaim {
+                    stall_ns: second * 100 * MS,
+                    pages: 32,
+                    times: 1,
+                }),
+                ..v1::MemorySample::default()
+            })
+            .collect();
+        if second == 3 {
+            report.oom_kills.push(v1::OomKill {
+                at_boot_ns: report.captured_boot_ns - MS,
+                trigger: red[0],
+                victim: web,
+                scope: v1::OomScope::Node.into(),
+                ..v1::OomKill::default()
+            });
+        }
+        assert_eq!(agent.send(report).await.outcome(), v1::Outcome::Accepted);
+        tokio::time::sleep(Duration::from_millis(900)).await;
+    }
+    let seen = snapshot(&running).await;
+    let memory = seen
+        .pods
+        .iter()
+        .find(|p| p.name == "c")
+        .and_then(|p| p.memory)
+        .unwrap();
+    assert!((memory.pressure_some.unwrap() - 0.5).abs() < 1e-9, "{memory:?}");
+    assert!((memory.node_stall - 0.1).abs() < 1e-9, "{memory:?}");
+    let sample = memory.sample.unwrap();
+    assert_eq!((sample.limit_bytes, sample.cpu_pressure), (Some(256 << 20), None));
+    let view = |name: &str| seen.tenants.iter().find(|t| t.name == name).unwrap();
+    assert_eq!(view("red").working_set_bytes, Some(240 << 20));
+    assert_eq!((view("red").quota_pods, view("red").limit_stall), (Some(9), None));
+    assert_eq!(view("blue").memory_bytes, None, "no node tells");
+    let kill = eventually("the breach", async || {
+        let breaches = snapshot(&running).await.breaches;
+        breaches
+            .into_iter()
+            .find(|b| b.kind() == v1::BreachKind::CrossTenantOom && b.state() == v1::BreachState::Firing)
+    })
+    .await;
+    assert_eq!(
+        (kill.tenant.as_str(), kill.against.as_str(), kill.subject.as_str()),
+        ("red", "blue", "blue/web")
+    );
+    assert_eq!(kill.confidence, Some(1.0));
+    assert_eq!(
+        kill.culprits[0].over_request_bytes,
+        Some((36 + u64::from(red[2])) << 20)
+    );
+
+    let text = http(running.http_addr, "/metrics").await;
+    let c = "tenant=\"red\",namespace=\"red\",pod=\"c\",node=\"node-a\"";
+    let other = "tenant=\"red\",namespace=\"~other\",pod=\"~other\",node=\"~other\"";
+    for line in [
+        format!("partywall_pod_memory_working_set_bytes{{{c}}} 83886080"),
+        format!("partywall_pod_memory_requests_bytes{{{c}}} 67108864"),
+        format!("partywall_pod_memory_limit_bytes{{{c}}} 268435456"),
+        format!("partywall_pod_reclaim_stall_seconds_total{{{c},cause=\"node\"}} 0.3"),
+        format!("partywall_pod_reclaimed_pages_total{{{c},cause=\"node\"}} 32"),
+        format!("partywall_pod_major_faults_total{{{c}}} 3"),
+        format!("partywall_pod_memory_events_total{{{c},event=\"max\"}} 3"),
+        format!("partywall_pod_pressure_memory_waiting_seconds_total{{{c}}} 1.5"),
+        format!("partywall_pod_pressure_memory_stalled_seconds_total{{{c}}} 0.75"),
+        format!("partywall_pod_memory_working_set_bytes{{{other}}} 83886080"),
+        "partywall_tenant_memory_working_set_bytes{tenant=\"red\"} 251658240".into(),
+        "partywall_tenant_quota_memory_bytes{tenant=\"red\"} 1073741824".into(),
+        "partywall_tenant_quota_pods{tenant=\"red\"} 9".into(),
+        "partywall_oom_kills_total{node=\"node-a\",trigger=\"red\",victim=\"blue\",scope=\"node\"} 1".into(),
+        "kind=\"CrossTenantOom\",tenant=\"red\",against=\"blue\",state=\"firing\"} 1".into(),
+        "partywall_aggregator_series_folded 1".into(),
+    ] {
+        assert!(text.contains(&line), "lacks {line}\n{text}");
+    }
+    for absent in [
+        "pressure_cpu",
+        "cause=\"limit\"",
+        "pod_refaults",
+        "pod=\"web\"",
+        "total{tenant=\"red\",namespace=\"~other\"",
+    ] {
+        assert!(!text.contains(absent), "has {absent}\n{text}");
+    }
+    documented(&text);
+    running.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_lying_agent_is_refused_and_told_why() {
     let dir = tempfile::tempdir().unwrap();

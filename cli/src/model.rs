@@ -33,6 +33,17 @@ pub(crate) struct Node {
     pub losses: Vec<Loss>,
     /// Absent until the node's agent told.
     pub agent: Option<AgentCost>,
+    /// Tasks killed because memory ran out, since the agent's start.
+    pub oom_kills: Vec<OomKills>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct OomKills {
+    /// The tenant whose task asked for memory when there was none.
+    pub trigger: String,
+    pub victim: String,
+    pub scope: String,
+    pub kills: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -84,6 +95,15 @@ pub(crate) struct Tenant {
     pub stolen_cores: f64,
     /// This tenant took it from others.
     pub taken_cores: f64,
+    pub memory_bytes: Option<u64>,
+    pub working_set_bytes: Option<u64>,
+    pub requested_memory_bytes: u64,
+    pub quota_memory_bytes: Option<u64>,
+    pub quota_pods: Option<u64>,
+    /// Reclaimed because the node ran low, in seconds per second.
+    pub node_stall: Option<f64>,
+    /// Because of limits of its own.
+    pub limit_stall: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -108,6 +128,56 @@ pub(crate) struct Pod {
     pub unknown_cores: f64,
     pub wait_p50_seconds: Option<f64>,
     pub wait_p99_seconds: Option<f64>,
+    pub requested_memory_bytes: u64,
+    /// Absent where the node does not tell.
+    pub memory: Option<Memory>,
+}
+
+/// A pod's memory. What its kernel does not offer is absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Memory {
+    pub current_bytes: Option<u64>,
+    pub working_set_bytes: Option<u64>,
+    pub limit_bytes: Option<u64>,
+    /// Bytes per second; negative when it shrinks.
+    pub growth_bytes_per_second: f64,
+    /// Over the window, in seconds per second.
+    pub node_stall: Option<f64>,
+    pub limit_stall: Option<f64>,
+    /// PSI over the window, 0 to 1.
+    pub pressure_some: Option<f64>,
+    pub pressure_full: Option<f64>,
+    pub refaults_per_second: Option<f64>,
+    // From here on: since the agent's start.
+    pub major_faults: Option<u64>,
+    pub refaults: Option<u64>,
+    pub events: Option<MemoryEvents>,
+    pub cpu_pressure: Option<Pressure>,
+    pub memory_pressure: Option<Pressure>,
+    pub io_pressure: Option<Pressure>,
+    pub limit_reclaim: Option<Reclaim>,
+    pub node_reclaim: Option<Reclaim>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct MemoryEvents {
+    pub high: u64,
+    pub max: u64,
+    pub oom: u64,
+    pub oom_kill: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Pressure {
+    pub some_seconds: f64,
+    pub full_seconds: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Reclaim {
+    pub stall_seconds: f64,
+    pub pages: u64,
+    pub times: u64,
 }
 
 impl Pod {
@@ -147,6 +217,8 @@ pub(crate) struct Breach {
     pub evidence: Vec<Figure>,
     pub culprits: Vec<Culprit>,
     pub covered: f64,
+    /// How sure it is that the tenant is the cause, 0 to 1. Absent: measured.
+    pub confidence: Option<f64>,
 }
 
 impl Breach {
@@ -189,8 +261,11 @@ pub(crate) struct Culprit {
     pub tenant: String,
     pub pod: String,
     pub stolen_cores: f64,
-    /// Of all that was stolen from the victim, 0 to 1.
+    /// Of all that was stolen from the victim, or of all memory above requests on the node; 0 to 1.
     pub share: f64,
+    /// Of memory breaches.
+    pub over_request_bytes: Option<u64>,
+    pub growth_bytes_per_second: Option<f64>,
 }
 
 /// `{"stolen_cores": 0.62}`, in the aggregator's order.
@@ -248,6 +323,18 @@ impl From<v1::NodeView> for Node {
                 map_bytes: cost.map_bytes,
                 programs: all(cost.programs),
             }),
+            oom_kills: all(wire.oom_kills),
+        }
+    }
+}
+
+impl From<v1::OomTotal> for OomKills {
+    fn from(wire: v1::OomTotal) -> Self {
+        Self {
+            trigger: clean(&wire.trigger),
+            victim: clean(&wire.victim),
+            scope: clean(&wire.scope),
+            kills: wire.kills,
         }
     }
 }
@@ -297,6 +384,13 @@ impl From<v1::TenantView> for Tenant {
             wait_cores: wire.wait_cores,
             stolen_cores: wire.stolen_cores,
             taken_cores: wire.taken_cores,
+            memory_bytes: wire.memory_bytes,
+            working_set_bytes: wire.working_set_bytes,
+            requested_memory_bytes: wire.requested_memory_bytes,
+            quota_memory_bytes: wire.quota_memory_bytes,
+            quota_pods: wire.quota_pods,
+            node_stall: wire.node_stall,
+            limit_stall: wire.limit_stall,
         }
     }
 }
@@ -324,6 +418,59 @@ impl From<v1::PodView> for Pod {
             unknown_cores: wire.unknown_cores,
             wait_p50_seconds: wire.wait_p50_ns.map(seconds),
             wait_p99_seconds: wire.wait_p99_ns.map(seconds),
+            requested_memory_bytes: wire.requested_memory_bytes,
+            memory: wire.memory.map(Memory::from),
+        }
+    }
+}
+
+impl From<v1::PodMemory> for Memory {
+    fn from(wire: v1::PodMemory) -> Self {
+        let sample = wire.sample.unwrap_or_default();
+        Self {
+            current_bytes: sample.current_bytes,
+            working_set_bytes: sample.working_set_bytes,
+            limit_bytes: sample.limit_bytes,
+            growth_bytes_per_second: wire.growth,
+            // Zero where nothing was measured; whether it was, the sample says.
+            node_stall: sample.node_reclaim.map(|_| wire.node_stall),
+            limit_stall: sample.limit_reclaim.map(|_| wire.limit_stall),
+            pressure_some: wire.pressure_some,
+            pressure_full: wire.pressure_full,
+            refaults_per_second: wire.refaults_per_second,
+            major_faults: sample.major_faults,
+            refaults: sample.refaults,
+            events: sample.events.map(|events| MemoryEvents {
+                high: events.high,
+                max: events.max,
+                oom: events.oom,
+                oom_kill: events.oom_kill,
+            }),
+            cpu_pressure: sample.cpu_pressure.map(Pressure::from),
+            memory_pressure: sample.memory_pressure.map(Pressure::from),
+            io_pressure: sample.io_pressure.map(Pressure::from),
+            limit_reclaim: sample.limit_reclaim.map(Reclaim::from),
+            node_reclaim: sample.node_reclaim.map(Reclaim::from),
+        }
+    }
+}
+
+impl From<v1::Pressure> for Pressure {
+    fn from(wire: v1::Pressure) -> Self {
+        let seconds = |microseconds: u64| microseconds as f64 / 1e6;
+        Self {
+            some_seconds: seconds(wire.some_us),
+            full_seconds: wire.full_us.map(seconds),
+        }
+    }
+}
+
+impl From<v1::Reclaim> for Reclaim {
+    fn from(wire: v1::Reclaim) -> Self {
+        Self {
+            stall_seconds: seconds(wire.stall_ns),
+            pages: wire.pages,
+            times: wire.times,
         }
     }
 }
@@ -362,6 +509,7 @@ impl From<v1::Breach> for Breach {
                 .collect(),
             culprits: all(wire.culprits),
             covered: wire.covered,
+            confidence: wire.confidence,
         }
     }
 }
@@ -373,6 +521,8 @@ impl From<v1::Culprit> for Culprit {
             pod: clean(&wire.pod),
             stolen_cores: wire.stolen_cores,
             share: wire.share,
+            over_request_bytes: wire.over_request_bytes,
+            growth_bytes_per_second: wire.growth_bytes_per_second,
         }
     }
 }
@@ -385,6 +535,9 @@ fn kind(number: i32) -> String {
         Ok(v1::BreachKind::SystemNoise) => "SystemNoise".to_owned(),
         Ok(v1::BreachKind::QuotaNear) => "QuotaNear".to_owned(),
         Ok(v1::BreachKind::QuotaExceeded) => "QuotaExceeded".to_owned(),
+        Ok(v1::BreachKind::MemorySqueeze) => "MemorySqueeze".to_owned(),
+        Ok(v1::BreachKind::CrossTenantOom) => "CrossTenantOom".to_owned(),
+        Ok(v1::BreachKind::LimitRangeExceeded) => "LimitRangeExceeded".to_owned(),
         Ok(v1::BreachKind::Unspecified) | Err(_) => format!("Unknown({number})"),
     }
 }
@@ -435,6 +588,12 @@ mod tests {
                     }],
                     ..Default::default()
                 }),
+                oom_kills: vec![v1::OomTotal {
+                    trigger: hostile.into(),
+                    victim: hostile.into(),
+                    scope: hostile.into(),
+                    kills: 1,
+                }],
                 ..Default::default()
             }],
             tenants: vec![v1::TenantView {
@@ -478,15 +637,15 @@ mod tests {
         };
         let printed = format!("{:?}", Snapshot::from(wire));
         // Debug writes a control character as \\u{1b}, and the backslash of one that was spelled out as \\\\u{1b}.
-        assert_eq!(printed.matches("\\\\u{1b}").count(), 27);
-        assert_eq!(printed.matches("\\u{1b}").count(), 27);
+        assert_eq!(printed.matches("\\\\u{1b}").count(), 30);
+        assert_eq!(printed.matches("\\u{1b}").count(), 30);
     }
 
     #[test]
     fn what_a_newer_aggregator_says_is_kept() {
         assert_eq!(kind(77), "Unknown(77)");
         assert_eq!(state(77), State::Unknown);
-        for known in 1..=5 {
+        for known in 1..=8 {
             assert!(!kind(known).starts_with("Unknown"), "{known}");
         }
     }

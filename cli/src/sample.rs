@@ -9,6 +9,7 @@ use crate::model::Snapshot;
 /// 2026-07-30T11:51:11Z
 pub(crate) const JUDGED_UNIX_NS: u64 = 1_785_412_271_500_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
+const MIB: u64 = 1 << 20;
 
 pub(crate) fn snapshot() -> Snapshot {
     wire().into()
@@ -21,15 +22,33 @@ pub(crate) fn wire() -> v1::Snapshot {
         window_ns: 10 * SECOND_NS,
         nodes: vec![node("node-a", 1, 1.0), node("node-b", 3, 0.85)],
         tenants: vec![
-            tenant("blue", 0.2, 0.5, 0.31, 0.0),
+            v1::TenantView {
+                memory_bytes: Some(50 * MIB),
+                working_set_bytes: Some(40 * MIB),
+                requested_memory_bytes: 64 * MIB,
+                node_stall: Some(0.2),
+                limit_stall: Some(0.0),
+                ..tenant("blue", 0.2, 0.5, 0.31, 0.0)
+            },
             tenant("green", 0.05, 0.25, 0.002, 0.0),
             v1::TenantView {
                 quota_cores: Some(1.5),
+                memory_bytes: Some(912 * MIB),
+                working_set_bytes: Some(800 * MIB),
+                requested_memory_bytes: 100 * MIB,
+                quota_memory_bytes: Some(512 * MIB),
+                quota_pods: Some(5),
+                node_stall: Some(0.0),
+                limit_stall: Some(0.0),
                 ..tenant("red", 1.9, 0.1, 0.004, 0.31)
             },
         ],
         pods: vec![
-            pod("blue", "blue", "web", 0.2, 0.5, 0.31, Some(2.58)),
+            v1::PodView {
+                requested_memory_bytes: 64 * MIB,
+                memory: Some(memory()),
+                ..pod("blue", "blue", "web", 0.2, 0.5, 0.31, Some(2.58))
+            },
             pod("green", "green", "api", 0.05, 0.25, 0.002, Some(1.04)),
             pod("red", "red", "batch\x1b[2J", 1.9, 0.1, 0.004, Some(1.0)),
             v1::PodView {
@@ -54,7 +73,7 @@ pub(crate) fn wire() -> v1::Snapshot {
             cores,
         })
         .into(),
-        breaches: vec![noisy(), quota()],
+        breaches: vec![noisy(), quota(), squeeze()],
         losses: vec![],
     }
 }
@@ -97,6 +116,45 @@ fn node(name: &str, age_s: u64, covered: f64) -> v1::NodeView {
             programs: vec![program],
         }),
         agent_cores: 0.004,
+        oom_kills: vec![v1::OomTotal {
+            trigger: "red".into(),
+            victim: "blue".into(),
+            scope: "node".into(),
+            kills: 2,
+        }],
+    }
+}
+
+/// A kernel with PSI and the reclaim tracepoints, for a pod without a limit.
+fn memory() -> v1::PodMemory {
+    v1::PodMemory {
+        sample: Some(v1::MemorySample {
+            current_bytes: Some(50 * MIB),
+            working_set_bytes: Some(40 * MIB),
+            events: Some(v1::MemoryEvents {
+                oom_kill: 1,
+                ..v1::MemoryEvents::default()
+            }),
+            major_faults: Some(1_200),
+            refaults: Some(900),
+            memory_pressure: Some(v1::Pressure {
+                some_us: 2_500_000,
+                full_us: Some(1_000_000),
+            }),
+            limit_reclaim: Some(v1::Reclaim::default()),
+            node_reclaim: Some(v1::Reclaim {
+                stall_ns: 2 * SECOND_NS,
+                pages: 40_000,
+                times: 80,
+            }),
+            ..v1::MemorySample::default()
+        }),
+        node_stall: 0.2,
+        pressure_some: Some(0.25),
+        pressure_full: Some(0.1),
+        refaults_per_second: Some(90.0),
+        growth: -1_048_576.0,
+        ..v1::PodMemory::default()
     }
 }
 
@@ -112,6 +170,7 @@ fn tenant(name: &str, used: f64, entitled: f64, stolen: f64, taken: f64) -> v1::
         wait_cores: stolen + 0.01,
         stolen_cores: stolen,
         taken_cores: taken,
+        ..v1::TenantView::default()
     }
 }
 
@@ -165,8 +224,49 @@ fn noisy() -> v1::Breach {
             pod: "red/batch".into(),
             stolen_cores: 0.31,
             share: 1.0,
+            ..v1::Culprit::default()
         }],
         covered: 1.0,
+        ..v1::Breach::default()
+    }
+}
+
+fn squeeze() -> v1::Breach {
+    v1::Breach {
+        fingerprint: "5eed5eed5eed5eed".into(),
+        kind: v1::BreachKind::MemorySqueeze.into(),
+        state: v1::BreachState::Pending.into(),
+        tenant: "red".into(),
+        against: "blue".into(),
+        node: "node-a".into(),
+        subject: "blue/web".into(),
+        summary: "red/batch squeezed blue/web on node-a for 1 s (inferred, confidence 0.85)".into(),
+        since_unix_ns: JUDGED_UNIX_NS - SECOND_NS,
+        evidence: vec![
+            v1::Figure {
+                name: "node_stall_seconds_per_second".into(),
+                value: 0.2,
+            },
+            v1::Figure {
+                name: "over_request_bytes".into(),
+                value: (812 * MIB) as f64,
+            },
+            v1::Figure {
+                name: "growth_bytes_per_second".into(),
+                value: (20 * MIB) as f64,
+            },
+        ],
+        culprits: vec![v1::Culprit {
+            tenant: "red".into(),
+            pod: "red/batch".into(),
+            share: 0.9,
+            over_request_bytes: Some(812 * MIB),
+            growth_bytes_per_second: Some((20 * MIB) as f64),
+            ..v1::Culprit::default()
+        }],
+        covered: 1.0,
+        confidence: Some(0.85),
+        ..v1::Breach::default()
     }
 }
 

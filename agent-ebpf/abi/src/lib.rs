@@ -116,6 +116,62 @@ pub struct Throttle {
     pub known_from_ns: u64,
 }
 
+/// For whom a task reclaims memory.
+pub const SCOPE_UNKNOWN: u32 = 0;
+/// For a limit of its own cgroup or of one above.
+pub const SCOPE_LIMIT: u32 = 1;
+/// For the node.
+pub const SCOPE_NODE: u32 = 2;
+
+/// A task's reclaim, the last one. Map `STALLS`, key: thread id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Stall {
+    /// CLOCK_BOOTTIME.
+    pub began_ns: u64,
+    /// 0: it lasts.
+    pub ended_ns: u64,
+    /// [`SCOPE_LIMIT`] or [`SCOPE_NODE`].
+    pub scope: u64,
+}
+
+/// What one cgroup's tasks reclaimed. Map `RECLAIMS`, index: slot. Cumulative since load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Reclaim {
+    pub limit: Reclaimed,
+    pub node: Reclaimed,
+}
+
+/// Reclaim for one scope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Reclaimed {
+    /// Time that tasks spent in it, each task's for itself.
+    pub stall_ns: u64,
+    pub pages: u64,
+    pub times: u64,
+    pub reserved: u64,
+}
+
+/// A task was killed because memory ran out. Ring `EVENTS`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct OomEvent {
+    /// Cgroup of the task that ran out of memory.
+    pub trigger_cgroup: u64,
+    /// [`OOM_KILL`]: at the same place as a [`CgroupEvent`]'s kind.
+    pub kind: u32,
+    pub trigger_pid: u32,
+    /// 0: the kernel tells its process alone.
+    pub victim_cgroup: u64,
+    pub victim_pid: u32,
+    /// [`SCOPE_LIMIT`], [`SCOPE_NODE`] or [`SCOPE_UNKNOWN`].
+    pub scope: u32,
+    /// CLOCK_BOOTTIME.
+    pub at_ns: u64,
+}
+
 /// Longest cgroup path that an event carries, in bytes. Kubernetes' own stay below 260; a longer one is cut and says so.
 pub const PATH_MAX: usize = 488;
 
@@ -135,6 +191,7 @@ pub struct CgroupEvent {
 
 pub const CGROUP_MADE: u32 = 1;
 pub const CGROUP_REMOVED: u32 = 2;
+pub const OOM_KILL: u32 = 3;
 
 /// What the kernel side discards or cannot store. Map `LOSSES`, index `cpu * LOSS_REASONS + reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,19 +209,22 @@ pub enum LossReason {
     Unreachable = 4,
     /// Switches that the tracepoint did not tell, found at the next one.
     MissedSwitch = 5,
+    /// Reclaims that found no room, or whose beginning was not seen.
+    Stall = 6,
 }
 
 /// Number of [`LossReason`]s, rounded up to one cache line per CPU.
 pub const LOSS_REASONS: usize = 8;
 
 impl LossReason {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NoSlot,
         Self::SlotInsert,
         Self::ClockBackwards,
         Self::RingFull,
         Self::Unreachable,
         Self::MissedSwitch,
+        Self::Stall,
     ];
 
     /// Label value in metrics and reports.
@@ -176,6 +236,7 @@ impl LossReason {
             Self::RingFull => "ring_full",
             Self::Unreachable => "unreachable",
             Self::MissedSwitch => "missed_switch",
+            Self::Stall => "stall",
         }
     }
 }
@@ -209,6 +270,8 @@ pub struct Offsets {
     pub cgroup_root: u32,
     pub cgroup_root_hierarchy_id: u32,
     pub kernfs_node_id: u32,
+    /// 1: `mark_victim` tells the task; [`ABSENT`]: its process id alone (before Linux 6.8).
+    pub victim_is_task: u32,
 }
 
 impl Offsets {
@@ -229,12 +292,13 @@ impl Offsets {
         cgroup_root: ABSENT,
         cgroup_root_hierarchy_id: ABSENT,
         kernfs_node_id: ABSENT,
+        victim_is_task: ABSENT,
     };
 }
 
 impl Offsets {
     /// As the words that `.rodata` holds, in the order of the fields.
-    pub const fn words(&self) -> [u32; 15] {
+    pub const fn words(&self) -> [u32; 16] {
         [
             self.task_pid,
             self.task_cgroups,
@@ -251,6 +315,7 @@ impl Offsets {
             self.cgroup_root,
             self.cgroup_root_hierarchy_id,
             self.kernfs_node_id,
+            self.victim_is_task,
         ]
     }
 }
@@ -259,9 +324,11 @@ const _: () = {
     assert!(size_of::<Row>() == 96);
     assert!(size_of::<Slice>() == 16);
     assert!(size_of::<Throttle>() == 32);
+    assert!(size_of::<Reclaim>() == 64 && size_of::<Stall>() == 24);
+    assert!(size_of::<OomEvent>() == 40);
     assert!(size_of::<Cpu>() == 64 + 16 * SLICES);
     assert!(size_of::<CgroupEvent>() == 504);
-    assert!(size_of::<Offsets>() == 15 * 4);
+    assert!(size_of::<Offsets>() == 16 * 4);
     assert!(SLICES.is_power_of_two() && CACHE.is_power_of_two() && SLOTS.is_power_of_two());
     assert!(LossReason::ALL.len() <= LOSS_REASONS);
 };

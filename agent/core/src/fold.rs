@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use partywall_abi::{BUCKETS, SLOT_IDLE, SLOT_NONE, SLOT_STEAL, SLOT_THROTTLED, SLOT_UNRESOLVED, SLOTS};
+use partywall_abi::{
+    BUCKETS, Reclaim, Reclaimed, SLOT_IDLE, SLOT_NONE, SLOT_STEAL, SLOT_THROTTLED, SLOT_UNRESOLVED, SLOTS,
+};
 
 use crate::identity::Identity;
+use crate::memory::Memory;
 use crate::slots::Added;
 
 /// Host cgroups that are reported by name; the rest is [`Why::Folded`]. A systemd host has fifty services.
@@ -60,28 +63,45 @@ pub struct LedgerRow {
     pub ran_ns: BTreeMap<u32, u64>,
 }
 
+/// What a pod or container has of memory, and what its tasks reclaimed since the agent's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemorySample {
+    pub files: Memory,
+    pub reclaim: Reclaim,
+}
+
 /// What changed since the last report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Index, who, and when it was made (CLOCK_BOOTTIME; 0: not known).
     pub entities: Vec<(u32, Who, u64)>,
-    pub ended: Vec<u32>,
+    /// Index, and when its cgroup was removed (CLOCK_BOOTTIME; 0: not known).
+    pub ended: Vec<(u32, u64)>,
     pub cpu: Vec<(u32, Sample)>,
     pub ledger: Vec<(u32, LedgerRow)>,
+    pub memory: Vec<(u32, MemorySample)>,
 }
 
 #[derive(Debug)]
 struct Entity {
     who: Who,
     born_ns: u64,
-    /// Slots bound to it; of a pod, its containers' too.
-    slots: u32,
+    /// When its own cgroup was removed.
+    gone_ns: Option<u64>,
+    /// Slots bound to it and cgroups that are its own; of a pod, its containers' too.
+    holders: u32,
+    /// Somebody refers to it in the next report, whether or not it did anything.
+    mentioned: bool,
     sample: Sample,
     row: LedgerRow,
+    memory: MemorySample,
     announced: bool,
+    end_told: bool,
     sample_changed: bool,
     row_changed: bool,
     cells_changed: BTreeSet<u32>,
+    memory_changed: bool,
+    reclaimed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -134,40 +154,40 @@ impl Fold {
     /// From here on, what `slot` does is done by cgroup `id`, made at `born_ns` (0: not known when). `identity`: whose that is;
     /// `None` when nobody knows any more.
     pub fn bind(&mut self, slot: u16, id: u64, identity: Option<&Identity>, born_ns: u64) {
-        match identity {
-            Some(Identity::Pod { uid }) => {
-                self.bind_to(slot, id, Who::Pod { uid: uid.clone() }, None, born_ns);
-            }
-            Some(Identity::Container {
-                pod_uid,
-                id: container,
-            }) => {
-                self.bind_to(
-                    slot,
-                    id,
-                    Who::Pod { uid: pod_uid.clone() },
-                    Some(container),
-                    born_ns,
-                );
-            }
-            Some(Identity::Host { path }) => {
-                let host = Who::Host { path: path.clone() };
-                let named = self.index.contains_key(&host) || self.hosts < HOSTS;
-                self.bind_to(
-                    slot,
-                    id,
-                    if named { host } else { Who::Unknown(Why::Folded) },
-                    None,
-                    born_ns,
-                );
-            }
-            Some(Identity::Unreadable) => self.bind_to(slot, id, Who::Unknown(Why::UnreadablePath), None, 0),
-            None => self.bind_to(slot, id, Who::Unknown(Why::PathGone), None, 0),
-        }
+        let (owner, container) = self.who(identity);
+        self.bind_to(slot, id, owner, container, born_ns);
     }
 
     fn bind_to(&mut self, slot: u16, id: u64, who: Who, container: Option<&String>, born_ns: u64) {
         self.release(slot);
+        let (owner, container) = self.hold_both(who, container, born_ns);
+        if let Some(place) = self.slots.get_mut(usize::from(slot)) {
+            *place = Some(Bound { id, owner, container });
+        }
+    }
+
+    /// In whose name it is kept, and which container of it.
+    fn who<'a>(&self, identity: Option<&'a Identity>) -> (Who, Option<&'a String>) {
+        match identity {
+            Some(Identity::Pod { uid }) => (Who::Pod { uid: uid.clone() }, None),
+            Some(Identity::Container { pod_uid, id }) => (Who::Pod { uid: pod_uid.clone() }, Some(id)),
+            Some(Identity::Host { path }) => {
+                let host = Who::Host { path: path.clone() };
+                let named = self.index.contains_key(&host) || self.hosts < HOSTS;
+                (if named { host } else { Who::Unknown(Why::Folded) }, None)
+            }
+            Some(Identity::Unreadable) => (Who::Unknown(Why::UnreadablePath), None),
+            None => (Who::Unknown(Why::PathGone), None),
+        }
+    }
+
+    fn hold_both(&mut self, who: Who, container: Option<&String>, born_ns: u64) -> (u32, Option<u32>) {
+        // Why somebody has no name is no life that began at some time.
+        let born_ns = if matches!(who, Who::Unknown(_)) {
+            0
+        } else {
+            born_ns
+        };
         let owner = self.entity(who, born_ns);
         let container = container.map(|container| {
             self.entity(
@@ -180,11 +200,60 @@ impl Fold {
         });
         for entity in [Some(owner), container].into_iter().flatten() {
             if let Some(entity) = self.entities.get_mut(&entity) {
-                entity.slots += 1;
+                entity.holders += 1;
             }
         }
-        if let Some(place) = self.slots.get_mut(usize::from(slot)) {
-            *place = Some(Bound { id, owner, container });
+        (owner, container)
+    }
+
+    /// The pod's or container's own cgroup was made, whether or not it ever does anything. Returns its entity.
+    pub fn hold(&mut self, identity: &Identity, born_ns: u64) -> u32 {
+        let (who, container) = self.who(Some(identity));
+        // Made again: the end of the one before may have been told.
+        let before = self.index.get(&who).and_then(|index| self.entities.get(index));
+        if container.is_none() && before.is_some_and(|before| before.gone_ns.is_some()) {
+            self.index.remove(&who);
+        }
+        let (owner, container) = self.hold_both(who, container, born_ns);
+        container.unwrap_or(owner)
+    }
+
+    /// That cgroup was removed at `gone_ns`. A pod ends with the next report, though what it did may still be entered: others' waits reach
+    /// back to its slices until its slots are released.
+    pub fn let_go(&mut self, index: u32, gone_ns: u64) {
+        let Some(entity) = self.entities.get_mut(&index) else {
+            return;
+        };
+        entity.gone_ns = Some(gone_ns);
+        let pod = match entity.who {
+            Who::Container { pod, .. } => Some(pod),
+            _ => None,
+        };
+        self.drop_holder(index);
+        if let Some(pod) = pod {
+            self.drop_holder(pod);
+        }
+    }
+
+    /// The entity of whom the next report speaks.
+    pub fn mention(&mut self, identity: Option<&Identity>) -> u32 {
+        let (who, container) = self.who(identity);
+        let (owner, container) = self.hold_both(who, container, 0);
+        for index in [Some(owner), container].into_iter().flatten() {
+            if let Some(entity) = self.entities.get_mut(&index) {
+                entity.mentioned = true;
+            }
+            self.drop_holder(index);
+        }
+        container.unwrap_or(owner)
+    }
+
+    fn drop_holder(&mut self, index: u32) {
+        if let Some(entity) = self.entities.get_mut(&index) {
+            entity.holders -= 1;
+            if entity.holders == 0 {
+                self.ended.push(index);
+            }
         }
     }
 
@@ -201,30 +270,31 @@ impl Fold {
             Entity {
                 who,
                 born_ns,
-                slots: 0,
+                gone_ns: None,
+                end_told: false,
+                holders: 0,
+                mentioned: false,
                 sample: Sample::default(),
                 row: LedgerRow::default(),
+                memory: MemorySample::default(),
                 announced: false,
                 sample_changed: false,
                 row_changed: false,
                 cells_changed: BTreeSet::new(),
+                memory_changed: false,
+                reclaimed: false,
             },
         );
         index
     }
 
-    /// The slot is nobody's any more. An entity without slots ends with the next report.
+    /// The slot is nobody's any more. An entity that nothing holds ends with the next report.
     pub fn release(&mut self, slot: u16) {
         let Some(bound) = self.slots.get_mut(usize::from(slot)).and_then(Option::take) else {
             return;
         };
         for index in [Some(bound.owner), bound.container].into_iter().flatten() {
-            if let Some(entity) = self.entities.get_mut(&index) {
-                entity.slots -= 1;
-                if entity.slots == 0 {
-                    self.ended.push(index);
-                }
-            }
+            self.drop_holder(index);
         }
     }
 
@@ -285,15 +355,56 @@ impl Fold {
         }
     }
 
+    /// Adds what a slot's tasks reclaimed.
+    pub fn add_reclaim(&mut self, slot: u16, added: &Reclaim) {
+        let Some(bound) = self.slots.get(usize::from(slot)).copied().flatten() else {
+            return;
+        };
+        let add = |sum: &mut Reclaimed, added: &Reclaimed| {
+            sum.stall_ns += added.stall_ns;
+            sum.pages += added.pages;
+            sum.times += added.times;
+        };
+        for index in [Some(bound.owner), bound.container].into_iter().flatten() {
+            if let Some(entity) = self.entities.get_mut(&index) {
+                add(&mut entity.memory.reclaim.limit, &added.limit);
+                add(&mut entity.memory.reclaim.node, &added.node);
+                entity.reclaimed = true;
+            }
+        }
+    }
+
+    /// Whether the entity's tasks reclaimed since the last report.
+    pub fn reclaimed(&self, index: u32) -> bool {
+        self.entities.get(&index).is_some_and(|entity| entity.reclaimed)
+    }
+
+    /// Enters what an entity's files say now.
+    pub fn set_memory(&mut self, index: u32, files: Memory) {
+        if let Some(entity) = self.entities.get_mut(&index) {
+            let files = files.not_before(&entity.memory.files);
+            entity.memory_changed |= entity.memory.files != files;
+            entity.memory.files = files;
+        }
+    }
+
     /// What changed since this was last called.
     pub fn take_changes(&mut self) -> Changes {
         let mut changes = Changes::default();
         for (index, entity) in &mut self.entities {
-            if !entity.announced && (entity.sample_changed || entity.slots > 0) {
+            let mentioned = std::mem::take(&mut entity.mentioned);
+            if !entity.announced && (entity.sample_changed || mentioned || entity.holders > 0) {
                 entity.announced = true;
                 changes
                     .entities
                     .push((*index, entity.who.clone(), entity.born_ns));
+            }
+            let gone_ns = entity.gone_ns.filter(|_| matches!(entity.who, Who::Pod { .. }));
+            if let Some(gone_ns) = gone_ns
+                && entity.announced
+                && !std::mem::replace(&mut entity.end_told, true)
+            {
+                changes.ended.push((*index, gone_ns));
             }
             if std::mem::take(&mut entity.sample_changed) {
                 let mut sample = entity.sample.clone();
@@ -301,6 +412,11 @@ impl Fold {
                     sample.waits = [0; BUCKETS];
                 }
                 changes.cpu.push((*index, sample));
+            }
+            // Reclaim of the host's own daemons is nobody's pressure.
+            let changed = std::mem::take(&mut entity.memory_changed) | std::mem::take(&mut entity.reclaimed);
+            if changed && matches!(entity.who, Who::Pod { .. } | Who::Container { .. }) {
+                changes.memory.push((*index, entity.memory));
             }
             if std::mem::take(&mut entity.row_changed) {
                 let cells = std::mem::take(&mut entity.cells_changed);
@@ -318,13 +434,15 @@ impl Fold {
             }
         }
         for index in std::mem::take(&mut self.ended) {
-            let Some(entity) = self.entities.get(&index).filter(|entity| entity.slots == 0) else {
+            let Some(entity) = self.entities.get(&index).filter(|entity| entity.holders == 0) else {
                 continue;
             };
             self.hosts -= usize::from(matches!(entity.who, Who::Host { .. }));
-            self.index.remove(&entity.who);
-            if entity.announced {
-                changes.ended.push(index);
+            if self.index.get(&entity.who) == Some(&index) {
+                self.index.remove(&entity.who);
+            }
+            if entity.announced && !entity.end_told {
+                changes.ended.push((index, entity.gone_ns.unwrap_or(0)));
             }
             self.entities.remove(&index);
             for other in self.entities.values_mut() {
@@ -430,7 +548,7 @@ mod tests {
         );
         fold.release(5);
         let last = fold.take_changes();
-        assert!(last.ended.contains(&first), "{last:?}");
+        assert!(last.ended.contains(&(first, 0)), "{last:?}");
         assert_eq!(
             last.cpu
                 .iter()
@@ -458,6 +576,112 @@ mod tests {
         assert!(
             changes.ended.is_empty() && changes.entities.is_empty(),
             "{blue} goes on: {changes:?}"
+        );
+    }
+
+    #[test]
+    fn a_pod_that_never_runs_is_announced_and_ends_when_it_was_removed() {
+        let mut fold = Fold::default();
+        let held = [fold.hold(&pod("blue"), 5), fold.hold(&container("blue", "a"), 6)];
+        let changes = fold.take_changes();
+        assert_eq!(index_of(&changes, &Who::Pod { uid: "blue".into() }), held[0]);
+        assert_eq!(changes.cpu, []);
+        fold.let_go(held[1], 70);
+        fold.let_go(held[0], 80);
+        let mut ended = fold.take_changes().ended;
+        ended.sort_unstable();
+        assert_eq!(ended, [(held[0], 80), (held[1], 70)]);
+        assert_eq!(fold.counts(), (0, 0));
+    }
+
+    #[test]
+    fn a_pod_ends_with_its_cgroup_and_what_it_did_is_still_told() {
+        let mut fold = Fold::default();
+        let own = fold.hold(&pod("blue"), 5);
+        fold.bind(5, 50, Some(&container("blue", "a")), 6);
+        fold.bind(6, 60, Some(&pod("red")), 0);
+        fold.let_go(own, 80);
+        assert_eq!(fold.take_changes().ended, [(own, 80)]);
+        // A wait of red's that reaches back to it.
+        let wait = Added {
+            cells: vec![(5, 7)],
+            ..Added::default()
+        };
+        fold.add(6, &wait);
+        let late = fold.take_changes();
+        assert_eq!(late.ledger[0].1.ran_ns, BTreeMap::from([(own, 7)]));
+        fold.release(5);
+        let ended = fold.take_changes().ended;
+        assert!(
+            ended.iter().all(|(index, _)| *index != own),
+            "told once: {ended:?}"
+        );
+    }
+
+    #[test]
+    fn a_pod_whose_cgroup_is_made_again_is_another_entity() {
+        let mut fold = Fold::default();
+        let first = fold.hold(&pod("blue"), 5);
+        fold.bind(5, 50, Some(&container("blue", "a")), 6);
+        fold.let_go(first, 80);
+        fold.take_changes();
+        let again = fold.hold(&pod("blue"), 90);
+        assert_ne!(first, again);
+        fold.release(5);
+        let changes = fold.take_changes();
+        assert_eq!(index_of(&changes, &Who::Pod { uid: "blue".into() }), again);
+        assert_eq!(fold.hold(&pod("blue"), 90), again, "still known by its name");
+    }
+
+    #[test]
+    fn who_is_only_spoken_of_is_announced_in_the_same_report_and_ends_with_it() {
+        let mut fold = Fold::default();
+        let daemon = Identity::Host {
+            path: "/system.slice/sshd.service".into(),
+        };
+        let (named, unknown) = (fold.mention(Some(&daemon)), fold.mention(None));
+        let changes = fold.take_changes();
+        assert_eq!(index_of(&changes, &Who::Unknown(Why::PathGone)), unknown);
+        assert!(changes.ended.contains(&(named, 0)), "{changes:?}");
+        assert_ne!(fold.mention(Some(&daemon)), named, "an index is never used again");
+    }
+
+    #[test]
+    fn reclaim_is_the_pods_and_its_containers_and_never_the_hosts() {
+        let mut fold = Fold::default();
+        fold.bind(5, 50, Some(&container("blue", "a")), 0);
+        fold.bind(6, 60, Some(&Identity::Host { path: "/".into() }), 0);
+        let stalled = |stall_ns| Reclaim {
+            node: Reclaimed {
+                stall_ns,
+                pages: 32,
+                times: 1,
+                reserved: 0,
+            },
+            ..Reclaim::default()
+        };
+        fold.add_reclaim(5, &stalled(10));
+        fold.add_reclaim(6, &stalled(90));
+        let memory = fold.take_changes().memory;
+        assert_eq!(memory.len(), 2);
+        assert!(memory.iter().all(|(_, sample)| sample.reclaim == stalled(10)));
+        let (index, sample) = memory[0];
+        assert!(!fold.reclaimed(index), "until the next time");
+        fold.set_memory(index, sample.files);
+        assert_eq!(fold.take_changes().memory, [], "nothing new");
+        let files = Memory {
+            current_bytes: Some(4096),
+            ..Memory::default()
+        };
+        fold.set_memory(index, files);
+        let whole = MemorySample {
+            files,
+            reclaim: stalled(10),
+        };
+        assert_eq!(
+            fold.take_changes().memory,
+            [(index, whole)],
+            "a sample tells everything"
         );
     }
 

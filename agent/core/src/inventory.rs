@@ -14,9 +14,23 @@ pub const QUARANTINE_NS: u64 = 10_000_000_000;
 #[derive(Debug)]
 struct Known {
     identity: Identity,
+    /// Its path, where it is the pod's or container's own cgroup and not one within it; until it is handed out.
+    own: Option<Box<str>>,
     /// 0 where it was found by a scan: some time before.
     made_ns: u64,
     gone_ns: Option<u64>,
+}
+
+/// A pod's or container's own cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    pub id: u64,
+    pub identity: Identity,
+    /// Below the v2 mount.
+    pub path: Box<str>,
+    /// 0: some time before.
+    pub made_ns: u64,
+    pub gone_ns: Option<u64>,
 }
 
 /// cgroup ids → identities.
@@ -34,10 +48,13 @@ impl Inventory {
             self.turned_away += 1;
             return;
         }
+        let identity = identify(path);
+        let own = is_own(path, &identity).then(|| path.into());
         self.known.insert(
             id,
             Known {
-                identity: identify(path),
+                identity,
+                own,
                 made_ns,
                 gone_ns: None,
             },
@@ -75,6 +92,27 @@ impl Inventory {
     /// When the cgroup was made, on CLOCK_BOOTTIME; 0 where that is not known.
     pub fn made_ns(&self, id: u64) -> u64 {
         self.known.get(&id).map_or(0, |known| known.made_ns)
+    }
+
+    /// When the cgroup was removed; `None` while it is there.
+    pub fn gone_ns(&self, id: u64) -> Option<u64> {
+        self.known.get(&id)?.gone_ns
+    }
+
+    /// The pods' and containers' own cgroups that were not handed out before, also those that are gone by now.
+    pub fn take_own(&mut self) -> Vec<Own> {
+        self.known
+            .iter_mut()
+            .filter_map(|(id, known)| {
+                Some(Own {
+                    path: known.own.take()?,
+                    id: *id,
+                    identity: known.identity.clone(),
+                    made_ns: known.made_ns,
+                    gone_ns: known.gone_ns,
+                })
+            })
+            .collect()
     }
 
     /// Whether the cgroup's time in quarantine is over.
@@ -115,6 +153,14 @@ impl Inventory {
     }
 }
 
+/// Whether the cgroup at `path` is a pod's or container's topmost.
+fn is_own(path: &str, identity: &Identity) -> bool {
+    matches!(identity, Identity::Pod { .. } | Identity::Container { .. })
+        && path
+            .rsplit_once('/')
+            .is_none_or(|(parent, _)| identify(parent) != *identity)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +189,32 @@ mod tests {
         assert!(inventory.identity(3).is_some());
         assert!(inventory.expired(2, 50 + QUARANTINE_NS));
         assert!(!inventory.expired(1, u64::MAX));
+    }
+
+    #[test]
+    fn of_a_pods_cgroups_the_topmost_of_each_are_its_own() {
+        let pod = "/kubepods.slice/kubepods-pod0f3e2d1c_aaaa_4bbb_8ccc_0123456789ab.slice";
+        let scope = format!("{pod}/crio-{}.scope", "ab".repeat(32));
+        let mut inventory = Inventory::default();
+        let paths = [
+            "/kubepods.slice".to_owned(),
+            pod.to_owned(),
+            scope.clone(),
+            format!("{scope}/container"),
+            format!("{pod}/crio-conmon-{}.scope", "cd".repeat(32)),
+            "/system.slice/sshd.service".to_owned(),
+        ];
+        for (id, path) in paths.iter().enumerate() {
+            inventory.made(id as u64, path, 0);
+        }
+        inventory.removed(2, 50);
+        let own: Vec<_> = inventory
+            .take_own()
+            .into_iter()
+            .map(|own| (String::from(own.path), own.gone_ns))
+            .collect();
+        assert_eq!(own, [(pod.to_owned(), None), (scope, Some(50))]);
+        assert_eq!(inventory.take_own(), [], "each once");
     }
 
     #[test]

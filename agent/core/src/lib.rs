@@ -3,4 +3,5 @@
 pub mod fold;
 pub mod identity;
 pub mod inventory;
+pub mod memory;
 pub mod slots;

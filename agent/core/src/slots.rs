@@ -1,6 +1,6 @@
 //! From cumulative counters to what was added since the last reading.
 
-use partywall_abi::{BUCKETS, SLOTS};
+use partywall_abi::{BUCKETS, Reclaim, Reclaimed, SLOTS};
 
 /// One slot's counters, summed over CPUs, cumulative since load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,7 @@ struct Base {
     /// By runner slot. Allocated when the slot first waits for another.
     cells: Option<Box<[u64]>>,
     cells_sum_ns: u64,
+    reclaim: Reclaim,
 }
 
 /// The last reading of every slot.
@@ -108,6 +109,22 @@ impl Book {
             .wrapping_add(totals.idle_ns)
             .wrapping_add(base.cells_sum_ns);
         (added, entered_ns == totals.wait_ns)
+    }
+
+    /// What was added to what `slot`'s tasks reclaimed; `None`: nothing.
+    pub fn enter_reclaim(&mut self, slot: u16, reclaim: &Reclaim) -> Option<Reclaim> {
+        let base = self.bases.get_mut(usize::from(slot))?;
+        let before = std::mem::replace(&mut base.reclaim, *reclaim);
+        let added = |now: &Reclaimed, before: &Reclaimed| Reclaimed {
+            stall_ns: now.stall_ns.wrapping_sub(before.stall_ns),
+            pages: now.pages.wrapping_sub(before.pages),
+            times: now.times.wrapping_sub(before.times),
+            reserved: 0,
+        };
+        (before != *reclaim).then(|| Reclaim {
+            limit: added(&reclaim.limit, &before.limit),
+            node: added(&reclaim.node, &before.node),
+        })
     }
 }
 

@@ -27,6 +27,10 @@ pub struct Layout {
     pub switch_arguments: Option<u32>,
     /// Whether the tracepoints for cgroups made and removed exist.
     pub cgroup_events: bool,
+    /// Whether those for reclaim, of limits and of the node, exist.
+    pub reclaim: bool,
+    /// Whether that for OOM kills exists.
+    pub oom_kills: bool,
 }
 
 /// Reads the layout from a BTF file, `/sys/kernel/btf/vmlinux` in earnest.
@@ -55,15 +59,28 @@ pub fn resolve(path: &Path) -> Result<Layout, btf_rs::Error> {
         cgroup_root: at("cgroup", &["root"]),
         cgroup_root_hierarchy_id: at("cgroup_root", &["hierarchy_id"]),
         kernfs_node_id: at("kernfs_node", &["id"]),
+        victim_is_task: first_task_argument(&btf, "btf_trace_mark_victim")
+            .filter(|place| *place == 0)
+            .map_or(ABSENT, |_| 1),
     };
-    let cgroup_events = ["btf_trace_cgroup_mkdir", "btf_trace_cgroup_rmdir"]
-        .iter()
-        .all(|name| btf.resolve_ids_by_name(name).is_ok_and(|ids| !ids.is_empty()));
+    let exist = |tracepoints: &[&str]| {
+        tracepoints.iter().all(|name| {
+            btf.resolve_ids_by_name(&format!("btf_trace_{name}"))
+                .is_ok_and(|ids| !ids.is_empty())
+        })
+    };
     let switch_arguments = first_task_argument(&btf, "btf_trace_sched_switch");
     Ok(Layout {
         offsets,
         switch_arguments,
-        cgroup_events,
+        cgroup_events: exist(&["cgroup_mkdir", "cgroup_rmdir"]),
+        reclaim: exist(&[
+            "mm_vmscan_memcg_reclaim_begin",
+            "mm_vmscan_memcg_reclaim_end",
+            "mm_vmscan_direct_reclaim_begin",
+            "mm_vmscan_direct_reclaim_end",
+        ]),
+        oom_kills: exist(&["mark_victim"]),
     })
 }
 

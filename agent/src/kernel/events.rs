@@ -1,13 +1,37 @@
-//! Reads the ring of cgroups made and removed.
+//! Reads the ring: cgroups made and removed, and OOM kills.
 
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::maps::{MapData, RingBuf};
-use partywall_abi::{CGROUP_MADE, CGROUP_REMOVED, CgroupEvent, PATH_MAX};
+use partywall_abi::{
+    CGROUP_MADE, CGROUP_REMOVED, CgroupEvent, OOM_KILL, OomEvent, PATH_MAX, SCOPE_LIMIT, SCOPE_NODE,
+};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+/// A task was killed because memory ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OomKill {
+    /// Cgroup of the task that ran out.
+    pub trigger_cgroup: u64,
+    pub trigger_pid: u32,
+    /// Where the kernel tells it (from Linux 6.8 on).
+    pub victim_cgroup: Option<u64>,
+    pub victim_pid: u32,
+    /// Whether memory ran out at a limit, not on the node; where that is known.
+    pub at_limit: Option<bool>,
+    /// CLOCK_BOOTTIME.
+    pub at_ns: u64,
+}
+
+/// What the ring tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Cgroup(CgroupChange),
+    OomKill(OomKill),
+}
 
 /// What happened to a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,23 +57,48 @@ pub fn readiness(ring: &RingBuf<MapData>) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// Hands over all that the ring holds. Returns how many entries were not of the shape that both sides agree on.
-pub fn drain(ring: &mut RingBuf<MapData>, mut change: impl FnMut(CgroupChange)) -> u64 {
+pub fn drain(ring: &mut RingBuf<MapData>, mut told: impl FnMut(Event)) -> u64 {
     let mut malformed = 0;
     while let Some(entry) = ring.next() {
         match parse(&entry) {
-            Some(found) => change(found),
+            Some(event) => told(event),
             None => malformed += 1,
         }
     }
     malformed
 }
 
-fn parse(bytes: &[u8]) -> Option<CgroupChange> {
-    let id = u64::from_ne_bytes(field(bytes, offset_of!(CgroupEvent, id))?);
+fn parse(bytes: &[u8]) -> Option<Event> {
     let kind = u32::from_ne_bytes(field(bytes, offset_of!(CgroupEvent, kind))?);
     match kind {
+        OOM_KILL => Some(Event::OomKill(oom_kill(bytes)?)),
+        CGROUP_MADE | CGROUP_REMOVED => Some(Event::Cgroup(cgroup_change(bytes, kind)?)),
+        _ => None,
+    }
+}
+
+fn oom_kill(bytes: &[u8]) -> Option<OomKill> {
+    let long = |at| field(bytes, at).map(u64::from_ne_bytes);
+    let short = |at| field(bytes, at).map(u32::from_ne_bytes);
+    Some(OomKill {
+        trigger_cgroup: long(offset_of!(OomEvent, trigger_cgroup))?,
+        trigger_pid: short(offset_of!(OomEvent, trigger_pid))?,
+        victim_cgroup: Some(long(offset_of!(OomEvent, victim_cgroup))?).filter(|id| *id != 0),
+        victim_pid: short(offset_of!(OomEvent, victim_pid))?,
+        at_limit: match short(offset_of!(OomEvent, scope))? {
+            SCOPE_LIMIT => Some(true),
+            SCOPE_NODE => Some(false),
+            _ => None,
+        },
+        at_ns: long(offset_of!(OomEvent, at_ns))?,
+    })
+}
+
+fn cgroup_change(bytes: &[u8], kind: u32) -> Option<CgroupChange> {
+    let id = u64::from_ne_bytes(field(bytes, offset_of!(CgroupEvent, id))?);
+    match kind {
         CGROUP_REMOVED => Some(CgroupChange::Removed { id }),
-        CGROUP_MADE => {
+        _ => {
             let length = u32::from_ne_bytes(field(bytes, offset_of!(CgroupEvent, path_len))?) as usize;
             let start = offset_of!(CgroupEvent, path);
             // The kernel's copy ends with a zero within the field: a path that fills it was cut.
@@ -60,7 +109,6 @@ fn parse(bytes: &[u8]) -> Option<CgroupChange> {
                 path: path.map(|path| String::from_utf8_lossy(path).into_owned()),
             })
         }
-        _ => None,
     }
 }
 
@@ -86,14 +134,14 @@ mod tests {
         let made = parse(&event(CGROUP_MADE, "/kubepods", 9));
         assert_eq!(
             made,
-            Some(CgroupChange::Made {
+            Some(Event::Cgroup(CgroupChange::Made {
                 id: 77,
                 path: Some("/kubepods".into())
-            })
+            }))
         );
         assert_eq!(
             parse(&event(CGROUP_REMOVED, "/x", 2)),
-            Some(CgroupChange::Removed { id: 77 })
+            Some(Event::Cgroup(CgroupChange::Removed { id: 77 }))
         );
     }
 
@@ -101,7 +149,10 @@ mod tests {
     fn a_path_that_was_cut_is_no_path() {
         let long = "/x".repeat(PATH_MAX / 2);
         let cut = parse(&event(CGROUP_MADE, &long[..PATH_MAX - 1], PATH_MAX - 1));
-        assert_eq!(cut, Some(CgroupChange::Made { id: 77, path: None }));
+        assert_eq!(
+            cut,
+            Some(Event::Cgroup(CgroupChange::Made { id: 77, path: None }))
+        );
     }
 
     #[test]
@@ -116,7 +167,7 @@ mod tests {
         }
         assert_eq!(
             parse(&event(CGROUP_MADE, "/x", usize::from(u16::MAX))),
-            Some(CgroupChange::Made { id: 77, path: None }),
+            Some(Event::Cgroup(CgroupChange::Made { id: 77, path: None })),
             "a length beyond the entry reads nothing beyond it"
         );
     }

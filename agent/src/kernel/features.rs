@@ -11,6 +11,8 @@ const BTF_FILE: &str = "/sys/kernel/btf/vmlinux";
 const LOCKDOWN_FILE: &str = "/sys/kernel/security/lockdown";
 const BPF_STATS_FILE: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
+const PSI_FILE: &str = "/proc/pressure/memory";
+
 /// Bits of CapEff, linux/capability.h.
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_PERFMON: u64 = 1 << 38;
@@ -30,6 +32,10 @@ pub struct Facts {
     pub lockdown: Option<String>,
     /// Whether the kernel measures programs: kernel.bpf_stats_enabled.
     pub bpf_stats: bool,
+    /// Whether the memory controller is in the v2 tree, or why not.
+    pub memory_controller: Result<(), String>,
+    /// Whether the kernel tells pressure, or why not.
+    pub psi: Result<(), String>,
 }
 
 /// One thing that the agent can do here, or cannot.
@@ -53,17 +59,25 @@ pub struct Plan {
     /// Try the BTF-typed hooks first. Their raw twins are what is left where those cannot be attached.
     pub btf_typed: bool,
     pub cgroup_events: bool,
+    pub reclaim: bool,
+    pub oom_kills: bool,
 }
 
 impl Facts {
     /// Looks at this machine. `cgroup_root`: the user's word, instead of the mount table's.
     pub fn probe(cgroup_root: Option<&Path>) -> Self {
+        let cgroup_root = cgroup_root.map_or_else(find_cgroup_root, check_cgroup_root);
         Self {
             release: rustix::system::uname().release().to_string_lossy().into_owned(),
             capabilities: Process::myself()
                 .and_then(|me| me.status())
                 .map_or(0, |status| status.capeff),
-            cgroup_root: cgroup_root.map_or_else(find_cgroup_root, check_cgroup_root),
+            memory_controller: cgroup_root
+                .as_deref()
+                .map_err(Clone::clone)
+                .and_then(memory_controller),
+            psi: psi(),
+            cgroup_root,
             layout: btf::resolve(Path::new(BTF_FILE)).map_err(|error| format!("{BTF_FILE}: {error}")),
             lockdown: std::fs::read_to_string(LOCKDOWN_FILE)
                 .ok()
@@ -159,6 +173,17 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
         Ok(layout) if !layout.cgroup_events => Err("the kernel has no cgroup tracepoints".to_owned()),
         _ => Ok(()),
     });
+    let tracepoints = |exist: fn(&Layout) -> bool, which: &str| match &facts.layout {
+        Ok(layout) if !exist(layout) => Err(format!("the kernel has no tracepoint {which}")),
+        _ => Ok(()),
+    };
+    let reclaim = run_time.clone().and(tracepoints(
+        |layout| layout.reclaim,
+        "mm_vmscan_memcg_reclaim_begin or its likes",
+    ));
+    let oom_kills = run_time
+        .clone()
+        .and(tracepoints(|layout| layout.oom_kills, "mark_victim"));
     let task_clock = clock
         .clone()
         .and(missing(&[("rq.clock_task", offsets.rq_clock_task)]));
@@ -180,6 +205,8 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
         offsets,
         btf_typed: true,
         cgroup_events: events.is_ok(),
+        reclaim: reclaim.is_ok(),
+        oom_kills: oom_kills.is_ok(),
     };
     let feature = |name, found: Result<(), String>, how: &str, lost_without, required| Feature {
         name,
@@ -258,6 +285,34 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
             false,
         ),
         feature(
+            "reclaim",
+            reclaim,
+            "mm_vmscan_{memcg,direct}_reclaim_{begin,end}",
+            "time that pods spend reclaiming memory, for their own limit or for the node",
+            false,
+        ),
+        feature(
+            "oom_kills",
+            oom_kills,
+            "mark_victim",
+            "who ran out of memory when a task was killed for it",
+            false,
+        ),
+        feature(
+            "memory",
+            facts.memory_controller.clone(),
+            "memory.current and its likes",
+            "what pods hold of memory, their limits and how often they met them",
+            false,
+        ),
+        feature(
+            "psi",
+            facts.psi.clone(),
+            "memory.pressure and its likes",
+            "the share of time that pods wait for CPU, memory, I/O",
+            false,
+        ),
+        feature(
             "program_cost",
             stats,
             "kernel.bpf_stats_enabled",
@@ -272,6 +327,34 @@ fn lockdown_mode(text: &str) -> Option<String> {
     text.split_once('[')
         .and_then(|(_, rest)| rest.split_once(']'))
         .map(|(mode, _)| mode.to_owned())
+}
+
+fn memory_controller(root: &Path) -> Result<(), String> {
+    let file = root.join("cgroup.controllers");
+    let controllers =
+        std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    if controllers
+        .split_whitespace()
+        .any(|controller| controller == "memory")
+    {
+        Ok(())
+    } else {
+        Err(format!(
+            "the memory controller is not in the cgroup v2 tree: {} has {:?}",
+            file.display(),
+            controllers.trim()
+        ))
+    }
+}
+
+/// PSI may be compiled in and off: then its files say EOPNOTSUPP, or are not there.
+fn psi() -> Result<(), String> {
+    match std::fs::read_to_string(PSI_FILE) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!(
+            "{PSI_FILE}: {error}; PSI is off unless the kernel is booted with psi=1 or built so"
+        )),
+    }
 }
 
 fn find_cgroup_root() -> Result<PathBuf, String> {
@@ -330,9 +413,13 @@ mod tests {
                 offsets,
                 switch_arguments: Some(1),
                 cgroup_events: true,
+                reclaim: true,
+                oom_kills: true,
             }),
             lockdown: None,
             bpf_stats: true,
+            memory_controller: Ok(()),
+            psi: Ok(()),
         }
     }
 
@@ -354,22 +441,45 @@ mod tests {
     #[test]
     fn each_lack_takes_what_stands_on_it_and_nothing_else() {
         type Change = fn(&mut Facts);
-        let cases: [(&str, Change, &[&str]); 12] = [
+        let cases: [(&str, Change, &[&str]); 16] = [
             (
                 "no capability",
                 |facts| facts.capabilities = CAP_PERFMON,
-                &["rights", "run_time", "ledger", "throttle", "cgroup_events"],
+                &[
+                    "rights",
+                    "run_time",
+                    "ledger",
+                    "throttle",
+                    "cgroup_events",
+                    "reclaim",
+                    "oom_kills",
+                ],
             ),
             (
                 "no perfmon",
                 |facts| facts.capabilities = CAP_BPF,
-                &["rights", "run_time", "ledger", "throttle", "cgroup_events"],
+                &[
+                    "rights",
+                    "run_time",
+                    "ledger",
+                    "throttle",
+                    "cgroup_events",
+                    "reclaim",
+                    "oom_kills",
+                ],
             ),
             ("before 5.8", |facts| facts.capabilities = CAP_SYS_ADMIN, &[]),
             (
                 "lockdown",
                 |facts| facts.lockdown = Some("confidentiality".into()),
-                &["run_time", "ledger", "throttle", "cgroup_events"],
+                &[
+                    "run_time",
+                    "ledger",
+                    "throttle",
+                    "cgroup_events",
+                    "reclaim",
+                    "oom_kills",
+                ],
             ),
             (
                 "integrity",
@@ -379,7 +489,15 @@ mod tests {
             (
                 "no cgroup2",
                 |facts| facts.cgroup_root = Err("none".into()),
-                &["cgroup_v2", "run_time", "ledger", "throttle", "cgroup_events"],
+                &[
+                    "cgroup_v2",
+                    "run_time",
+                    "ledger",
+                    "throttle",
+                    "cgroup_events",
+                    "reclaim",
+                    "oom_kills",
+                ],
             ),
             (
                 "no sched_info",
@@ -404,8 +522,31 @@ mod tests {
             (
                 "5.18.0",
                 |facts| facts.layout.as_mut().expect("a layout").switch_arguments = Some(2),
-                &["run_time", "ledger", "throttle", "cgroup_events"],
+                &[
+                    "run_time",
+                    "ledger",
+                    "throttle",
+                    "cgroup_events",
+                    "reclaim",
+                    "oom_kills",
+                ],
             ),
+            (
+                "no reclaim tracepoints",
+                |facts| facts.layout.as_mut().expect("a layout").reclaim = false,
+                &["reclaim"],
+            ),
+            (
+                "no mark_victim",
+                |facts| facts.layout.as_mut().expect("a layout").oom_kills = false,
+                &["oom_kills"],
+            ),
+            (
+                "cgroup v1 memory",
+                |facts| facts.memory_controller = Err("not here".into()),
+                &["memory"],
+            ),
+            ("psi=0", |facts| facts.psi = Err("off".into()), &["psi"]),
             (
                 "no statistics",
                 |facts| facts.bpf_stats = false,

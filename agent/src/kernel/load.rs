@@ -1,5 +1,7 @@
 //! Loads the programs by plan, attaches them, and holds them. Dropping a [`Kernel`] detaches and frees everything: nothing is pinned.
 
+use std::io;
+
 use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{BtfTracePoint, Program, ProgramError, RawTracePoint};
 use aya::{Btf, Ebpf, EbpfLoader};
@@ -17,6 +19,40 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../agent-ebpf/object/partywall.bpf.o"
 ));
+
+/// BTF-typed program, its raw twin, tracepoint.
+type Hook = (&'static str, &'static str, &'static str);
+
+const CGROUP_EVENTS: [Hook; 2] = [
+    ("cgroup_made_btf", "cgroup_made_raw", "cgroup_mkdir"),
+    ("cgroup_removed_btf", "cgroup_removed_raw", "cgroup_rmdir"),
+];
+
+/// The ends first: a reclaim that is under way is then one whose beginning was not seen, not one that never ends.
+const RECLAIM: [Hook; 4] = [
+    (
+        "limit_reclaim_ends_btf",
+        "limit_reclaim_ends_raw",
+        "mm_vmscan_memcg_reclaim_end",
+    ),
+    (
+        "node_reclaim_ends_btf",
+        "node_reclaim_ends_raw",
+        "mm_vmscan_direct_reclaim_end",
+    ),
+    (
+        "limit_reclaim_begins_btf",
+        "limit_reclaim_begins_raw",
+        "mm_vmscan_memcg_reclaim_begin",
+    ),
+    (
+        "node_reclaim_begins_btf",
+        "node_reclaim_begins_raw",
+        "mm_vmscan_direct_reclaim_begin",
+    ),
+];
+
+const OOM_KILLS: [Hook; 1] = [("oom_killed_btf", "oom_killed_raw", "mark_victim")];
 
 /// Why the kernel side could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -114,14 +150,15 @@ impl Kernel {
             .map_err(|error| refused("flush", &error))?;
         kernel.programs.push("flush");
         let typed = plan.btf_typed.then_some(&btf);
-        if plan.cgroup_events {
-            for (btf_program, raw_program, tracepoint) in [
-                ("cgroup_made_btf", "cgroup_made_raw", "cgroup_mkdir"),
-                ("cgroup_removed_btf", "cgroup_removed_raw", "cgroup_rmdir"),
-            ] {
+        for (wanted, feature, hooks) in [
+            (plan.cgroup_events, "cgroup_events", &CGROUP_EVENTS[..]),
+            (plan.reclaim, "reclaim", &RECLAIM[..]),
+            (plan.oom_kills, "oom_kills", &OOM_KILLS[..]),
+        ] {
+            for (btf_program, raw_program, tracepoint) in hooks.iter().filter(|_| wanted) {
                 if let Err(error) = kernel.attach(btf_program, raw_program, tracepoint, typed) {
-                    warn!(%error, "cgroup events are off: the cgroup tree is scanned instead");
-                    correct(features, "cgroup_events", false, error.to_string());
+                    warn!(%error, feature, "not attached: it is off");
+                    correct(features, feature, false, error.to_string());
                 }
             }
         }
@@ -196,6 +233,19 @@ impl Kernel {
             }
         }
         failed
+    }
+
+    /// Runs an attached raw program once, here, as if its tracepoint had been passed with `arguments`: to measure what cannot be caused.
+    ///
+    /// # Errors
+    /// It is not loaded, or wants more arguments.
+    pub fn rehearse(&self, program: &str, arguments: &[u64]) -> io::Result<()> {
+        let loaded = self
+            .ebpf
+            .program(program)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, program.to_owned()))?;
+        let fd = loaded.fd().map_err(io::Error::other)?;
+        sys::run_here(std::os::fd::AsFd::as_fd(fd), arguments)
     }
 
     /// Hands what the kernel side logged to this process's log.

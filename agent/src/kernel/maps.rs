@@ -3,7 +3,8 @@
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData, Stack};
 use partywall_abi::{
-    CACHE, Cpu, LOSS_REASONS, LossReason, Row, SLOT_FIRST, SLOT_IDLE, SLOT_NONE, SLOTS, Throttle,
+    CACHE, Cpu, LOSS_REASONS, LossReason, Reclaim, Row, SLOT_FIRST, SLOT_IDLE, SLOT_NONE, SLOTS, Stall,
+    Throttle,
 };
 use partywall_agent_core::slots::Totals;
 use partywall_ebpf::cache;
@@ -20,6 +21,9 @@ pub struct Maps {
     cpus: Mapped<Cpu>,
     matrix: Mapped<u64>,
     throttles: Mapped<Throttle>,
+    reclaims: Mapped<Reclaim>,
+    /// Began, ended, scope: the words of a [`Stall`].
+    stalls: HashMap<MapData, u32, [u64; 3]>,
     cache: Mapped<u64>,
     owners: Mapped<u64>,
     losses: Mapped<u64>,
@@ -41,6 +45,8 @@ impl Maps {
             cpus: mapped(ebpf, "CPUS", cpus)?,
             matrix: mapped(ebpf, "MATRIX", SLOTS * SLOTS)?,
             throttles: mapped(ebpf, "THROTTLES", throttles)?,
+            reclaims: mapped(ebpf, "RECLAIMS", SLOTS)?,
+            stalls: take(ebpf, "STALLS", HashMap::try_from)?,
             cache: mapped(ebpf, "SLOT_CACHE", CACHE)?,
             owners: mapped(ebpf, "OWNERS", SLOTS)?,
             losses: mapped(ebpf, "LOSSES", cpus * LOSS_REASONS)?,
@@ -119,6 +125,25 @@ impl Maps {
         (before, false)
     }
 
+    /// What one slot's tasks have reclaimed, cumulative since load.
+    pub fn reclaim(&self, slot: u16) -> Reclaim {
+        self.reclaims.get(usize::from(slot)).unwrap_or_default()
+    }
+
+    /// Forgets reclaims that ended before `ended_ns` (CLOCK_BOOTTIME). Returns how many.
+    ///
+    /// A task that begins to reclaim in just that moment may lose its stamp, which is counted.
+    pub fn forget_stalls(&mut self, ended_ns: u64) -> usize {
+        let over: Vec<u32> = self
+            .stalls
+            .iter()
+            .flatten()
+            .filter(|(_, [_, ended, _])| *ended != 0 && *ended < ended_ns)
+            .map(|(tid, _)| tid)
+            .collect();
+        over.iter().filter(|tid| self.stalls.remove(tid).is_ok()).count()
+    }
+
     /// Losses by reason, summed over CPUs.
     pub fn losses(&self) -> impl Iterator<Item = (LossReason, u64)> + '_ {
         LossReason::ALL.into_iter().map(|reason| {
@@ -175,11 +200,12 @@ pub fn map_bytes_for(cpus: u64) -> u64 {
     const RINGS: u64 = 256 * 1024 + 128 * 1024 + 6 * 4096;
     // A hash element: header, key and value, rounded; and a bucket of 16 bytes.
     const HASH: u64 = SLOTS as u64 * (64 + 16);
+    const STALLS: u64 = 4096 * (size_of::<Stall>() as u64 + 8 + 48 + 16);
     const STACK: u64 = SLOTS as u64 * 4;
-    let arrays = (SLOTS * SLOTS * 8 + CACHE * 8 + SLOTS * 8) as u64;
+    let arrays = (SLOTS * SLOTS * 8 + CACHE * 8 + SLOTS * 8 + SLOTS * size_of::<Reclaim>()) as u64;
     let per_cpu =
         (SLOTS * (size_of::<Row>() + size_of::<Throttle>()) + size_of::<Cpu>() + LOSS_REASONS * 8) as u64;
-    arrays + HASH + STACK + RINGS + cpus * per_cpu
+    arrays + HASH + STALLS + STACK + RINGS + cpus * per_cpu
 }
 
 fn map_bytes(map: &Map) -> Option<u64> {

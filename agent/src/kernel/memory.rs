@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::os::fd::AsFd;
 
 use memmap2::{MmapOptions, MmapRaw};
-use partywall_abi::{Cpu, Row, Throttle};
+use partywall_abi::{Cpu, Reclaim, Row, Throttle};
 
 /// What an array may hold: any bytes are a value of it.
 ///
@@ -20,6 +20,8 @@ unsafe impl Plain for Row {}
 unsafe impl Plain for Cpu {}
 // SAFETY: as above.
 unsafe impl Plain for Throttle {}
+// SAFETY: as above.
+unsafe impl Plain for Reclaim {}
 
 /// A mapped array of `T`, written by the kernel side while it is read here.
 pub(super) struct Mapped<T: Plain> {

@@ -33,18 +33,34 @@ struct TestRun {
 /// # Errors
 /// ENXIO: that CPU is offline.
 pub(super) fn run_on_cpu(program: BorrowedFd<'_>, cpu: u32) -> io::Result<()> {
-    let attr = TestRun {
+    run(&TestRun {
         prog_fd: program.as_raw_fd().cast_unsigned(),
         flags: BPF_F_TEST_RUN_ON_CPU,
         cpu,
         ..TestRun::default()
-    };
+    })
+}
+
+/// Runs a raw tracepoint program once, here, as if its tracepoint had been passed with `arguments`. Linux 5.10.
+///
+/// # Errors
+/// EINVAL: it wants more arguments.
+pub(super) fn run_here(program: BorrowedFd<'_>, arguments: &[u64]) -> io::Result<()> {
+    run(&TestRun {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        ctx_in: arguments.as_ptr() as u64,
+        ctx_size_in: u32::try_from(size_of_val(arguments)).map_err(io::Error::other)?,
+        ..TestRun::default()
+    })
+}
+
+fn run(attr: &TestRun) -> io::Result<()> {
     // SAFETY: `attr` is laid out as the kernel reads it, lives through the call, and its length is given.
     let status = unsafe {
         libc::syscall(
             libc::SYS_bpf,
             BPF_PROG_TEST_RUN,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<TestRun>(),
         )
     };

@@ -37,6 +37,16 @@ pub(super) fn merge(old: Report, next: Report) -> Report {
         ledger.insert(row.waiter, row);
     }
     merged.ledger = ledger.into_values().collect();
+
+    // A sample tells everything: the newer one stands for both.
+    let mut memory: BTreeMap<u32, _> = old
+        .memory
+        .into_iter()
+        .map(|sample| (sample.entity, sample))
+        .collect();
+    memory.extend(merged.memory.into_iter().map(|sample| (sample.entity, sample)));
+    merged.memory = memory.into_values().collect();
+    merged.oom_kills.splice(0..0, old.oom_kills);
     merged
 }
 
@@ -49,7 +59,7 @@ fn merge_rows(old: LedgerRow, mut next: LedgerRow) -> LedgerRow {
 
 #[cfg(test)]
 mod tests {
-    use partywall_proto::v1::{AgentCost, CpuSample, Entity};
+    use partywall_proto::v1::{AgentCost, CpuSample, Entity, MemorySample, OomKill};
 
     use super::*;
 
@@ -119,6 +129,32 @@ mod tests {
             ..Report::default()
         };
         assert_eq!(merge(old, next), expected);
+    }
+
+    #[test]
+    fn the_newer_memory_sample_stands_for_both_and_every_kill_is_told() {
+        let memory = |entity, current_bytes| MemorySample {
+            entity,
+            current_bytes: Some(current_bytes),
+            ..MemorySample::default()
+        };
+        let kill = |at_boot_ns| OomKill {
+            at_boot_ns,
+            ..OomKill::default()
+        };
+        let old = Report {
+            memory: vec![memory(1, 10), memory(2, 20)],
+            oom_kills: vec![kill(5)],
+            ..Report::default()
+        };
+        let next = Report {
+            memory: vec![memory(2, 25), memory(3, 30)],
+            oom_kills: vec![kill(6)],
+            ..Report::default()
+        };
+        let merged = merge(old, next);
+        assert_eq!(merged.memory, [memory(1, 10), memory(2, 25), memory(3, 30)]);
+        assert_eq!(merged.oom_kills, [kill(5), kill(6)]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use partywall_proto::MAX_MESSAGE_BYTES;
-use partywall_proto::v1::{Entity, Outcome, Receipt, Report};
+use partywall_proto::v1::{Entity, MemorySample, Outcome, Receipt, Report};
 use prost::Message;
 
 use super::merge::merge;
@@ -46,8 +46,12 @@ pub(super) struct Queue {
     ever_sent: usize,
     /// Everything that lives, or that a report in the queue refers to.
     entities: BTreeMap<u32, Entity>,
+    /// The newest memory sample of each of them that has one: sent only when something changed.
+    memory: BTreeMap<u32, MemorySample>,
     /// The next report sent names all of `entities`.
     announce_all: bool,
+    /// The next report sent that is the newest there is tells all of `memory`: an older one would tell of its future.
+    tell_memory: bool,
     counts: Counts,
 }
 
@@ -60,7 +64,9 @@ impl Queue {
             in_flight: 0,
             ever_sent: 0,
             entities: BTreeMap::new(),
+            memory: BTreeMap::new(),
             announce_all: true,
+            tell_memory: true,
             counts: Counts::default(),
         }
     }
@@ -89,11 +95,13 @@ impl Queue {
                 .iter()
                 .map(|entity| (entity.index, entity.clone())),
         );
+        self.memory
+            .extend(report.memory.iter().map(|sample| (sample.entity, *sample)));
         let bytes = report.encoded_len();
         if bytes > MAX_MESSAGE_BYTES.min(self.bound_bytes) {
             self.counts.dropped_oversized += 1;
             // Its names were not told; and the reports before it still use the names that it ends.
-            self.announce_all = true;
+            self.tell_all();
             match self.entries.back_mut() {
                 Some(last) => last.ended.extend(report.ended),
                 None => self.forget(&report.ended),
@@ -129,10 +137,15 @@ impl Queue {
                 next.ended.extend(old.ended);
             }
             _ => {
-                self.announce_all = true;
+                self.tell_all();
                 self.forget(&old.ended);
             }
         }
+    }
+
+    fn tell_all(&mut self) {
+        self.announce_all = true;
+        self.tell_memory = true;
     }
 
     /// `old` and the entry at `next` as one report, unless that would be too big.
@@ -145,16 +158,20 @@ impl Queue {
     /// On a new stream everything is sent again, and all names are told again.
     pub(super) fn begin_stream(&mut self) {
         self.in_flight = 0;
-        self.announce_all = true;
+        self.tell_all();
     }
 
     /// The next report to send, while fewer than `window` wait for their receipts.
     pub(super) fn next(&mut self, window: usize) -> Option<Report> {
         while self.in_flight < window {
             let entry = self.entries.get(self.in_flight)?;
+            let tell_memory = self.tell_memory && self.in_flight + 1 == self.entries.len();
             let report = Report::decode(entry.encoded.clone()).ok().map(|mut report| {
                 if self.announce_all {
                     report.entities = self.entities.values().cloned().collect();
+                }
+                if tell_memory {
+                    report.memory = self.memory.values().copied().collect();
                 }
                 report
             });
@@ -162,6 +179,7 @@ impl Queue {
             match report {
                 Some(report) if bytes <= MAX_MESSAGE_BYTES => {
                     self.announce_all = false;
+                    self.tell_memory &= !tell_memory;
                     self.in_flight += 1;
                     self.ever_sent = self.ever_sent.max(self.in_flight);
                     self.counts.sent += 1;
@@ -181,7 +199,9 @@ impl Queue {
 
     /// Takes a receipt. `false`: it belongs to no report in flight, such as one given up meanwhile.
     pub(super) fn receipt(&mut self, receipt: &Receipt) -> bool {
-        self.announce_all |= receipt.announce_all;
+        if receipt.announce_all {
+            self.tell_all();
+        }
         let in_flight = self.entries.iter().take(self.in_flight);
         let Some(at) = in_flight
             .into_iter()
@@ -194,7 +214,7 @@ impl Queue {
             Outcome::Duplicate => self.counts.duplicate += 1,
             // An outcome that only a newer aggregator knows: sending again would not make it known.
             Outcome::Refused | Outcome::Unspecified => {
-                self.announce_all = true;
+                self.tell_all();
                 let reason = field_of(&receipt.reason);
                 let known = &mut self.counts.refused_by_reason;
                 let full = known.len() >= REASONS_MAX && !known.contains_key(reason);
@@ -220,6 +240,7 @@ impl Queue {
     fn forget(&mut self, ended: &[u32]) {
         for index in ended {
             self.entities.remove(index);
+            self.memory.remove(index);
         }
     }
 }
@@ -341,6 +362,59 @@ mod tests {
         assert_eq!(
             reports.iter().map(|r| r.interval_ns).sum::<u64>(),
             1_000 * 1_000_000_000
+        );
+    }
+
+    #[test]
+    fn an_aggregator_that_knows_nothing_is_told_all_memory_and_never_of_the_future() {
+        let memory = |sequence, entities: &[u32]| Report {
+            memory: entities
+                .iter()
+                .map(|entity| MemorySample {
+                    entity: *entity,
+                    current_bytes: Some(sequence),
+                    ..MemorySample::default()
+                })
+                .collect(),
+            ..report(sequence, [])
+        };
+        let told = |report: &Report| -> Vec<(u32, u64)> {
+            let samples = report.memory.iter();
+            samples
+                .map(|m| (m.entity, m.current_bytes.unwrap_or(0)))
+                .collect()
+        };
+        let mut queue = Queue::new(BOUND);
+        queue.push(memory(1, &[1, 2]));
+        queue.push(memory(2, &[2]));
+        queue.push(Report {
+            ended: vec![2],
+            ..memory(3, &[3])
+        });
+        queue.begin_stream();
+        let sent: Vec<_> = std::iter::from_fn(|| queue.next(8)).map(|r| told(&r)).collect();
+        assert_eq!(
+            sent,
+            [vec![(1, 1), (2, 1)], vec![(2, 2)], vec![(1, 1), (2, 2), (3, 3)]]
+        );
+        for sequence in 1..=3 {
+            queue.receipt(&receipt(sequence, Outcome::Accepted));
+        }
+        queue.push(memory(4, &[3]));
+        assert_eq!(
+            queue.next(8).map(|r| told(&r)),
+            Some(vec![(3, 4)]),
+            "known by now"
+        );
+        queue.receipt(&Receipt {
+            announce_all: true,
+            ..receipt(4, Outcome::Accepted)
+        });
+        queue.push(memory(5, &[]));
+        assert_eq!(
+            queue.next(8).map(|r| told(&r)),
+            Some(vec![(1, 1), (3, 4)]),
+            "without what ended"
         );
     }
 

@@ -17,15 +17,21 @@ pub enum BreachKind {
     SystemNoise,
     QuotaNear,
     QuotaExceeded,
+    MemorySqueeze,
+    CrossTenantOom,
+    LimitRangeExceeded,
 }
 
 impl BreachKind {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::NoisyNeighbour,
         Self::NodeOvercommitted,
         Self::SystemNoise,
         Self::QuotaNear,
         Self::QuotaExceeded,
+        Self::MemorySqueeze,
+        Self::CrossTenantOom,
+        Self::LimitRangeExceeded,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -35,6 +41,9 @@ impl BreachKind {
             Self::SystemNoise => "SystemNoise",
             Self::QuotaNear => "QuotaNear",
             Self::QuotaExceeded => "QuotaExceeded",
+            Self::MemorySqueeze => "MemorySqueeze",
+            Self::CrossTenantOom => "CrossTenantOom",
+            Self::LimitRangeExceeded => "LimitRangeExceeded",
         }
     }
 
@@ -44,6 +53,9 @@ impl BreachKind {
             Self::NodeOvercommitted => &thresholds.node_overcommitted,
             Self::SystemNoise => &thresholds.system_noise.timing,
             Self::QuotaNear | Self::QuotaExceeded => &thresholds.quota.timing,
+            Self::MemorySqueeze => &thresholds.memory_squeeze.timing,
+            Self::CrossTenantOom => &thresholds.cross_tenant_oom.timing,
+            Self::LimitRangeExceeded => &thresholds.limit_range.timing,
         }
     }
 }
@@ -81,7 +93,8 @@ pub struct BreachKey {
     pub against: Arc<str>,
     /// Empty: over all nodes.
     pub node: Arc<str>,
-    /// "namespace/name"; empty where there is none.
+    /// The victim pod as "namespace/name", of `LimitRangeExceeded` the container as "namespace/pod/container/resource", of quotas the resource; empty where
+    /// there is none.
     pub subject: Arc<str>,
 }
 
@@ -136,6 +149,8 @@ pub struct Breach {
     pub evidence: Vec<Figure>,
     pub culprits: Vec<Culprit>,
     pub covered: f64,
+    /// Absent: measured.
+    pub confidence: Option<f64>,
 }
 
 #[derive(Debug)]
@@ -293,6 +308,7 @@ fn view(key: &BreachKey, life: &Life, state: BreachState, now: Now) -> Breach {
         evidence: finding.evidence.clone(),
         culprits: finding.culprits.clone(),
         covered: finding.covered,
+        confidence: finding.confidence,
     }
 }
 

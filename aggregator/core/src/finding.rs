@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::breach::BreachKey;
+use crate::breach::{BreachKey, BreachKind};
 use crate::limits::NS_PER_S;
 
 /// A figure of evidence; the name carries its unit.
@@ -19,8 +19,11 @@ pub struct Culprit {
     /// "namespace/name", or the host cgroup's path.
     pub pod: Arc<str>,
     pub stolen_cores: f64,
-    /// Of all that was taken from the victim, 0 to 1.
+    /// Of all that was taken from the victim, or of all memory above requests on the node; 0 to 1.
     pub share: f64,
+    /// Memory above its request, and how fast it grows: of memory breaches.
+    pub over_request_bytes: Option<u64>,
+    pub growth_bytes_per_second: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +36,8 @@ pub struct Finding {
     pub weight: f64,
     /// Share of the window that was seen, 0 to 1.
     pub covered: f64,
+    /// How sure it is that the tenant is the cause, 0 to 1, where that is inferred. Absent: measured.
+    pub confidence: Option<f64>,
     /// Seen in enough reports to fire.
     pub ready: bool,
     /// The sentence, before and after how long it has been so.
@@ -43,8 +48,10 @@ pub struct Finding {
 impl Finding {
     /// The whole finding as a person would say it.
     pub fn summary(&self, for_ns: u64) -> String {
+        // A kill is over in a moment.
+        let lasts = self.key.kind != BreachKind::CrossTenantOom;
         match for_ns / NS_PER_S {
-            0 => format!("{}{}", self.head, self.tail),
+            s if s == 0 || !lasts => format!("{}{}", self.head, self.tail),
             s => format!("{} for {}{}", self.head, duration(s), self.tail),
         }
     }
@@ -60,6 +67,37 @@ fn duration(s: u64) -> String {
         0..120 => format!("{s} s"),
         120..7_200 => format!("{} min", s / 60),
         _ => format!("{} h", s / 3_600),
+    }
+}
+
+/// "red/batch" where one pod did nearly all of what tenant `tenant` did (its share of it all is `share`), else the tenant and its foremost pod.
+pub(crate) fn who(tenant: &str, culprits: &[Culprit], pods: usize, share: f64) -> String {
+    match culprits {
+        [only, ..] if only.share >= 0.9 * share => {
+            let own = only.pod.split('/').next() == Some(tenant);
+            if own {
+                only.pod.to_string()
+            } else {
+                format!("{} of tenant {tenant}", only.pod)
+            }
+        }
+        [most, ..] => format!("{pods} pods of {tenant} (most: {})", most.pod),
+        [] => tenant.to_owned(),
+    }
+}
+
+/// Bytes in binary units: three digits at the most.
+pub(crate) fn bytes(n: f64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut value, mut unit) = (n.max(0.0), 0);
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if value >= 9.95 || value.fract() == 0.0 {
+        format!("{value:.0} {}", UNITS[unit])
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
     }
 }
 

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::breach::{BreachKey, BreachKind};
-use crate::finding::{Culprit, Figure, Finding, cores};
+use crate::finding::{Culprit, Figure, Finding, cores, who};
 use crate::identity::{SYSTEM, Tenants};
 use crate::limits::MAX_CULPRITS;
 use crate::node::slot::WINDOWS;
@@ -58,11 +58,7 @@ pub(crate) fn judge(
     t: &Thresholds,
     out: &mut Vec<Finding>,
 ) {
-    let seen = |w: Window| {
-        let ns = node.window_ns(w) as f64;
-        (ns > 0.0 && ns >= t.windows.min_covered_seconds * 1e9).then_some(ns)
-    };
-    let seen_ns = [seen(Window::Long), seen(Window::Fast)];
+    let seen_ns = WINDOWS.map(|w| node.seen_ns(w, t).map(|ns| ns as f64));
     if seen_ns == [None, None] {
         return;
     }
@@ -74,7 +70,7 @@ pub(crate) fn judge(
         by_tenant: node.tenant_sums(sums),
         owners: node.owners(),
         seen_ns,
-        covered: (node.window_ns(Window::Long) as f64 / (t.windows.length_seconds * 1e9)).min(1.0),
+        covered: node.covered(t),
     };
     for (at, unit) in node.units.iter().enumerate() {
         if unit.party.is_named() && unit.entitled_ncores > 0 {
@@ -204,7 +200,7 @@ impl Bench<'_> {
         let (used, entitled) = (self.cores(t.used_ns, w), self.entitled(t.entitled, w));
         let share = taker.ns[w as usize] as f64 / (s.stolen as f64).max(1.0);
         let culprits = self.culprits(&taker.units, s.stolen, w);
-        let who = self.who(&tenant, &culprits, taker.units.len(), share);
+        let by = who(&tenant, &culprits, taker.units.len(), share);
         let mut evidence = self.victim_figures(unit, s, w);
         evidence.extend([
             Figure {
@@ -230,7 +226,7 @@ impl Bench<'_> {
         ]);
         let node = &self.node.name;
         Finding {
-            head: format!("{who} took {} cores from {victim} on {node}", cores(took)),
+            head: format!("{by} took {} cores from {victim} on {node}", cores(took)),
             tail: format!(
                 ": {}; {tenant} used {} cores there against an entitlement of {}",
                 self.victim_clause(&victim, unit, s, s.stolen, w),
@@ -248,6 +244,7 @@ impl Bench<'_> {
             culprits,
             weight: took,
             covered: self.covered,
+            confidence: None,
             ready: self.is_ready(at),
         }
     }
@@ -299,6 +296,7 @@ impl Bench<'_> {
             culprits: self.culprits(&units, s.stolen, w),
             weight: took,
             covered: self.covered,
+            confidence: None,
             ready: self.is_ready(at),
         }
     }
@@ -340,6 +338,7 @@ impl Bench<'_> {
             culprits,
             weight: took,
             covered: self.covered,
+            confidence: None,
             ready: self.is_ready(at),
         }
     }
@@ -407,24 +406,10 @@ impl Bench<'_> {
                 pod: Arc::from(name),
                 stolen_cores: self.cores(ns, w),
                 share: ns as f64 / (of_ns as f64).max(1.0),
+                over_request_bytes: None,
+                growth_bytes_per_second: None,
             })
             .collect()
-    }
-
-    /// "red/batch" where one pod did nearly all of it, else the tenant.
-    fn who(&self, tenant: &str, culprits: &[Culprit], pods: usize, share: f64) -> String {
-        match culprits {
-            [only, ..] if only.share >= 0.9 * share => {
-                let own = only.pod.split('/').next() == Some(tenant);
-                if own {
-                    only.pod.to_string()
-                } else {
-                    format!("{} of tenant {tenant}", only.pod)
-                }
-            }
-            [most, ..] => format!("{pods} pods of {tenant} (most: {})", most.pod),
-            [] => tenant.to_owned(),
-        }
     }
 
     fn is_ready(&self, at: u32) -> bool {
@@ -441,10 +426,7 @@ impl Bench<'_> {
     }
 
     fn tenant(&self, party: Party) -> Arc<str> {
-        party.tenant().map_or_else(
-            || Arc::from(crate::identity::UNKNOWN),
-            |t| Arc::clone(self.tenants.name(t)),
-        )
+        tenant_name(party, self.tenants)
     }
 
     fn display(&self, unit: u32) -> String {
@@ -453,6 +435,14 @@ impl Bench<'_> {
             .get(unit as usize)
             .map_or_else(String::new, |u| display(u, self.tenants))
     }
+}
+
+/// A party as it is called in a breach.
+pub(crate) fn tenant_name(party: Party, tenants: &Tenants) -> Arc<str> {
+    party.tenant().map_or_else(
+        || Arc::from(crate::identity::UNKNOWN),
+        |t| Arc::clone(tenants.name(t)),
+    )
 }
 
 /// "namespace/name" of a pod, "tenant/name" of a path rule's workload, the path of a host cgroup.

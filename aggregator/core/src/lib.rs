@@ -11,19 +11,24 @@
 //! | [`report`] | what one agent counted, as plain data |
 //! | `node` | one node's sliding windows over cumulative counters |
 //! | `sums` | a window folded into classes: who waited, for whom |
-//! | `judge`, `quota` | the rules |
+//! | `accounts` | who holds how much memory on a node, against what was requested |
+//! | `judge`, `memory`, `oom`, `quota`, `limit_range` | the rules |
 //! | [`finding`] | a rule broken now, with evidence and a sentence |
 //! | [`breach`] | a finding's life: pending, firing, resolved |
 //! | [`snapshot`] | everything known, for clients and exporters |
 //! | [`limits`] | what one agent may make the aggregator hold |
 
+mod accounts;
 pub mod breach;
 pub mod finding;
 pub mod identity;
 mod judge;
+mod limit_range;
 pub mod limits;
 pub mod losses;
+mod memory;
 mod node;
+mod oom;
 pub mod policy;
 pub mod quantity;
 mod quota;

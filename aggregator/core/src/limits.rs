@@ -11,6 +11,20 @@ pub const MAX_ENTITIES_PER_NODE: usize = 16_384;
 pub const MAX_PAIRS_PER_NODE: usize = 65_536;
 /// Encoded increments of one node that are in the window. 65,536 pairs in each of 10 reports need some 4 MiB.
 pub const MAX_WINDOW_BYTES: usize = 8 * 1024 * 1024;
+/// Containers of one node whose use is kept: twenty for each of two hundred pods.
+pub const MAX_CONTAINERS_PER_NODE: usize = 4_096;
+/// Moments of one pod's memory, or of one container's CPU time, that rates come from. A window of ten reports needs twelve; of a longer one, and of
+/// reports that come faster, the moments closest to each other are merged. 72 bytes each: 1.2 KiB a pod at the most.
+pub const MAX_POINTS: usize = 16;
+/// OOM kills taken of one report: a second in which all pods of a node are killed twice over. More do not refuse the report: a kill is told only
+/// once, and an agent that was cut off tells of minutes at a time.
+pub const MAX_KILLS_PER_REPORT: usize = 256;
+/// OOM kills of one node that wait for a name, or for the next judgement.
+pub const MAX_KILLS_WAITING: usize = 1_024;
+/// Sums of OOM kills (trigger, victim, scope) of one node. Twenty tenants that all kill each other make 1,200.
+pub const MAX_KILL_SUMS: usize = 2_048;
+/// `CrossTenantOom` findings of one node that are shown at once: each has a victim pod of its own.
+pub const MAX_KILLS_SHOWN: usize = 256;
 /// Agent runs that ended and whose late reports are still recognised.
 pub const ENDED_RUNS_KEPT: usize = 4;
 
@@ -33,5 +47,7 @@ pub const MAX_CULPRITS: usize = 10;
 
 /// Nanoseconds in a second.
 pub const NS_PER_S: u64 = 1_000_000_000;
+/// Largest memory of a pod that is believed: an exbibyte.
+pub const MAX_MEMORY_BYTES: u64 = 1 << 60;
 /// What one report may add to one counter: 36 CPU-years. Sixteen of them still fit 64 bits.
 pub const MAX_INCREMENT_NS: u64 = 1 << 60;

@@ -1,25 +1,26 @@
 //! `QuotaNear` and `QuotaExceeded`: what a tenant really uses, over all nodes, against what it may use in all.
 //!
-//! Kubernetes counts requests when a pod is admitted. This is about use: over the fast window, because a quota is a bound on what is used at a time,
-//! not on an average; `for_seconds` keeps single spikes out.
+//! Kubernetes counts requests when a pod is admitted. This is about use: CPU over the fast window, because a quota is a bound on what is used at a time,
+//! not on an average; memory as the working sets that were last told; pods as those that agents see alive. `for_seconds` keeps single spikes out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::breach::{BreachKey, BreachKind};
-use crate::finding::{Figure, Finding, cores};
-use crate::identity::{Directory, TenantId};
+use crate::finding::{Figure, Finding, bytes, cores};
+use crate::identity::{Directory, Resource, TenantId};
 use crate::node::{Node, Window};
 use crate::policy::Thresholds;
-use crate::sums::UnitSums;
+use crate::sums::{UnitSums, Who};
 
-/// A tenant's use, gathered node by node.
+/// Tenants' use, gathered node by node.
 #[derive(Debug, Default)]
-pub(crate) struct Usage(BTreeMap<TenantId, TenantUsage>);
+pub(crate) struct Usage(BTreeMap<(TenantId, Resource), Used>);
 
 #[derive(Clone, Copy, Debug)]
-struct TenantUsage {
-    cores: f64,
+struct Used {
+    /// Cores, bytes or pods.
+    amount: f64,
     nodes: u32,
     /// Of the node that was seen least.
     covered: f64,
@@ -27,26 +28,44 @@ struct TenantUsage {
 
 impl Usage {
     pub(crate) fn add(&mut self, node: &Node, sums: &[[UnitSums; 2]], t: &Thresholds) {
-        let seen_ns = node.window_ns(Window::Fast) as f64;
-        if seen_ns <= 0.0 || seen_ns < t.windows.min_covered_seconds * 1e9 {
+        let Some(seen_ns) = node.seen_ns(Window::Fast, t) else {
             return;
-        }
-        let covered = (node.window_ns(Window::Long) as f64 / (t.windows.length_seconds * 1e9)).min(1.0);
+        };
+        let covered = node.covered(t);
+        let memories = node.memories();
         // Integers first: the sum does not depend on the order of pods.
-        let mut used: BTreeMap<TenantId, u64> = BTreeMap::new();
-        for (unit, sums) in node.units.iter().zip(sums).filter(|(u, _)| u.in_quota) {
-            if let Some(tenant) = unit.party.tenant() {
-                let total = used.entry(tenant).or_default();
-                *total = total.saturating_add(sums[Window::Fast as usize].run);
+        let mut used: BTreeMap<(TenantId, Resource), u64> = BTreeMap::new();
+        for (at, (unit, sums)) in node.units.iter().zip(sums).enumerate() {
+            let Some(tenant) = unit.party.tenant() else {
+                continue;
+            };
+            // An entity that is announced twice is one unit: nothing here counts it twice.
+            let lived = memories.get(&(at as u32));
+            let is_pod = matches!(unit.who, Who::Pod(_));
+            for (resource, amount) in [
+                (Resource::Cpu, Some(sums[Window::Fast as usize].run)),
+                (
+                    Resource::Memory,
+                    lived.copied().flatten().and_then(|m| m.newest.working_set_bytes),
+                ),
+                (Resource::Pods, lived.filter(|_| is_pod).map(|_| 1)),
+            ] {
+                if let Some(amount) = amount.filter(|_| unit.in_quota[resource as usize]) {
+                    let total = used.entry((tenant, resource)).or_default();
+                    *total = total.saturating_add(amount);
+                }
             }
         }
-        for (tenant, ns) in used {
-            let usage = self.0.entry(tenant).or_insert(TenantUsage {
-                cores: 0.0,
+        for ((tenant, resource), amount) in used {
+            let usage = self.0.entry((tenant, resource)).or_insert(Used {
+                amount: 0.0,
                 nodes: 0,
                 covered: 1.0,
             });
-            usage.cores += ns as f64 / seen_ns;
+            usage.amount += match resource {
+                Resource::Cpu => amount as f64 / seen_ns as f64,
+                Resource::Memory | Resource::Pods => amount as f64,
+            };
             usage.nodes += 1;
             usage.covered = usage.covered.min(covered);
         }
@@ -59,8 +78,8 @@ impl Usage {
         is_firing: impl Fn(&BreachKey) -> bool,
         out: &mut Vec<Finding>,
     ) {
-        for (tenant, usage) in &self.0 {
-            let Some(quota) = directory.quota(*tenant).map(|q| q.cpu_cores) else {
+        for ((tenant, resource), used) in &self.0 {
+            let Some(quota) = directory.quota(*tenant, *resource).map(|q| q.amount) else {
                 continue;
             };
             let name = directory.tenants.name(*tenant);
@@ -69,11 +88,11 @@ impl Usage {
                 tenant: Arc::clone(name),
                 against: Arc::from(""),
                 node: Arc::from(""),
-                subject: Arc::from(""),
+                subject: Arc::from(resource.as_str()),
             };
             // A quota of 0 admits nothing: any use is over it.
             let ratio = if quota > 0.0 {
-                usage.cores / quota
+                used.amount / quota
             } else {
                 f64::INFINITY
             };
@@ -86,16 +105,21 @@ impl Usage {
                     threshold
                 }
             };
-            if ratio > least(t.quota.exceeded_ratio, over_firing) && usage.cores > 0.0 {
-                out.push(finding(exceeded, usage, quota, ratio));
+            let over = match resource {
+                Resource::Cpu | Resource::Memory => ratio > least(t.quota.exceeded_ratio, over_firing),
+                // Pods are counted, not measured: fifty-one are more than fifty, fifty are not.
+                Resource::Pods => used.amount > quota,
+            };
+            if over && used.amount > 0.0 {
+                out.push(finding(exceeded, *resource, used, quota, ratio));
             } else if !over_firing && ratio >= least(t.quota.near_ratio, is_firing(&near)) && quota > 0.0 {
-                out.push(finding(near, usage, quota, ratio));
+                out.push(finding(near, *resource, used, quota, ratio));
             }
         }
     }
 }
 
-fn finding(key: BreachKey, usage: &TenantUsage, quota: f64, ratio: f64) -> Finding {
+fn finding(key: BreachKey, resource: Resource, used: &Used, quota: f64, ratio: f64) -> Finding {
     let tenant = Arc::clone(&key.tenant);
     let verb = if key.kind == BreachKind::QuotaExceeded {
         "used more than its quota"
@@ -107,23 +131,37 @@ fn finding(key: BreachKey, usage: &TenantUsage, quota: f64, ratio: f64) -> Findi
     } else {
         String::new()
     };
-    let nodes = if usage.nodes == 1 {
+    let nodes = if used.nodes == 1 {
         "one node".to_owned()
     } else {
-        format!("{} nodes", usage.nodes)
+        format!("{} nodes", used.nodes)
+    };
+    let (names, of) = match resource {
+        Resource::Cpu => (
+            ["used_cores", "quota_cores"],
+            format!("{} of {} cores", cores(used.amount), cores(quota)),
+        ),
+        Resource::Memory => (
+            ["used_bytes", "quota_bytes"],
+            format!("{} of {} of memory", bytes(used.amount), bytes(quota)),
+        ),
+        Resource::Pods => (
+            ["used_pods", "quota_pods"],
+            format!("{} of {quota} pods", used.amount),
+        ),
     };
     let mut evidence = vec![
         Figure {
-            name: "used_cores",
-            value: usage.cores,
+            name: names[0],
+            value: used.amount,
         },
         Figure {
-            name: "quota_cores",
+            name: names[1],
             value: quota,
         },
         Figure {
             name: "nodes",
-            value: f64::from(usage.nodes),
+            value: f64::from(used.nodes),
         },
     ];
     if ratio.is_finite() {
@@ -134,16 +172,13 @@ fn finding(key: BreachKey, usage: &TenantUsage, quota: f64, ratio: f64) -> Findi
     }
     Finding {
         head: format!("{tenant} {verb}"),
-        tail: format!(
-            ": {} of {} cores{percent}, on {nodes}",
-            cores(usage.cores),
-            cores(quota)
-        ),
+        tail: format!(": {of}{percent}, on {nodes}"),
         key,
         evidence,
         culprits: Vec::new(),
-        weight: usage.cores,
-        covered: usage.covered,
+        weight: used.amount,
+        covered: used.covered,
+        confidence: None,
         ready: true,
     }
 }

@@ -25,6 +25,8 @@ pub struct Report {
     pub ended_boot_ns: Vec<u64>,
     pub cpu: Vec<CpuSample>,
     pub ledger: Vec<LedgerRow>,
+    pub memory: Vec<MemorySample>,
+    pub oom_kills: Vec<OomKill>,
     pub coverage: Coverage,
     pub cost: AgentCost,
 }
@@ -91,6 +93,77 @@ pub struct LedgerRow {
     pub steal_ns: u64,
     pub throttled_ns: u64,
     pub unresolved_ns: u64,
+}
+
+/// Memory of one pod or container: all that is known of it, what the kernel does not offer left out. Counters are cumulative since the
+/// agent's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemorySample {
+    pub entity: u32,
+    pub current_bytes: Option<u64>,
+    pub working_set_bytes: Option<u64>,
+    /// Absent: no limit.
+    pub limit_bytes: Option<u64>,
+    pub events: Option<MemoryEvents>,
+    pub major_faults: Option<u64>,
+    pub refaults: Option<u64>,
+    pub cpu_pressure: Option<Pressure>,
+    pub memory_pressure: Option<Pressure>,
+    pub io_pressure: Option<Pressure>,
+    pub limit_reclaim: Option<Reclaim>,
+    pub node_reclaim: Option<Reclaim>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryEvents {
+    pub high: u64,
+    pub max: u64,
+    pub oom: u64,
+    pub oom_kill: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    pub some_us: u64,
+    pub full_us: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reclaim {
+    pub stall_ns: u64,
+    pub pages: u64,
+    pub times: u64,
+}
+
+/// A task was killed because memory ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OomKill {
+    /// CLOCK_BOOTTIME; 0: some time in this report's interval.
+    pub at_boot_ns: u64,
+    /// Entity indices: whose task asked for memory, whose was killed.
+    pub trigger: u32,
+    pub victim: u32,
+    pub scope: OomScope,
+}
+
+/// Where memory ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OomScope {
+    Unknown,
+    /// At the limit of a cgroup.
+    Limit,
+    /// On the whole node.
+    Node,
+}
+
+impl OomScope {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Limit => "limit",
+            Self::Node => "node",
+        }
+    }
 }
 
 /// Buckets of the wait histogram.

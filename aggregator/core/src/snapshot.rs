@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::breach::Breach;
-use crate::identity::{Directory, ResolvedBy, TenantId, UNKNOWN};
+use crate::identity::{Directory, ResolvedBy, Resource, UNKNOWN};
 use crate::judge::display;
-use crate::limits::NS_PER_S;
+use crate::node::memory::Memory;
 use crate::node::{Node, Window};
 use crate::policy::Policy;
-use crate::report::{AgentCost, Feature, Loss, WAIT_BUCKETS, wait_bucket_edge_ns};
+use crate::report::{AgentCost, Feature, Loss, MemorySample, OomScope, WAIT_BUCKETS, wait_bucket_edge_ns};
 use crate::sums::{Party, Unit, UnitSums, Who};
 
 /// Runner classes of a [`LedgerCell`] that are no tenant.
@@ -45,6 +45,17 @@ pub struct NodeView {
     /// Entities with counters and ledger pairs held.
     pub entities: usize,
     pub pairs: usize,
+    /// Since the agent's start.
+    pub oom_kills: Vec<OomTotal>,
+}
+
+/// OOM kills of one kind on one node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OomTotal {
+    pub trigger: Arc<str>,
+    pub victim: Arc<str>,
+    pub scope: OomScope,
+    pub kills: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +70,15 @@ pub struct TenantView {
     pub wait_cores: f64,
     pub stolen_cores: f64,
     pub taken_cores: f64,
+    /// Sums over its pods that live, as far as nodes tell.
+    pub memory_bytes: Option<u64>,
+    pub working_set_bytes: Option<u64>,
+    pub requested_memory_bytes: u64,
+    pub quota_memory_bytes: Option<u64>,
+    pub quota_pods: Option<u64>,
+    /// Seconds per second.
+    pub node_stall: Option<f64>,
+    pub limit_stall: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +105,23 @@ pub struct PodView {
     pub unknown_cores: f64,
     pub wait_p50_ns: Option<u64>,
     pub wait_p99_ns: Option<u64>,
+    /// Of a pod that lives, where its node tells.
+    pub memory: Option<PodMemory>,
+    pub requested_memory_bytes: u64,
+}
+
+/// A pod's memory now, and over the window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PodMemory {
+    pub sample: MemorySample,
+    /// Seconds per second.
+    pub limit_stall: Option<f64>,
+    pub node_stall: Option<f64>,
+    pub pressure_some: Option<f64>,
+    pub pressure_full: Option<f64>,
+    pub refaults_per_second: Option<f64>,
+    /// Bytes per second.
+    pub growth: f64,
 }
 
 /// While `waiter` waited, `runner` ran.
@@ -150,11 +187,14 @@ impl Builder {
             }
         };
         let sums = node.sums();
+        let memories = node.memories();
         let mut used_ns = 0u64;
         for (at, (unit, sums)) in node.units.iter().zip(&sums).enumerate() {
             let s = &sums[Window::Long as usize];
             used_ns = used_ns.saturating_add(s.run);
-            let pod = pod_view(node, at as u32, unit, s, directory, per);
+            let mut pod = pod_view(node, at as u32, unit, s, directory, per);
+            let lives = memories.get(&(at as u32));
+            pod.memory = lives.copied().flatten().map(|m| pod_memory(node, m));
             let tenant = self
                 .tenants
                 .entry(unit.party)
@@ -171,18 +211,33 @@ impl Builder {
             };
             tenant.wait_cores += pod.wait_cores;
             tenant.stolen_cores += pod.stolen_cores;
+            if lives.is_some() {
+                let sum = &mut tenant.requested_memory_bytes;
+                *sum = sum.saturating_add(pod.requested_memory_bytes);
+            }
+            if let Some(memory) = &pod.memory {
+                let bytes = |sum: &mut Option<u64>, n: Option<u64>| {
+                    *sum = n.map_or(*sum, |n| Some(sum.unwrap_or(0).saturating_add(n)));
+                };
+                bytes(&mut tenant.memory_bytes, memory.sample.current_bytes);
+                bytes(&mut tenant.working_set_bytes, memory.sample.working_set_bytes);
+                let share = |sum: &mut Option<f64>, n: Option<f64>| {
+                    *sum = n.map_or(*sum, |n| Some(sum.unwrap_or(0.0) + n));
+                };
+                share(&mut tenant.node_stall, memory.node_stall);
+                share(&mut tenant.limit_stall, memory.limit_stall);
+            }
             self.out.pods.push(pod);
         }
         for ((waiter, runner), ns) in node.ledger() {
             *self.cells.entry((waiter, runner)).or_default() += per(ns);
         }
-        let length_ns = policy.thresholds.windows.length_seconds * NS_PER_S as f64;
         self.out.nodes.push(NodeView {
             name: Arc::clone(&node.name),
             online_cpus: node.online_cpus,
             used_cores: per(used_ns),
             age_ns: now_mono_ns.saturating_sub(node.received_ns),
-            covered: (window_ns as f64 / length_ns).min(1.0),
+            covered: node.covered(&policy.thresholds),
             features: node.coverage.features.clone(),
             losses: node.coverage.losses.clone(),
             cost: node.cost.clone(),
@@ -193,6 +248,17 @@ impl Builder {
             runs: node.totals.runs,
             entities: node.slots().count(),
             pairs: node.slots().map(|s| s.pairs.len()).sum(),
+            oom_kills: node
+                .kills
+                .sums
+                .iter()
+                .map(|((trigger, victim, scope), kills)| OomTotal {
+                    trigger: party_name(*trigger, directory),
+                    victim: party_name(*victim, directory),
+                    scope: *scope,
+                    kills: *kills,
+                })
+                .collect(),
         });
     }
 
@@ -259,7 +325,7 @@ fn empty(unit: &Unit, directory: &Directory) -> TenantView {
 }
 
 fn tenant_view(party: Party, resolved_by: ResolvedBy, directory: &Directory) -> TenantView {
-    let quota = |t: TenantId| directory.quota(t).map(|q| q.cpu_cores);
+    let quota = |r: Resource| Some(directory.quota(party.tenant()?, r)?.amount);
     TenantView {
         name: party_name(party, directory),
         namespaces: Vec::new(),
@@ -267,10 +333,33 @@ fn tenant_view(party: Party, resolved_by: ResolvedBy, directory: &Directory) -> 
         pods: 0,
         used_cores: 0.0,
         entitled_cores: 0.0,
-        quota_cores: party.tenant().and_then(quota),
+        quota_cores: quota(Resource::Cpu),
         wait_cores: 0.0,
         stolen_cores: 0.0,
         taken_cores: 0.0,
+        memory_bytes: None,
+        working_set_bytes: None,
+        requested_memory_bytes: 0,
+        quota_memory_bytes: quota(Resource::Memory).map(|n| n as u64),
+        quota_pods: quota(Resource::Pods).map(|n| n as u64),
+        node_stall: None,
+        limit_stall: None,
+    }
+}
+
+fn pod_memory(node: &Node, memory: &Memory) -> PodMemory {
+    let seen_ns = node.window_ns(Window::Long);
+    // Nothing of the window was seen: what is known now, and no change of it.
+    let from_ns = node.window_from_ns(Window::Long);
+    let rates = memory.rates(from_ns, seen_ns.max(1));
+    PodMemory {
+        sample: memory.newest,
+        limit_stall: rates.limit_stall,
+        node_stall: rates.node_stall,
+        pressure_some: rates.some,
+        pressure_full: rates.full,
+        refaults_per_second: rates.refaults,
+        growth: rates.growth,
     }
 }
 
@@ -325,6 +414,8 @@ fn pod_view(
         unknown_cores: per(s.unknown),
         wait_p50_ns: quantile(&waits, 0.50),
         wait_p99_ns: quantile(&waits, 0.99),
+        memory: None,
+        requested_memory_bytes: unit.requested_bytes,
     }
 }
 

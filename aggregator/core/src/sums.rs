@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::identity::{Directory, Pod, TenantId};
+use crate::identity::{Directory, Pod, Resource, TenantId};
 use crate::losses::Losses;
 use crate::node::slot::{Counter, Kind, WINDOWS};
 use crate::node::{NO_UNIT, Node, Slot, Window, class};
@@ -27,7 +27,7 @@ impl Party {
     pub(crate) const UNKNOWN: Self = Self(u32::MAX - 4);
 
     pub(crate) fn tenant(self) -> Option<TenantId> {
-        (self.0 < u32::MAX - 4).then_some(TenantId(self.0))
+        (self.0 < Self::UNKNOWN.0).then_some(TenantId(self.0))
     }
 
     /// A tenant that can be blamed and harmed.
@@ -63,7 +63,9 @@ pub(crate) struct Unit {
     pub(crate) who: Who,
     pub(crate) party: Party,
     pub(crate) entitled_ncores: u64,
-    pub(crate) in_quota: bool,
+    pub(crate) requested_bytes: u64,
+    /// By [`crate::identity::Resource`].
+    pub(crate) in_quota: [bool; 3],
 }
 
 /// One unit over one window, in nanoseconds.
@@ -334,7 +336,8 @@ fn unit_of(kind: &Kind, was: Option<&Who>, node: &str, directory: &mut Directory
         who,
         party,
         entitled_ncores: 0,
-        in_quota: false,
+        requested_bytes: 0,
+        in_quota: [false; 3],
     };
     match kind {
         Kind::Unknown(reason) => plain(Who::Unknown(*reason), Party::UNKNOWN),
@@ -343,11 +346,14 @@ fn unit_of(kind: &Kind, was: Option<&Who>, node: &str, directory: &mut Directory
             Some((_, rule)) => {
                 let tenant = directory.tenants.id(&rule.tenant);
                 let name = rule.name.as_deref().map_or_else(|| Arc::clone(path), Arc::from);
-                let in_quota = directory.quota(tenant).is_some_and(|q| q.from_policy);
+                // Of what is no pod only the CPU use is known.
+                let cpu = directory.quota(tenant, Resource::Cpu);
+                let in_quota = [cpu.is_some_and(|q| q.from_policy), false, false];
                 Unit {
                     who: Who::Path { name },
                     party: tenant.into(),
                     entitled_ncores: rule.cpu_request_ncores,
+                    requested_bytes: 0,
                     in_quota,
                 }
             }
@@ -366,6 +372,7 @@ fn unit_of(kind: &Kind, was: Option<&Who>, node: &str, directory: &mut Directory
                 Some(pod) => Unit {
                     party: pod.tenant.into(),
                     entitled_ncores: pod.requests.cpu_ncores,
+                    requested_bytes: pod.requests.memory_bytes,
                     in_quota: pod.in_quota,
                     who: Who::Pod(Arc::clone(pod)),
                 },

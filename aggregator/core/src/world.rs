@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::breach::{Book, Breach, seconds};
 use crate::finding::Finding;
 use crate::identity::{Cluster, Directory, TenantId};
-use crate::judge;
 use crate::limits::{MAX_NODES, NODE_KEPT_NS, NS_PER_S};
 use crate::losses::Losses;
 use crate::node::Node;
@@ -16,6 +15,7 @@ use crate::policy::Policy;
 use crate::quota::Usage;
 use crate::report::{Outcome, Receipt, Refusal, Report};
 use crate::snapshot::{Builder, LedgerTotal, RunTotal, Snapshot, WaitTotal, party_name};
+use crate::{judge, limit_range, memory, oom};
 
 /// A moment: the monotonic clock for judging, the wall clock for people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,6 +137,7 @@ impl World {
         let cx = Context {
             received_ns: now.mono_ns,
             hit_cores: self.policy.thresholds.noisy_neighbour.min_stolen_cores,
+            lengths: lengths(&self.policy),
         };
         node.ingest(report, &cx, &mut self.losses)
     }
@@ -166,6 +167,18 @@ impl World {
                 &mut findings,
             );
             usage.add(node, &sums, &self.policy.thresholds);
+            let (tenants, t) = (&self.directory.tenants, &self.policy.thresholds);
+            memory::judge(node, tenants, t, &mut findings);
+            limit_range::judge(node, &self.directory, t, &mut findings);
+            oom::judge(
+                node,
+                tenants,
+                t,
+                SETTLE_NS,
+                now.mono_ns,
+                &mut self.losses,
+                &mut findings,
+            );
         }
         let book = &self.book;
         usage.judge(

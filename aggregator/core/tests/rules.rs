@@ -487,16 +487,17 @@ fn quota_near_over_and_back() {
         namespace: "red".into(),
         name: "q".into(),
         cpu_ncores: Some(1_000_000_000),
+        ..QuotaObject::default()
     });
     sim.publish();
     sim.ticks(8, &[Ran(pod, 500)]);
     assert!(sim.log.is_empty());
     sim.ticks(6, &[Ran(pod, 900)]);
-    assert_eq!(sim.firing(), ["QuotaNear red> "]);
+    assert_eq!(sim.firing(), ["QuotaNear red> cpu"]);
     sim.ticks(6, &[Ran(pod, 1_500)]);
     assert_eq!(
         sim.firing(),
-        ["QuotaExceeded red> "],
+        ["QuotaExceeded red> cpu"],
         "Near is resolved when Exceeded fires"
     );
     let summary = &sim.world.book().live()[0].summary;
@@ -507,10 +508,10 @@ fn quota_near_over_and_back() {
     );
     // Within the hysteresis: still the same breach.
     sim.ticks(15, &[Ran(pod, 990)]);
-    assert_eq!(sim.firing(), ["QuotaExceeded red> "]);
+    assert_eq!(sim.firing(), ["QuotaExceeded red> cpu"]);
     sim.ticks(12, &[Ran(pod, 300)]);
     assert!(sim.firing().is_empty());
-    assert_eq!(sim.fired(), ["QuotaExceeded red> ", "QuotaNear red> "]);
+    assert_eq!(sim.fired(), ["QuotaExceeded red> cpu", "QuotaNear red> cpu"]);
 }
 
 #[test]
@@ -520,7 +521,7 @@ fn a_tenant_may_use_all_of_its_quota() {
     );
     let pod = sim.pod("red", "batch", 100);
     sim.ticks(12, &[Ran(pod, 1_005)]);
-    assert_eq!(sim.firing(), ["QuotaNear red> "]);
+    assert_eq!(sim.firing(), ["QuotaNear red> cpu"]);
 }
 
 #[test]

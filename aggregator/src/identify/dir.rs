@@ -87,6 +87,7 @@ impl Source {
             namespaces = status.namespaces,
             pods = status.pods,
             quotas = status.quotas,
+            limit_ranges = status.limit_ranges,
             "cluster data read"
         );
         let mut world = self.state.lock();
@@ -149,15 +150,19 @@ impl Reader {
             files: self.files.len(),
             ..ClusterStatus::default()
         };
-        let (mut namespaces, mut pods, mut quotas) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut namespaces, mut pods) = (BTreeSet::new(), BTreeSet::new());
+        let (mut quotas, mut ranges) = (BTreeSet::new(), BTreeSet::new());
         for (path, file) in &self.files {
             if let Some(error) = &file.error {
                 status.broken.push((path.clone(), error.clone()));
             }
             status.ignored += file.good.ignored;
             let objects = &file.good.cluster;
-            let total = objects.namespaces.len() + objects.pods.len() + objects.quotas.len();
-            let had = namespaces.len() + pods.len() + quotas.len();
+            let total = objects.namespaces.len()
+                + objects.pods.len()
+                + objects.quotas.len()
+                + objects.limit_ranges.len();
+            let had = namespaces.len() + pods.len() + quotas.len() + ranges.len();
             cluster.namespaces.extend(
                 objects
                     .namespaces
@@ -177,7 +182,13 @@ impl Reader {
                 .iter()
                 .filter(|q| quotas.insert((q.namespace.as_str(), q.name.as_str())));
             cluster.quotas.extend(quota.cloned());
-            status.duplicates += (total + had - namespaces.len() - pods.len() - quotas.len()) as u64;
+            let range = objects
+                .limit_ranges
+                .iter()
+                .filter(|r| ranges.insert((r.namespace.as_str(), r.name.as_str())));
+            cluster.limit_ranges.extend(range.cloned());
+            let have = namespaces.len() + pods.len() + quotas.len() + ranges.len();
+            status.duplicates += (total + had - have) as u64;
         }
         if let Some(error) = &self.unreadable {
             status.broken.push((self.dir.clone(), error.clone()));
@@ -185,6 +196,7 @@ impl Reader {
         status.namespaces = cluster.namespaces.len();
         status.pods = cluster.pods.len();
         status.quotas = cluster.quotas.len();
+        status.limit_ranges = cluster.limit_ranges.len();
         (cluster, status)
     }
 }

@@ -1,12 +1,14 @@
 //! Kubernetes objects in files → what the core needs of them.
 //!
-//! Namespaces, pods and resource quotas of the core API, single, in several documents, or in lists. Other kinds are counted and left alone. What
+//! Namespaces, pods, resource quotas and limit ranges of the core API, single, in several documents, or in lists. Other kinds are counted and left alone. What
 //! is read is held to what an API server would accept, because no API server has looked at a file: an error names the object, the field and its value.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use partywall_aggregator_core::identity::{
-    Cluster, Namespace, PodObject, QuotaObject, Resources, is_namespace_name, is_object_name,
+    Cluster, ContainerObject, LimitRangeObject, Namespace, PodObject, QuotaObject, Resources,
+    is_namespace_name, is_object_name,
 };
 use partywall_aggregator_core::quantity::{Quantity, QuantityError};
 
@@ -71,6 +73,7 @@ fn object(yaml: &Yaml, of_list: Option<&str>, out: &mut Objects) -> Result<(), Y
             Some(quota) => out.cluster.quotas.push(quota),
             None => out.ignored += 1,
         },
+        "LimitRange" if core_api => out.cluster.limit_ranges.push(limit_range(&At::new(kind, yaml)?)?),
         _ => out.ignored += 1,
     }
     Ok(())
@@ -258,7 +261,11 @@ fn pod(object: &At<'_>) -> Result<PodObject, YamlError> {
             pod.node = Some(spec.name("nodeName", "node name", is_object_name)?);
         }
         pod.host_network = spec.text("hostNetwork")? == Some("true");
-        resources(&spec, &mut pod)?;
+        let ids = match object.map("status")? {
+            Some(status) => container_ids(&status)?,
+            None => BTreeMap::new(),
+        };
+        resources(&spec, &ids, &mut pod)?;
     }
     if let Some(status) = object.map("status")? {
         // A terminal pod's address may be another's by now; a host-network pod has its node's.
@@ -292,7 +299,7 @@ fn addresses(status: &At<'_>) -> Result<Vec<IpAddr>, YamlError> {
 
 /// What the containers were promised, in all. As the API server does: a limit without a request is the request too; sidecars (init containers that
 /// go on) count; what is set on the pod as a whole replaces the sum.
-fn resources(spec: &At<'_>, pod: &mut PodObject) -> Result<(), YamlError> {
+fn resources(spec: &At<'_>, ids: &BTreeMap<String, Box<str>>, pod: &mut PodObject) -> Result<(), YamlError> {
     let mut total = Resources::default();
     let (mut cpu_limit, mut memory_limit) = (Some(0u64), Some(0u64));
     let mut containers = spec.list("containers")?;
@@ -301,8 +308,19 @@ fn resources(spec: &At<'_>, pod: &mut PodObject) -> Result<(), YamlError> {
             containers.push(init);
         }
     }
+    let mut objects = Vec::with_capacity(containers.len());
     for container in &containers {
         let (request, cpu, memory) = one(container)?;
+        let name = match container.get("name") {
+            Some(_) => container.name("name", "container name", is_namespace_name)?,
+            None => String::new(),
+        };
+        objects.push(ContainerObject {
+            id: ids.get(&name).cloned(),
+            name: name.into(),
+            cpu_limit_ncores: cpu,
+            memory_limit_bytes: memory,
+        });
         total.cpu_ncores = total.cpu_ncores.saturating_add(request.cpu_ncores);
         total.memory_bytes = total.memory_bytes.saturating_add(request.memory_bytes);
         cpu_limit = cpu_limit.zip(cpu).map(|(a, b)| a.saturating_add(b));
@@ -323,10 +341,28 @@ fn resources(spec: &At<'_>, pod: &mut PodObject) -> Result<(), YamlError> {
             total.memory_bytes = requests.memory_bytes;
         }
     }
+    pod.containers = objects.into();
     pod.requests = total;
     pod.cpu_limit_ncores = cpu_limit;
     pod.memory_limit_bytes = memory_limit;
     Ok(())
+}
+
+/// Container name → the runtime's id, without the runtime's name before it. Empty until it was started.
+fn container_ids(status: &At<'_>) -> Result<BTreeMap<String, Box<str>>, YamlError> {
+    let mut out = BTreeMap::new();
+    for key in ["containerStatuses", "initContainerStatuses"] {
+        for container in status.list(key)? {
+            let id = container.text("containerID")?.unwrap_or_default();
+            let id = id.split_once("://").map_or(id, |(_, id)| id);
+            if let Some(name) = container.text("name")?
+                && !id.is_empty()
+            {
+                out.insert(name.to_owned(), id.into());
+            }
+        }
+    }
+    Ok(out)
 }
 
 /// Requests (limits where there are none) and limits of whatever has `resources`.
@@ -358,7 +394,7 @@ fn quota(object: &At<'_>) -> Result<Option<QuotaObject>, YamlError> {
     let mut quota = QuotaObject {
         namespace: namespace_of(&metadata)?,
         name: metadata.name("name", "quota name", is_object_name)?,
-        cpu_ncores: None,
+        ..QuotaObject::default()
     };
     let Some(spec) = object.map("spec")? else {
         return Ok(Some(quota));
@@ -367,13 +403,60 @@ fn quota(object: &At<'_>) -> Result<Option<QuotaObject>, YamlError> {
         return Ok(None);
     }
     if let Some(hard) = spec.map("hard")? {
-        let limit = hard.quantity("limits.cpu", Quantity::parse_nanos)?;
-        let requests = hard.quantity("requests.cpu", Quantity::parse_nanos)?;
-        let older = hard.quantity("cpu", Quantity::parse_nanos)?;
-        let requested = [requests, older].into_iter().flatten().min();
-        quota.cpu_ncores = limit.or(requested);
+        quota.cpu_ncores = most_used(&hard, "cpu", Quantity::parse_nanos)?;
+        quota.memory_bytes = most_used(&hard, "memory", Quantity::parse_units)?;
+        let pods = hard.quantity("pods", Quantity::parse_units)?;
+        let count = hard.quantity("count/pods", Quantity::parse_units)?;
+        quota.pods = [pods, count].into_iter().flatten().min();
     }
     Ok(Some(quota))
+}
+
+/// What `hard` lets pods use of a resource: limits, because those are what they may use; else requests, by either name.
+fn most_used(
+    hard: &At<'_>,
+    resource: &str,
+    parse: fn(&str) -> Result<u64, QuantityError>,
+) -> Result<Option<u64>, YamlError> {
+    let limit = hard.quantity(&format!("limits.{resource}"), parse)?;
+    let requests = hard.quantity(&format!("requests.{resource}"), parse)?;
+    let older = hard.quantity(resource, parse)?;
+    Ok(limit.or([requests, older].into_iter().flatten().min()))
+}
+
+/// What it says of containers; what it says of pods and claims is left alone.
+fn limit_range(object: &At<'_>) -> Result<LimitRangeObject, YamlError> {
+    let metadata = metadata(object)?;
+    let mut range = LimitRangeObject {
+        namespace: namespace_of(&metadata)?,
+        name: metadata.name("name", "limit range name", is_object_name)?,
+        ..LimitRangeObject::default()
+    };
+    let limits = match object.map("spec")? {
+        Some(spec) => spec.list("limits")?,
+        None => Vec::new(),
+    };
+    for limit in limits {
+        if limit.text("type")? != Some("Container") {
+            continue;
+        }
+        let read = |key: &str| -> Result<(Option<u64>, Option<u64>), YamlError> {
+            let Some(list) = limit.map(key)? else {
+                return Ok((None, None));
+            };
+            Ok((
+                list.quantity("cpu", Quantity::parse_nanos)?,
+                list.quantity("memory", Quantity::parse_units)?,
+            ))
+        };
+        let (max, default) = (read("max")?, read("default")?);
+        let least = |a: Option<u64>, b: Option<u64>| [a, b].into_iter().flatten().min();
+        range.max_cpu_ncores = least(range.max_cpu_ncores, max.0);
+        range.max_memory_bytes = least(range.max_memory_bytes, max.1);
+        range.defaults_cpu |= default.0.is_some();
+        range.defaults_memory |= default.1.is_some();
+    }
+    Ok(range)
 }
 
 #[cfg(test)]
@@ -395,7 +478,9 @@ spec:
     resources: {requests: {cpu: 100m, memory: 64Mi}, limits: {cpu: 1, memory: 128Mi}}
   - name: b
     resources: {limits: {cpu: 250m}}
-status: {phase: Running, podIP: 10.0.0.7, podIPs: [{ip: 10.0.0.7}, {ip: \"fd00::7\"}]}
+status: {phase: Running, podIP: 10.0.0.7, podIPs: [{ip: 10.0.0.7}, {ip: \"fd00::7\"}],
+  containerStatuses: [{name: a, containerID: \"containerd://c0ffee\"}, {name: b, containerID: \"\"}],
+  initContainerStatuses: [{name: sidecar, containerID: \"containerd://5ide\"}]}
 ";
 
     #[test]
@@ -410,6 +495,26 @@ status: {phase: Running, podIP: 10.0.0.7, podIPs: [{ip: 10.0.0.7}, {ip: \"fd00::
             }
         );
         assert_eq!(pod.cpu_limit_ncores, None, "the sidecar has none");
+        let containers: Vec<_> = pod
+            .containers
+            .iter()
+            .map(|c| {
+                (
+                    &*c.name,
+                    c.id.as_deref(),
+                    c.cpu_limit_ncores,
+                    c.memory_limit_bytes,
+                )
+            })
+            .collect();
+        assert_eq!(
+            containers,
+            [
+                ("a", Some("c0ffee"), Some(1_000_000_000), Some(128 << 20)),
+                ("b", None, Some(250_000_000), None),
+                ("sidecar", Some("5ide"), None, None),
+            ]
+        );
         assert_eq!(pod.node.as_deref(), Some("node-a"));
         assert_eq!(pod.addresses.len(), 2);
         let done = read(&POD.replace("Running", "Succeeded")).unwrap();
@@ -479,8 +584,63 @@ status: {phase: Running, podIP: 10.0.0.7, podIPs: [{ip: 10.0.0.7}, {ip: \"fd00::
         assert_eq!(ncores("{hard: {requests.cpu: 1}}"), Some(1_000_000_000));
         assert_eq!(ncores("{hard: {cpu: 500m, requests.cpu: 1}}"), Some(500_000_000));
         assert_eq!(ncores("{hard: {pods: 10}}"), None);
+        let others = |hard: &str| {
+            let quota = quota(hard).unwrap().cluster.quotas.remove(0);
+            (quota.memory_bytes, quota.pods)
+        };
+        assert_eq!(
+            others("{hard: {limits.memory: 2Gi, memory: 1Gi, pods: 10, count/pods: 8}}"),
+            (Some(2 << 30), Some(8))
+        );
+        assert_eq!(
+            others("{hard: {memory: 1Gi, requests.memory: 2Gi}}"),
+            (Some(1 << 30), None)
+        );
+        let error = quota("{hard: {pods: -1}}").unwrap_err().to_string();
+        assert!(
+            error.contains("spec.hard.pods") && error.contains("-1"),
+            "{error}"
+        );
         let scoped = quota("{hard: {cpu: 1}, scopes: [BestEffort]}").unwrap();
         assert_eq!((scoped.cluster.quotas.len(), scoped.ignored), (0, 1));
+    }
+
+    #[test]
+    fn limit_ranges_of_containers_are_read() {
+        let range = |limits: &str| {
+            read(&format!(
+                "apiVersion: v1\nkind: LimitRange\nmetadata: {{name: r, namespace: red}}\nspec: {{limits: {limits}}}\n"
+            ))
+        };
+        let read = range(
+            "[{type: Container, max: {cpu: 500m, memory: 1Gi}, default: {memory: 512Mi}}, {type: Pod, max: {cpu: 100m}}, \
+             {type: Container, max: {cpu: 2}}]",
+        );
+        assert_eq!(
+            read.unwrap().cluster.limit_ranges,
+            [LimitRangeObject {
+                namespace: "red".into(),
+                name: "r".into(),
+                max_cpu_ncores: Some(500_000_000),
+                max_memory_bytes: Some(1 << 30),
+                defaults_cpu: false,
+                defaults_memory: true,
+            }]
+        );
+        for (limits, needles) in [
+            (
+                "[{type: Container, max: {cpu: much}}]",
+                ["spec.limits[0].max.cpu", "much"],
+            ),
+            (
+                "[{type: Container, default: {memory: -1}}]",
+                ["spec.limits[0].default.memory", "-1"],
+            ),
+            ("{type: Container}", ["spec.limits", "a mapping"]),
+        ] {
+            let error = range(limits).unwrap_err().to_string();
+            assert!(needles.iter().all(|n| error.contains(n)), "{error}");
+        }
     }
 
     #[test]

@@ -36,8 +36,6 @@ pub struct YamlError {
 const SKIPPED: &[&str] = &[
     "managedFields",
     "conditions",
-    "containerStatuses",
-    "initContainerStatuses",
     "ephemeralContainerStatuses",
     "env",
     "envFrom",

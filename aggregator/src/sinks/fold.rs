@@ -16,6 +16,14 @@ pub(super) enum Key {
     Cpu { node: Arc<str> },
     /// A cell of a node's ledger in which it waits.
     Wait { node: Arc<str>, runner: Arc<str> },
+    /// OOM kills of its tasks on a node.
+    Oom {
+        node: Arc<str>,
+        trigger: Arc<str>,
+        scope: &'static str,
+    },
+    /// All series of one pod.
+    Pod { uid: Arc<str>, node: Arc<str> },
 }
 
 #[derive(Debug)]

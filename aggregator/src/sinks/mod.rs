@@ -2,4 +2,5 @@
 
 mod fold;
 mod out;
+mod pods;
 pub mod prometheus;

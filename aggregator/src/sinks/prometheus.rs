@@ -10,7 +10,7 @@ use partywall_aggregator_core::breach::BreachKind;
 use partywall_aggregator_core::losses::Losses;
 use partywall_aggregator_core::report::{WAIT_BUCKETS, wait_bucket_edge_ns};
 use partywall_aggregator_core::snapshot::{
-    CLASSES, LedgerTotal, NodeView, RunTotal, Snapshot, TenantView, WaitTotal,
+    CLASSES, LedgerTotal, NodeView, OomTotal, RunTotal, Snapshot, TenantView, WaitTotal,
 };
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -19,10 +19,11 @@ use prometheus_client::registry::Registry;
 
 use super::fold::{Fold, Key, OTHER};
 use super::out::Out;
+use super::pods;
 use crate::state::State;
 
-/// Series of a tenant that are always there: 6 gauges, and a histogram of 16 buckets, sum and count.
-const FIXED_PER_TENANT: usize = 6 + WAIT_BUCKETS + 2;
+/// Series of a tenant that are always there: 11 gauges, and a histogram of 16 buckets, sum and count.
+const FIXED_PER_TENANT: usize = 11 + WAIT_BUCKETS + 2;
 /// Series of live breaches.
 const MAX_BREACH_SERIES: usize = 2_000;
 
@@ -41,9 +42,14 @@ impl Exporter {
             max_series_per_tenant.saturating_sub(FIXED_PER_TENANT),
             max_tenants,
         );
+        // As much room again for pods.
+        let pods = Fold::new(
+            max_series_per_tenant.saturating_sub(pods::SERIES_OTHER) / pods::SERIES,
+            max_tenants,
+        );
         registry.register_collector(Box::new(Scrape {
             state,
-            fold: Mutex::new(fold),
+            folds: Mutex::new((fold, pods)),
         }));
         Self { registry }
     }
@@ -62,7 +68,8 @@ impl Exporter {
 #[derive(Debug)]
 struct Scrape {
     state: Arc<State>,
-    fold: Mutex<Fold>,
+    /// Of tenants, of pods.
+    folds: Mutex<(Fold, Fold)>,
 }
 
 /// The world at one moment.
@@ -86,11 +93,15 @@ impl Collector for Scrape {
                 losses: world.losses().clone(),
             }
         };
-        let mut fold = self.fold.lock().unwrap_or_else(PoisonError::into_inner);
-        choose(&mut fold, &moment);
+        let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
+        let (fold, of_pods) = &mut *folds;
+        let names = choose(fold, &moment);
+        pods::choose(of_pods, &names, &moment.snapshot);
         let mut out = Out::new(encoder);
-        let folded = tenants(&mut out, &fold, &moment)?;
-        drop(fold);
+        let folded = tenants(&mut out, fold, &moment)?
+            + pods::write(&mut out, of_pods, &moment.snapshot)?
+            + oom_kills(&mut out, fold, &moment.snapshot.nodes)?;
+        drop(folds);
         breaches(&mut out, &moment.snapshot)?;
         nodes(&mut out, &moment.snapshot.nodes)?;
         own(&mut out, &self.state, &moment)?;
@@ -108,7 +119,20 @@ fn is_class(runner: &str) -> bool {
     CLASSES.contains(&runner)
 }
 
-fn choose(fold: &mut Fold, moment: &Moment) {
+fn of_nodes(nodes: &[NodeView]) -> impl Iterator<Item = (&NodeView, &OomTotal)> {
+    nodes.iter().flat_map(|n| n.oom_kills.iter().map(move |o| (n, o)))
+}
+
+fn oom_key(node: &NodeView, kills: &OomTotal) -> Key {
+    Key::Oom {
+        node: Arc::clone(&node.name),
+        trigger: Arc::clone(&kills.trigger),
+        scope: kills.scope.as_str(),
+    }
+}
+
+/// Returns all tenants there are.
+fn choose(fold: &mut Fold, moment: &Moment) -> BTreeSet<Arc<str>> {
     let mut names: BTreeSet<Arc<str>> = moment
         .snapshot
         .tenants
@@ -121,6 +145,12 @@ fn choose(fold: &mut Fold, moment: &Moment) {
         names.insert(Arc::clone(&cell.waiter));
         if !is_class(&cell.runner) {
             names.insert(Arc::clone(&cell.runner));
+        }
+    }
+    for (_, kills) in of_nodes(&moment.snapshot.nodes) {
+        names.insert(Arc::clone(&kills.victim));
+        if !is_class(&kills.trigger) {
+            names.insert(Arc::clone(&kills.trigger));
         }
     }
     let run = moment.run.iter().map(|r| {
@@ -142,7 +172,10 @@ fn choose(fold: &mut Fold, moment: &Moment) {
             c.ns,
         )
     });
-    fold.choose(&names, run.chain(ledger).collect());
+    let kills = of_nodes(&moment.snapshot.nodes)
+        .map(|(node, kills)| (Arc::clone(&kills.victim), oom_key(node, kills), kills.kills));
+    fold.choose(&names, run.chain(ledger).chain(kills).collect());
+    names
 }
 
 /// Returns how many series were folded.
@@ -164,6 +197,15 @@ fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> Result<usize, fmt
                 sum.taken_cores += view.taken_cores;
                 // Quotas of several tenants say nothing in sum where one of them has none.
                 sum.quota_cores = sum.quota_cores.zip(view.quota_cores).map(|(a, b)| a + b);
+                let both = |a: Option<u64>, b: Option<u64>| a.zip(b).map(|(a, b)| a.saturating_add(b));
+                sum.quota_memory_bytes = both(sum.quota_memory_bytes, view.quota_memory_bytes);
+                sum.quota_pods = both(sum.quota_pods, view.quota_pods);
+                let told = |a: Option<u64>, b: Option<u64>| both(a, b).or(a).or(b);
+                sum.memory_bytes = told(sum.memory_bytes, view.memory_bytes);
+                sum.working_set_bytes = told(sum.working_set_bytes, view.working_set_bytes);
+                sum.requested_memory_bytes = sum
+                    .requested_memory_bytes
+                    .saturating_add(view.requested_memory_bytes);
             }
         }
     }
@@ -200,6 +242,37 @@ fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> Result<usize, fmt
         "tenant_pods",
         "Pods of the tenant seen in the window",
         gauge(|v| f64::from(v.pods)),
+    )?;
+
+    let told = |value: fn(&TenantView) -> Option<u64>| {
+        views
+            .values()
+            .filter_map(move |v| Some(([("tenant", &*v.name)], value(v)?)))
+    };
+    out.gauges(
+        "tenant_memory_bytes",
+        "Memory of the tenant's pods, page cache included",
+        told(|v| v.memory_bytes),
+    )?;
+    out.gauges(
+        "tenant_memory_working_set_bytes",
+        "Memory of the tenant's pods without cache that has not been used of late: what counts against its quota",
+        told(|v| v.working_set_bytes),
+    )?;
+    out.gauges(
+        "tenant_memory_requests_bytes",
+        "Memory that the tenant's pods were promised: the sum of their requests",
+        told(|v| Some(v.requested_memory_bytes)),
+    )?;
+    out.gauges(
+        "tenant_quota_memory_bytes",
+        "Memory that the tenant may use in all; absent without a quota",
+        told(|v| v.quota_memory_bytes),
+    )?;
+    out.gauges(
+        "tenant_quota_pods",
+        "Pods that the tenant may have in all; absent without a quota",
+        told(|v| v.quota_pods),
     )?;
 
     let mut run: BTreeMap<(Arc<str>, Arc<str>), u64> = BTreeMap::new();
@@ -273,6 +346,42 @@ fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> Result<usize, fmt
         waits.iter().map(|(tenant, w)| {
             let buckets = w.buckets.iter().enumerate().map(|(b, n)| (edge(b), *n)).collect();
             ([("tenant", &**tenant)], buckets, seconds(w.wait_ns))
+        }),
+    )?;
+    Ok(folded)
+}
+
+/// Returns how many series were folded.
+fn oom_kills(out: &mut Out<'_>, fold: &Fold, nodes: &[NodeView]) -> Result<usize, fmt::Error> {
+    type Row = (Arc<str>, Arc<str>, Arc<str>, &'static str);
+    let mut rows: BTreeMap<Row, u64> = BTreeMap::new();
+    let mut folded = 0;
+    for (node, kills) in of_nodes(nodes) {
+        let victim = fold.tenant(&kills.victim);
+        let scope = kills.scope.as_str();
+        let named = fold.is_named(&victim, &oom_key(node, kills));
+        folded += usize::from(!named);
+        let row = match named {
+            true if is_class(&kills.trigger) => {
+                (Arc::clone(&node.name), Arc::clone(&kills.trigger), victim, scope)
+            }
+            true => (Arc::clone(&node.name), fold.tenant(&kills.trigger), victim, scope),
+            false => (fold.other(), fold.other(), victim, scope),
+        };
+        add(&mut rows, row, kills.kills);
+    }
+    out.counters(
+        "oom_kills",
+        "Tasks of the tenant `victim` that were killed because memory ran out when a task of `trigger` asked for more, by where it ran out: at a \
+         limit, on the node",
+        rows.iter().map(|((node, trigger, victim, scope), n)| {
+            let labels = [
+                ("node", &**node),
+                ("trigger", &**trigger),
+                ("victim", &**victim),
+                ("scope", *scope),
+            ];
+            (labels, *n)
         }),
     )?;
     Ok(folded)
@@ -466,6 +575,7 @@ fn own(out: &mut Out<'_>, state: &State, moment: &Moment) -> fmt::Result {
         ("namespace", cluster.namespaces),
         ("pod", cluster.pods),
         ("quota", cluster.quotas),
+        ("limit_range", cluster.limit_ranges),
     ];
     out.gauges(
         "aggregator_cluster_objects",

@@ -52,6 +52,8 @@ pub fn report(report: v1::Report) -> Result<core::Report, Refusal> {
         ended_boot_ns: report.ended_boot_ns,
         cpu: report.cpu.into_iter().map(cpu).collect(),
         ledger: report.ledger.into_iter().map(row).collect(),
+        memory: report.memory.into_iter().map(memory).collect(),
+        oom_kills: report.oom_kills.iter().map(oom_kill).collect(),
         coverage: coverage(report.coverage.unwrap_or_default())?,
         cost: cost(report.cost.unwrap_or_default())?,
     })
@@ -133,6 +135,50 @@ fn row(row: v1::LedgerRow) -> core::LedgerRow {
         steal_ns: row.steal_ns,
         throttled_ns: row.throttled_ns,
         unresolved_ns: row.unresolved_ns,
+    }
+}
+
+fn memory(sample: v1::MemorySample) -> core::MemorySample {
+    let pressure = |p: v1::Pressure| core::Pressure {
+        some_us: p.some_us,
+        full_us: p.full_us,
+    };
+    let reclaim = |r: v1::Reclaim| core::Reclaim {
+        stall_ns: r.stall_ns,
+        pages: r.pages,
+        times: r.times,
+    };
+    core::MemorySample {
+        entity: sample.entity,
+        current_bytes: sample.current_bytes,
+        working_set_bytes: sample.working_set_bytes,
+        limit_bytes: sample.limit_bytes,
+        events: sample.events.map(|e| core::MemoryEvents {
+            high: e.high,
+            max: e.max,
+            oom: e.oom,
+            oom_kill: e.oom_kill,
+        }),
+        major_faults: sample.major_faults,
+        refaults: sample.refaults,
+        cpu_pressure: sample.cpu_pressure.map(pressure),
+        memory_pressure: sample.memory_pressure.map(pressure),
+        io_pressure: sample.io_pressure.map(pressure),
+        limit_reclaim: sample.limit_reclaim.map(reclaim),
+        node_reclaim: sample.node_reclaim.map(reclaim),
+    }
+}
+
+fn oom_kill(kill: &v1::OomKill) -> core::OomKill {
+    core::OomKill {
+        at_boot_ns: kill.at_boot_ns,
+        trigger: kill.trigger,
+        victim: kill.victim,
+        scope: match kill.scope() {
+            v1::OomScope::Limit => core::OomScope::Limit,
+            v1::OomScope::Node => core::OomScope::Node,
+            v1::OomScope::Unspecified => core::OomScope::Unknown,
+        },
     }
 }
 

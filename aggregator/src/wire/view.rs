@@ -3,7 +3,7 @@
 use partywall_aggregator_core::breach::{Breach, BreachKind, BreachState};
 use partywall_aggregator_core::losses::Losses;
 use partywall_aggregator_core::report as core;
-use partywall_aggregator_core::snapshot::{NodeView, PodView, Snapshot, TenantView};
+use partywall_aggregator_core::snapshot::{NodeView, PodMemory, PodView, Snapshot, TenantView};
 use partywall_proto::v1;
 
 pub fn snapshot(snapshot: Snapshot, losses: Vec<v1::Loss>) -> v1::Snapshot {
@@ -47,6 +47,9 @@ pub fn breach(breach: Breach) -> v1::Breach {
         BreachKind::SystemNoise => v1::BreachKind::SystemNoise,
         BreachKind::QuotaNear => v1::BreachKind::QuotaNear,
         BreachKind::QuotaExceeded => v1::BreachKind::QuotaExceeded,
+        BreachKind::MemorySqueeze => v1::BreachKind::MemorySqueeze,
+        BreachKind::CrossTenantOom => v1::BreachKind::CrossTenantOom,
+        BreachKind::LimitRangeExceeded => v1::BreachKind::LimitRangeExceeded,
     };
     let state = match breach.state {
         BreachState::Pending => v1::BreachState::Pending,
@@ -81,9 +84,12 @@ pub fn breach(breach: Breach) -> v1::Breach {
                 pod: c.pod.to_string(),
                 stolen_cores: c.stolen_cores,
                 share: c.share,
+                over_request_bytes: c.over_request_bytes,
+                growth_bytes_per_second: c.growth_bytes_per_second,
             })
             .collect(),
         covered: breach.covered,
+        confidence: breach.confidence,
     }
 }
 
@@ -115,6 +121,16 @@ fn node(node: NodeView) -> v1::NodeView {
             .collect(),
         cost: Some(cost(node.cost)),
         agent_cores: node.agent_cores,
+        oom_kills: node
+            .oom_kills
+            .iter()
+            .map(|o| v1::OomTotal {
+                trigger: o.trigger.to_string(),
+                victim: o.victim.to_string(),
+                scope: o.scope.as_str().to_owned(),
+                kills: o.kills,
+            })
+            .collect(),
     }
 }
 
@@ -148,6 +164,13 @@ fn tenant(tenant: &TenantView) -> v1::TenantView {
         wait_cores: tenant.wait_cores,
         stolen_cores: tenant.stolen_cores,
         taken_cores: tenant.taken_cores,
+        memory_bytes: tenant.memory_bytes,
+        working_set_bytes: tenant.working_set_bytes,
+        requested_memory_bytes: tenant.requested_memory_bytes,
+        quota_memory_bytes: tenant.quota_memory_bytes,
+        quota_pods: tenant.quota_pods,
+        node_stall: tenant.node_stall,
+        limit_stall: tenant.limit_stall,
     }
 }
 
@@ -173,5 +196,48 @@ fn pod(pod: &PodView) -> v1::PodView {
         wait_p50_ns: pod.wait_p50_ns,
         wait_p99_ns: pod.wait_p99_ns,
         unknown_cores: pod.unknown_cores,
+        memory: pod.memory.as_ref().map(memory),
+        requested_memory_bytes: pod.requested_memory_bytes,
+    }
+}
+
+fn memory(memory: &PodMemory) -> v1::PodMemory {
+    let s = &memory.sample;
+    let pressure = |p: core::Pressure| v1::Pressure {
+        some_us: p.some_us,
+        full_us: p.full_us,
+    };
+    let reclaim = |r: core::Reclaim| v1::Reclaim {
+        stall_ns: r.stall_ns,
+        pages: r.pages,
+        times: r.times,
+    };
+    v1::PodMemory {
+        sample: Some(v1::MemorySample {
+            entity: 0,
+            current_bytes: s.current_bytes,
+            working_set_bytes: s.working_set_bytes,
+            limit_bytes: s.limit_bytes,
+            events: s.events.map(|e| v1::MemoryEvents {
+                high: e.high,
+                max: e.max,
+                oom: e.oom,
+                oom_kill: e.oom_kill,
+            }),
+            major_faults: s.major_faults,
+            refaults: s.refaults,
+            cpu_pressure: s.cpu_pressure.map(pressure),
+            memory_pressure: s.memory_pressure.map(pressure),
+            io_pressure: s.io_pressure.map(pressure),
+            limit_reclaim: s.limit_reclaim.map(reclaim),
+            node_reclaim: s.node_reclaim.map(reclaim),
+        }),
+        // Whether they were measured, the sample says.
+        limit_stall: memory.limit_stall.unwrap_or(0.0),
+        node_stall: memory.node_stall.unwrap_or(0.0),
+        pressure_some: memory.pressure_some,
+        pressure_full: memory.pressure_full,
+        refaults_per_second: memory.refaults_per_second,
+        growth: memory.growth,
     }
 }

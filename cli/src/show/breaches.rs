@@ -1,10 +1,11 @@
 //! The breaches' view: one row each, and the finding in words below it.
 
+use super::tenants::told;
 use super::{Sort, admits, most, pick};
 use crate::model::{Breach, Snapshot, State};
 use crate::output::{Paint, Tone};
 use crate::table::{Cell, Column, Row, Table};
-use crate::text::{percent, seconds, utc};
+use crate::text::{bytes, percent, seconds, utc};
 
 pub(crate) const SORTS: &[Sort<Breach>] = &[
     Sort {
@@ -61,6 +62,7 @@ pub(crate) fn table(breaches: &[&Breach], judged_unix_seconds: f64, notes: bool)
             Cell::new(or_dash(&breach.node)),
             Cell::new(seconds(lasted_seconds(breach, judged_unix_seconds))),
             Cell::new(percent(breach.covered)),
+            told(breach.confidence, percent),
         ],
         note: notes
             .then(|| breach.summary.clone())
@@ -76,6 +78,7 @@ pub(crate) fn table(breaches: &[&Breach], judged_unix_seconds: f64, notes: bool)
             Column::name("NODE", 4),
             Column::figure("FOR", "", 2),
             Column::figure("COVERED", "", 5),
+            Column::figure("CONFIDENCE", "", 6),
         ],
         rows: breaches.iter().map(|breach| row(breach)).collect(),
     }
@@ -147,19 +150,32 @@ pub(crate) fn details(breach: &Breach, judged_unix_seconds: f64) -> Vec<(String,
     moment("firing", breach.firing_unix_seconds);
     moment("resolved", breach.resolved_unix_seconds);
     for culprit in &breach.culprits {
-        lines.push((
-            "culprit".to_owned(),
-            format!(
-                "{} of {}: {} cores, {} of what was stolen",
-                culprit.pod,
-                culprit.tenant,
+        let took = match culprit.over_request_bytes {
+            Some(over) => format!(
+                "{} above its request{}, {} of all that is",
+                bytes(over),
+                growing(culprit.growth_bytes_per_second),
+                percent(culprit.share)
+            ),
+            None => format!(
+                "{} cores, {} of what was stolen",
                 crate::text::cores(culprit.stolen_cores),
                 percent(culprit.share)
             ),
+        };
+        lines.push((
+            "culprit".to_owned(),
+            format!("{} of {}: {took}", culprit.pod, culprit.tenant),
         ));
     }
     for figure in &breach.evidence {
-        lines.push((figure.name.clone(), figure_text(figure.value)));
+        lines.push((figure.name.clone(), figure_text(&figure.name, figure.value)));
+    }
+    if let Some(confidence) = breach.confidence {
+        lines.push((
+            "confidence".to_owned(),
+            format!("{}: the cause is inferred", percent(confidence)),
+        ));
     }
     lines.push((
         "covered".to_owned(),
@@ -169,8 +185,23 @@ pub(crate) fn details(breach: &Breach, judged_unix_seconds: f64) -> Vec<(String,
     lines
 }
 
-/// Up to three decimals, none that say nothing.
-fn figure_text(value: f64) -> String {
+/// ", growing by 20.0 MiB/s"
+fn growing(bytes_per_second: Option<f64>) -> String {
+    match bytes_per_second {
+        Some(growth) if growth >= 1.0 => format!(", growing by {}/s", bytes(growth as u64)),
+        _ => String::new(),
+    }
+}
+
+/// Bytes as such; others with up to three decimals, none that say nothing.
+fn figure_text(name: &str, value: f64) -> String {
+    if name.ends_with("_bytes") && value >= 0.0 {
+        return bytes(value as u64);
+    }
+    if name.ends_with("_bytes_per_second") {
+        let sign = if value < 0.0 { "-" } else { "" };
+        return format!("{sign}{}/s", bytes(value.abs() as u64));
+    }
     let text = format!("{value:.3}");
     if text.contains('.') {
         text.trim_end_matches('0').trim_end_matches('.').to_owned()

@@ -1,11 +1,11 @@
 //! The pods' view: each pod's wait, and against whom it is entered.
 
-use super::tenants::tone_of_loss;
+use super::tenants::{some, stall, told, tone_of_loss};
 use super::{Sort, admits, most, pick};
 use crate::model::{Pod, Snapshot};
 use crate::output::Tone;
 use crate::table::{Cell, Column, Row, Table};
-use crate::text::{cores, cores_or_dot, seconds, times};
+use crate::text::{bytes, cores, cores_or_dot, seconds, times};
 
 pub(crate) const SORTS: &[Sort<Pod>] = &[
     Sort {
@@ -25,10 +25,19 @@ pub(crate) const SORTS: &[Sort<Pod>] = &[
         by: |left, right| most(left.wait_cores, right.wait_cores),
     },
     Sort {
+        name: "memory",
+        by: |left, right| most(working_set(left), working_set(right)),
+    },
+    Sort {
         name: "name",
         by: |left, right| left.label().cmp(&right.label()),
     },
 ];
+
+fn working_set(pod: &Pod) -> f64 {
+    let bytes = pod.memory.as_ref().and_then(|memory| memory.working_set_bytes);
+    bytes.map_or(f64::NAN, |bytes| bytes as f64)
+}
 
 fn slowdown(pod: &Pod) -> f64 {
     pod.slowdown.unwrap_or(f64::NAN)
@@ -55,6 +64,9 @@ pub(crate) fn table(snapshot: &Snapshot, sort: usize, filter: &str) -> Table {
             Column::figure("STOLEN", "cores", 0),
             Column::figure("SLOWDOWN", "", 1),
             Column::figure("WAIT", "cores", 2),
+            Column::figure("MEMORY", "", 3),
+            Column::figure("MEM REQUEST", "", 6),
+            Column::figure("STALL", "s/s", 3),
             Column::figure("OWN", "cores", 7),
             Column::figure("SYSTEM", "cores", 7),
             Column::figure("IDLE", "cores", 8),
@@ -70,8 +82,7 @@ pub(crate) fn table(snapshot: &Snapshot, sort: usize, filter: &str) -> Table {
 }
 
 fn row(pod: &Pod) -> Row {
-    let dash = || Cell::toned("-", Tone::Dim);
-    let length = |value: Option<f64>| value.map_or_else(dash, |value| Cell::new(seconds(value)));
+    let memory = pod.memory.as_ref();
     let stolen = tone_of_loss(pod.stolen_cores);
     Row {
         cells: vec![
@@ -81,9 +92,14 @@ fn row(pod: &Pod) -> Row {
             Cell::new(cores(pod.used_cores)),
             Cell::new(cores(pod.entitled_cores)),
             Cell::toned(cores_or_dot(pod.stolen_cores), stolen),
-            pod.slowdown
-                .map_or_else(dash, |factor| Cell::toned(times(factor), stolen)),
+            Cell {
+                tone: pod.slowdown.map_or(Tone::Dim, |_| stolen),
+                ..told(pod.slowdown, times)
+            },
             Cell::new(cores_or_dot(pod.wait_cores)),
+            told(memory.and_then(|memory| memory.working_set_bytes), bytes),
+            told(some(pod.requested_memory_bytes), bytes),
+            stall(memory.and_then(|memory| memory.node_stall)),
             Cell::new(cores_or_dot(pod.same_tenant_cores + pod.self_cores)),
             Cell::new(cores_or_dot(pod.system_cores)),
             Cell::new(cores_or_dot(pod.idle_cores)),
@@ -91,8 +107,8 @@ fn row(pod: &Pod) -> Row {
             Cell::new(cores_or_dot(pod.steal_cores)),
             Cell::new(cores_or_dot(pod.unresolved_cores)),
             Cell::new(cores_or_dot(pod.unknown_cores)),
-            length(pod.wait_p50_seconds),
-            length(pod.wait_p99_seconds),
+            told(pod.wait_p50_seconds, seconds),
+            told(pod.wait_p99_seconds, seconds),
         ],
         note: None,
     }

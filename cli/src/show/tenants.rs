@@ -4,7 +4,7 @@ use super::{Sort, admits, most, pick};
 use crate::model::{Snapshot, State, Tenant};
 use crate::output::Tone;
 use crate::table::{Cell, Column, Row, Table};
-use crate::text::{cores, cores_or_dot};
+use crate::text::{bytes, cores, cores_or_dot};
 
 pub(crate) const SORTS: &[Sort<Tenant>] = &[
     Sort {
@@ -50,6 +50,10 @@ pub(crate) fn table(snapshot: &Snapshot, sort: usize, filter: &str) -> Table {
             Column::figure("WAIT", "cores", 4),
             Column::figure("STOLEN", "cores", 0),
             Column::figure("TAKEN", "cores", 1),
+            Column::figure("MEMORY", "", 3),
+            Column::figure("MEM REQUEST", "", 6),
+            Column::figure("MEM QUOTA", "", 7),
+            Column::figure("STALL", "s/s", 3),
             Column::figure("FIRING", "", 2),
             Column::name("RESOLVED BY", 8),
             Column::name("NAMESPACES", 7),
@@ -65,6 +69,8 @@ fn row(tenant: &Tenant, snapshot: &Snapshot) -> Row {
         .filter(|breach| breach.state == State::Firing && breach.tenant == tenant.name)
         .count();
     let over_quota = tenant.quota_cores.is_some_and(|quota| tenant.used_cores > quota);
+    let used_memory = tenant.working_set_bytes.zip(tenant.quota_memory_bytes);
+    let over_memory = used_memory.is_some_and(|(used, quota)| used > quota);
     Row {
         cells: vec![
             Cell::toned(
@@ -77,15 +83,20 @@ fn row(tenant: &Tenant, snapshot: &Snapshot) -> Row {
                 if over_quota { Tone::Bad } else { Tone::Plain },
             ),
             Cell::new(cores(tenant.entitled_cores)),
-            tenant
-                .quota_cores
-                .map_or_else(|| Cell::toned("-", Tone::Dim), |quota| Cell::new(cores(quota))),
+            told(tenant.quota_cores, cores),
             Cell::new(cores_or_dot(tenant.wait_cores)),
             Cell::toned(
                 cores_or_dot(tenant.stolen_cores),
                 tone_of_loss(tenant.stolen_cores),
             ),
             Cell::new(cores_or_dot(tenant.taken_cores)),
+            Cell::toned(
+                told(tenant.working_set_bytes, bytes).text,
+                if over_memory { Tone::Bad } else { Tone::Plain },
+            ),
+            told(some(tenant.requested_memory_bytes), bytes),
+            told(tenant.quota_memory_bytes, bytes),
+            stall(tenant.node_stall),
             if firing > 0 {
                 Cell::toned(firing.to_string(), Tone::Bad)
             } else {
@@ -95,6 +106,24 @@ fn row(tenant: &Tenant, snapshot: &Snapshot) -> Row {
             Cell::toned(tenant.namespaces.join(","), Tone::Dim),
         ],
         note: None,
+    }
+}
+
+/// A figure, or a dash where there is none.
+pub(crate) fn told<T>(value: Option<T>, show: impl Fn(T) -> String) -> Cell {
+    value.map_or_else(|| Cell::toned("-", Tone::Dim), |value| Cell::new(show(value)))
+}
+
+/// Nothing requested is no figure.
+pub(crate) fn some(bytes: u64) -> Option<u64> {
+    (bytes > 0).then_some(bytes)
+}
+
+/// Waiting for memory that the node lacked, in seconds per second.
+pub(crate) fn stall(value: Option<f64>) -> Cell {
+    Cell {
+        tone: value.map_or(Tone::Dim, tone_of_loss),
+        ..told(value, cores_or_dot)
     }
 }
 

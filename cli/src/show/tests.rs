@@ -93,6 +93,25 @@ fn a_change_is_one_line_with_its_moment() {
 }
 
 #[test]
+fn an_inferred_cause_is_said_to_be_inferred() {
+    let snapshot = sample::snapshot();
+    let details = breaches::details(&snapshot.breaches[2], snapshot.judged_unix_seconds);
+    let of = |name: &str| {
+        let found = details.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    };
+    assert_eq!(of("confidence"), Some("85 %: the cause is inferred"));
+    assert_eq!(of("over_request_bytes"), Some("812.0 MiB"));
+    assert_eq!(of("growth_bytes_per_second"), Some("20.0 MiB/s"));
+    assert_eq!(
+        of("culprit"),
+        Some("red/batch of red: 812.0 MiB above its request, growing by 20.0 MiB/s, 90 % of all that is")
+    );
+    let measured = breaches::details(&snapshot.breaches[0], snapshot.judged_unix_seconds);
+    assert!(!measured.iter().any(|(key, _)| key == "confidence"));
+}
+
+#[test]
 fn the_header_says_what_is_wrong_with_our_sight() {
     let mut snapshot = sample::snapshot();
     snapshot.nodes[1].age_seconds = 65.0;

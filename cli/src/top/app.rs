@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn a_chosen_breach_stays_chosen_while_the_list_moves() {
         let mut app = app();
-        press(&mut app, &[KeyCode::Char('4'), KeyCode::Down]);
+        press(&mut app, &[KeyCode::Char('4'), KeyCode::Down, KeyCode::Down]);
         assert_eq!(
             app.selected_breach().map(|breach| breach.kind.as_str()),
             Some("QuotaExceeded")

@@ -118,6 +118,8 @@ taken      ran while other tenants waited
 slowdown   (used + self + stolen) / (used + self)
 own        waited for its own pod or tenant
 throttled  held back by its own limit
+memory     the working set: what the kubelet goes by
+stall      s per s reclaiming because the node ran low
 unresolved beyond what the kernel side keeps
 unknown    ran meanwhile, and cannot be named
 covered    share of the window that was seen

@@ -138,8 +138,6 @@ fn report(started_unix_ns: u64, done: u64, entities: Vec<v1::Entity>) -> v1::Rep
         interval_ns: if done == 0 { 0 } else { SECOND_NS },
         online_cpus: 2,
         entities,
-        ended: vec![],
-        ended_boot_ns: vec![],
         cpu: vec![
             v1::CpuSample {
                 entity: 1,
@@ -175,6 +173,7 @@ fn report(started_unix_ns: u64, done: u64, entities: Vec<v1::Entity>) -> v1::Rep
             map_bytes: 9 << 20,
             programs: vec![],
         }),
+        ..v1::Report::default()
     }
 }
 

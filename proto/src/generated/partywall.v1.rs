@@ -30,7 +30,8 @@ pub struct Report {
     /// Entities that the agent does not know the aggregator to know.
     #[prost(message, repeated, tag = "9")]
     pub entities: ::prost::alloc::vec::Vec<Entity>,
-    /// Entities that ended. Their last counters are in this report or in an earlier one.
+    /// Entities that ended: they run no more and hold nothing. Ledger rows may refer to one for 15 s after: a task that waited for it is
+    /// switched in later.
     #[prost(uint32, repeated, tag = "10")]
     pub ended: ::prost::alloc::vec::Vec<u32>,
     /// Counters of entities that changed since the previous report.
@@ -47,6 +48,12 @@ pub struct Report {
     /// A pod's promise holds while it lives: for one that lives 200 ms the interval is too coarse.
     #[prost(uint64, repeated, tag = "15")]
     pub ended_boot_ns: ::prost::alloc::vec::Vec<u64>,
+    /// Memory of pods and containers of which something changed since the previous report.
+    #[prost(message, repeated, tag = "16")]
+    pub memory: ::prost::alloc::vec::Vec<MemorySample>,
+    /// Tasks that were killed since the previous report because memory ran out.
+    #[prost(message, repeated, tag = "17")]
+    pub oom_kills: ::prost::alloc::vec::Vec<OomKill>,
 }
 /// Something that uses CPU on the node. An index is never reused within an agent run.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -145,6 +152,92 @@ pub struct LedgerRow {
     /// Lay beyond the slices that the kernel side keeps, or before it was attached.
     #[prost(uint64, tag = "8")]
     pub unresolved_ns: u64,
+}
+/// Memory of one pod or container, and what it lacked. Each sample tells all that is known: nothing stays from an earlier one.
+/// Sizes are those of the reading, counters cumulative since the agent's start. What the kernel does not offer is absent, never zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MemorySample {
+    #[prost(uint32, tag = "1")]
+    pub entity: u32,
+    /// memory.current.
+    #[prost(uint64, optional, tag = "2")]
+    pub current_bytes: ::core::option::Option<u64>,
+    /// memory.current without inactive_file of memory.stat: what the kubelet goes by.
+    #[prost(uint64, optional, tag = "3")]
+    pub working_set_bytes: ::core::option::Option<u64>,
+    /// memory.max; absent: no limit.
+    #[prost(uint64, optional, tag = "4")]
+    pub limit_bytes: ::core::option::Option<u64>,
+    /// memory.events.
+    #[prost(message, optional, tag = "5")]
+    pub events: ::core::option::Option<MemoryEvents>,
+    /// pgmajfault of memory.stat.
+    #[prost(uint64, optional, tag = "6")]
+    pub major_faults: ::core::option::Option<u64>,
+    /// workingset_refault of memory.stat, of files and of anonymous memory.
+    #[prost(uint64, optional, tag = "7")]
+    pub refaults: ::core::option::Option<u64>,
+    #[prost(message, optional, tag = "8")]
+    pub cpu_pressure: ::core::option::Option<Pressure>,
+    #[prost(message, optional, tag = "9")]
+    pub memory_pressure: ::core::option::Option<Pressure>,
+    #[prost(message, optional, tag = "10")]
+    pub io_pressure: ::core::option::Option<Pressure>,
+    /// Reclaim by its tasks because a limit was reached: its own when its `events` say so, else one above it.
+    #[prost(message, optional, tag = "11")]
+    pub limit_reclaim: ::core::option::Option<Reclaim>,
+    /// Reclaim by its tasks because the node ran low.
+    #[prost(message, optional, tag = "12")]
+    pub node_reclaim: ::core::option::Option<Reclaim>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MemoryEvents {
+    #[prost(uint64, tag = "1")]
+    pub high: u64,
+    #[prost(uint64, tag = "2")]
+    pub max: u64,
+    #[prost(uint64, tag = "3")]
+    pub oom: u64,
+    #[prost(uint64, tag = "4")]
+    pub oom_kill: u64,
+}
+/// PSI: wall time in which some, or all, tasks that were not idle waited for the resource.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Pressure {
+    #[prost(uint64, tag = "1")]
+    pub some_us: u64,
+    /// Of CPU only from Linux 5.13 on.
+    #[prost(uint64, optional, tag = "2")]
+    pub full_us: ::core::option::Option<u64>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Reclaim {
+    /// Summed over tasks: two that reclaim for a second each make two.
+    #[prost(uint64, tag = "1")]
+    pub stall_ns: u64,
+    #[prost(uint64, tag = "2")]
+    pub pages: u64,
+    #[prost(uint64, tag = "3")]
+    pub times: u64,
+}
+/// A task was killed because memory ran out.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OomKill {
+    #[prost(uint64, tag = "1")]
+    pub at_boot_ns: u64,
+    /// Entity index of whose task asked for memory when there was none: the most particular one, a container before its pod.
+    /// One of kind Unknown where it cannot be told.
+    #[prost(uint32, tag = "2")]
+    pub trigger: u32,
+    /// Of whose task was killed.
+    #[prost(uint32, tag = "3")]
+    pub victim: u32,
+    #[prost(uint32, tag = "4")]
+    pub trigger_pid: u32,
+    #[prost(uint32, tag = "5")]
+    pub victim_pid: u32,
+    #[prost(enumeration = "OomScope", tag = "6")]
+    pub scope: i32,
 }
 /// What the agent could see.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -255,6 +348,39 @@ impl UnknownReason {
             "UNKNOWN_REASON_NO_SLOT" => Some(Self::NoSlot),
             "UNKNOWN_REASON_UNREADABLE_PATH" => Some(Self::UnreadablePath),
             "UNKNOWN_REASON_FOLDED" => Some(Self::Folded),
+            _ => None,
+        }
+    }
+}
+/// Where memory ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum OomScope {
+    /// Not known.
+    Unspecified = 0,
+    /// At the limit of a cgroup.
+    Limit = 1,
+    /// On the whole node.
+    Node = 2,
+}
+impl OomScope {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "OOM_SCOPE_UNSPECIFIED",
+            Self::Limit => "OOM_SCOPE_LIMIT",
+            Self::Node => "OOM_SCOPE_NODE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "OOM_SCOPE_UNSPECIFIED" => Some(Self::Unspecified),
+            "OOM_SCOPE_LIMIT" => Some(Self::Limit),
+            "OOM_SCOPE_NODE" => Some(Self::Node),
             _ => None,
         }
     }
@@ -646,6 +772,24 @@ pub struct NodeView {
     /// Rate of cost.cpu_ns over the window.
     #[prost(double, tag = "9")]
     pub agent_cores: f64,
+    /// Tasks killed because memory ran out, since the agent's start.
+    #[prost(message, repeated, tag = "10")]
+    pub oom_kills: ::prost::alloc::vec::Vec<OomTotal>,
+}
+/// OOM kills of one kind on one node.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OomTotal {
+    /// The tenant whose task asked for memory when there was none; `<unknown>` where it cannot be told.
+    #[prost(string, tag = "1")]
+    pub trigger: ::prost::alloc::string::String,
+    /// The tenant whose task was killed.
+    #[prost(string, tag = "2")]
+    pub victim: ::prost::alloc::string::String,
+    /// "limit", "node" or "unknown".
+    #[prost(string, tag = "3")]
+    pub scope: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub kills: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TenantView {
@@ -673,6 +817,24 @@ pub struct TenantView {
     /// What this tenant took from others.
     #[prost(double, tag = "10")]
     pub taken_cores: f64,
+    /// Sum of its pods' memory.current; absent where no node tells.
+    #[prost(uint64, optional, tag = "11")]
+    pub memory_bytes: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "12")]
+    pub working_set_bytes: ::core::option::Option<u64>,
+    #[prost(uint64, tag = "13")]
+    pub requested_memory_bytes: u64,
+    /// Of the working set. Absent: no quota.
+    #[prost(uint64, optional, tag = "14")]
+    pub quota_memory_bytes: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "15")]
+    pub quota_pods: ::core::option::Option<u64>,
+    /// Time its tasks spent reclaiming because the node ran low, in seconds per second; absent where no node tells.
+    #[prost(double, optional, tag = "16")]
+    pub node_stall: ::core::option::Option<f64>,
+    /// Because limits of its own were reached.
+    #[prost(double, optional, tag = "17")]
+    pub limit_stall: ::core::option::Option<f64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PodView {
@@ -721,6 +883,34 @@ pub struct PodView {
     /// Entered against what cannot be named. With it the classes and stolen_cores sum to wait_cores.
     #[prost(double, tag = "20")]
     pub unknown_cores: f64,
+    /// Absent where the node does not tell.
+    #[prost(message, optional, tag = "21")]
+    pub memory: ::core::option::Option<PodMemory>,
+    #[prost(uint64, tag = "22")]
+    pub requested_memory_bytes: u64,
+}
+/// A pod's memory now, and over the window.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct PodMemory {
+    /// The newest sample, as the agent sent it; `entity` is 0.
+    #[prost(message, optional, tag = "1")]
+    pub sample: ::core::option::Option<MemorySample>,
+    /// Time its tasks spent reclaiming for limits of its own, in seconds per second.
+    #[prost(double, tag = "2")]
+    pub limit_stall: f64,
+    /// Because the node ran low.
+    #[prost(double, tag = "3")]
+    pub node_stall: f64,
+    /// Share of the time in which some, or all, of its tasks waited for memory (PSI); absent where PSI is.
+    #[prost(double, optional, tag = "4")]
+    pub pressure_some: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "5")]
+    pub pressure_full: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "6")]
+    pub refaults_per_second: ::core::option::Option<f64>,
+    /// Growth of memory.current in bytes per second; negative when it shrinks.
+    #[prost(double, tag = "7")]
+    pub growth: f64,
 }
 /// The ledger folded by tenant: while `waiter` waited, `runner` ran.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -752,7 +942,8 @@ pub struct Breach {
     /// Empty for breaches over all nodes.
     #[prost(string, tag = "6")]
     pub node: ::prost::alloc::string::String,
-    /// The victim pod as "namespace/name"; empty where there is none.
+    /// The victim pod as "namespace/name", of LimitRangeExceeded the container as "namespace/pod/container/resource"; of quotas
+    /// the resource; empty where there is none.
     #[prost(string, tag = "7")]
     pub subject: ::prost::alloc::string::String,
     /// The whole finding as a person would say it.
@@ -773,6 +964,9 @@ pub struct Breach {
     /// The share of the window that was seen, 0 to 1.
     #[prost(double, tag = "14")]
     pub covered: f64,
+    /// How sure it is that the tenant is the cause, 0 to 1, where that is inferred. Absent: measured.
+    #[prost(double, optional, tag = "15")]
+    pub confidence: ::core::option::Option<f64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Figure {
@@ -791,9 +985,14 @@ pub struct Culprit {
     pub pod: ::prost::alloc::string::String,
     #[prost(double, tag = "3")]
     pub stolen_cores: f64,
-    /// Of all that was stolen from the victim, 0 to 1.
+    /// Of all that was stolen from the victim, or of all memory above requests on the node; 0 to 1.
     #[prost(double, tag = "4")]
     pub share: f64,
+    /// Memory above its request, and how fast it grows: of memory breaches.
+    #[prost(uint64, optional, tag = "5")]
+    pub over_request_bytes: ::core::option::Option<u64>,
+    #[prost(double, optional, tag = "6")]
+    pub growth_bytes_per_second: ::core::option::Option<f64>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -804,6 +1003,9 @@ pub enum BreachKind {
     SystemNoise = 3,
     QuotaNear = 4,
     QuotaExceeded = 5,
+    MemorySqueeze = 6,
+    CrossTenantOom = 7,
+    LimitRangeExceeded = 8,
 }
 impl BreachKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -818,6 +1020,9 @@ impl BreachKind {
             Self::SystemNoise => "BREACH_KIND_SYSTEM_NOISE",
             Self::QuotaNear => "BREACH_KIND_QUOTA_NEAR",
             Self::QuotaExceeded => "BREACH_KIND_QUOTA_EXCEEDED",
+            Self::MemorySqueeze => "BREACH_KIND_MEMORY_SQUEEZE",
+            Self::CrossTenantOom => "BREACH_KIND_CROSS_TENANT_OOM",
+            Self::LimitRangeExceeded => "BREACH_KIND_LIMIT_RANGE_EXCEEDED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -829,6 +1034,9 @@ impl BreachKind {
             "BREACH_KIND_SYSTEM_NOISE" => Some(Self::SystemNoise),
             "BREACH_KIND_QUOTA_NEAR" => Some(Self::QuotaNear),
             "BREACH_KIND_QUOTA_EXCEEDED" => Some(Self::QuotaExceeded),
+            "BREACH_KIND_MEMORY_SQUEEZE" => Some(Self::MemorySqueeze),
+            "BREACH_KIND_CROSS_TENANT_OOM" => Some(Self::CrossTenantOom),
+            "BREACH_KIND_LIMIT_RANGE_EXCEEDED" => Some(Self::LimitRangeExceeded),
             _ => None,
         }
     }

@@ -8,17 +8,27 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Cluster, Pod, PodObject, ResolvedBy, TenantId, Tenants, tenant};
+use super::{Cluster, Pod, PodObject, ResolvedBy, Resource, TenantId, Tenants, tenant};
 use crate::limits::{GONE_POD_KEPT_NS, MAX_GONE_PODS};
 use crate::policy::Policy;
 
-/// What a tenant may use in all.
+/// What a tenant may use in all of one resource.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TenantQuota {
-    pub cpu_cores: f64,
+pub struct Bound {
+    /// Cores, bytes or pods.
+    pub amount: f64,
     /// From the policy file: counts all of the tenant's use. From ResourceQuotas: only what runs in the namespaces that have one,
     /// because the others are not bounded.
     pub from_policy: bool,
+}
+
+/// What the LimitRanges of a namespace say of its containers' CPU or memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// Nanocores or bytes. Of several the smallest.
+    pub max: Option<u64>,
+    /// Containers without a limit are given one when they are admitted.
+    pub defaults: bool,
 }
 
 /// Namespaces, pods, tenants and quotas.
@@ -32,7 +42,10 @@ pub struct Directory {
     pods: HashMap<Arc<str>, Arc<Pod>>,
     /// Left the cluster data, last counters may be on the way: object and when it was last there.
     gone: BTreeMap<String, (PodObject, u64)>,
-    quotas: BTreeMap<TenantId, TenantQuota>,
+    /// By [`Resource`].
+    quotas: BTreeMap<TenantId, [Option<Bound>; 3]>,
+    /// By namespace: CPU, memory.
+    ranges: BTreeMap<String, [Range; 2]>,
     cluster: Arc<Cluster>,
 }
 
@@ -55,12 +68,17 @@ impl Directory {
         self.namespaces.iter().map(|(name, (id, by))| (name, *id, *by))
     }
 
-    pub fn quota(&self, tenant: TenantId) -> Option<TenantQuota> {
-        self.quotas.get(&tenant).copied()
+    pub fn quota(&self, tenant: TenantId, resource: Resource) -> Option<Bound> {
+        self.quotas.get(&tenant)?[resource as usize]
     }
 
-    pub fn quotas(&self) -> impl Iterator<Item = (TenantId, TenantQuota)> + '_ {
-        self.quotas.iter().map(|(id, quota)| (*id, *quota))
+    pub fn has_ranges(&self) -> bool {
+        !self.ranges.is_empty()
+    }
+
+    /// What bounds containers' CPU and memory in a namespace.
+    pub fn ranges(&self, namespace: &str) -> Option<&[Range; 2]> {
+        self.ranges.get(namespace)
     }
 
     /// Takes over what a cluster source knows now. Pods that are no longer there keep their names for
@@ -108,11 +126,12 @@ impl Directory {
                     .insert(Arc::from(name), (self.tenants.id(&tenant), by));
             }
         }
-        let quota_of = self.rebuild_quotas(&cluster, policy);
+        let hard = self.rebuild_quotas(&cluster, policy);
+        self.rebuild_ranges(&cluster);
         self.pods.clear();
         let live = cluster.pods.iter();
         for object in self.gone.values().map(|(p, _)| p).chain(live.clone()) {
-            let pod = Arc::new(make_pod(object, &self.namespaces, &self.quotas, &quota_of));
+            let pod = Arc::new(make_pod(object, &self.namespaces, &self.quotas, &hard));
             self.pods.insert(Arc::clone(&pod.uid), pod);
         }
         // A static pod's cgroup bears another UID. A real UID always wins, so that nobody can claim one by an annotation.
@@ -125,54 +144,92 @@ impl Directory {
         }
     }
 
-    /// Quotas by tenant; returns the namespaces that have one of their own.
-    fn rebuild_quotas(&mut self, cluster: &Cluster, policy: &Policy) -> BTreeMap<String, u64> {
-        let mut by_namespace: BTreeMap<String, u64> = BTreeMap::new();
+    /// Quotas by tenant; returns what bounds each namespace by itself.
+    fn rebuild_quotas(&mut self, cluster: &Cluster, policy: &Policy) -> Hard {
+        let mut hard = Hard::new();
         for quota in &cluster.quotas {
-            if let Some(ncores) = quota.cpu_ncores {
+            let amounts = [
+                quota.cpu_ncores.map(|n| n as f64 / 1e9),
+                quota.memory_bytes.map(|n| n as f64),
+                quota.pods.map(|n| n as f64),
+            ];
+            let least = hard.entry(quota.namespace.clone()).or_default();
+            for (least, amount) in least.iter_mut().zip(amounts) {
                 // Of several in one namespace the tightest binds.
-                let least = by_namespace.entry(quota.namespace.clone()).or_insert(ncores);
-                *least = (*least).min(ncores);
+                *least = match (*least, amount) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
             }
         }
         self.quotas = BTreeMap::new();
-        for (namespace, ncores) in &by_namespace {
-            if let Some((tenant, _)) = self.namespaces.get(namespace.as_str()) {
-                let quota = self.quotas.entry(*tenant).or_insert(TenantQuota {
-                    cpu_cores: 0.0,
-                    from_policy: false,
-                });
-                quota.cpu_cores += *ncores as f64 / 1e9;
+        for (namespace, amounts) in &hard {
+            let Some((tenant, _)) = self.namespaces.get(namespace.as_str()) else {
+                continue;
+            };
+            let sums = self.quotas.entry(*tenant).or_default();
+            for (sum, amount) in sums.iter_mut().zip(amounts) {
+                if let Some(amount) = amount {
+                    sum.get_or_insert(Bound {
+                        amount: 0.0,
+                        from_policy: false,
+                    })
+                    .amount += amount;
+                }
             }
         }
-        for (tenant, cores) in &policy.tenant_quota_cores {
+        for (tenant, amounts) in &policy.tenant_quotas {
             let id = self.tenants.id(tenant);
-            self.quotas.insert(
-                id,
-                TenantQuota {
-                    cpu_cores: *cores,
+            let bounds = self.quotas.entry(id).or_default();
+            for (bound, amount) in bounds.iter_mut().zip(amounts) {
+                let from_policy = amount.map(|amount| Bound {
+                    amount,
                     from_policy: true,
-                },
-            );
+                });
+                *bound = from_policy.or(*bound);
+            }
         }
         self.quotas.remove(&TenantId::SYSTEM);
-        by_namespace
+        hard
+    }
+
+    fn rebuild_ranges(&mut self, cluster: &Cluster) {
+        self.ranges = BTreeMap::new();
+        for range in &cluster.limit_ranges {
+            let [cpu, memory] = self.ranges.entry(range.namespace.clone()).or_default();
+            for (sum, max, defaults) in [
+                (cpu, range.max_cpu_ncores, range.defaults_cpu),
+                (memory, range.max_memory_bytes, range.defaults_memory),
+            ] {
+                sum.max = match (sum.max, max) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+                sum.defaults |= defaults;
+            }
+        }
     }
 }
+
+/// Namespace → what its ResourceQuotas admit, by [`Resource`].
+type Hard = BTreeMap<String, [Option<f64>; 3]>;
 
 fn make_pod(
     object: &PodObject,
     namespaces: &BTreeMap<Arc<str>, (TenantId, ResolvedBy)>,
-    quotas: &BTreeMap<TenantId, TenantQuota>,
-    quota_of: &BTreeMap<String, u64>,
+    quotas: &BTreeMap<TenantId, [Option<Bound>; 3]>,
+    hard: &Hard,
 ) -> Pod {
     let (namespace, tenant) = namespaces.get_key_value(object.namespace.as_str()).map_or_else(
         || (Arc::from(object.namespace.as_str()), TenantId::SYSTEM),
         |(n, (t, _))| (Arc::clone(n), *t),
     );
-    let in_quota = quotas
-        .get(&tenant)
-        .is_some_and(|q| q.from_policy || quota_of.contains_key(&object.namespace));
+    let in_quota = Resource::ALL.map(|r| {
+        let r = r as usize;
+        let bound = quotas.get(&tenant).and_then(|q| q[r]);
+        let own = hard.get(&object.namespace).is_some_and(|h| h[r].is_some());
+        bound.is_some_and(|b| b.from_policy || own)
+    });
     Pod {
         uid: Arc::from(object.uid.as_str()),
         namespace,
@@ -182,6 +239,7 @@ fn make_pod(
         requests: object.requests,
         cpu_limit_ncores: object.cpu_limit_ncores,
         memory_limit_bytes: object.memory_limit_bytes,
+        containers: Arc::clone(&object.containers),
         addresses: object.addresses.clone(),
         in_quota,
     }
@@ -207,6 +265,8 @@ mod tests {
             namespace: namespace.into(),
             name: name.into(),
             cpu_ncores: cores.map(|c| c * 1_000_000_000),
+            memory_bytes: (name == "memory-only").then_some(64),
+            pods: None,
         }
     }
 
@@ -236,7 +296,7 @@ mod tests {
     #[test]
     fn quotas_are_summed_over_namespaces_and_the_tightest_binds_within_one() {
         let policy = Policy::from_yaml(
-            "tenants: [{name: red, namespaces: [a, b, c]}, {name: blue, namespaces: [d], quota: {cpu_cores: 7}}]",
+            "tenants: [{name: red, namespaces: [a, b, c]}, {name: blue, namespaces: [d], quota: {cpu_cores: 7, pods: 9}}]",
         )
         .unwrap();
         let d = directory(
@@ -254,25 +314,49 @@ mod tests {
             },
             &policy,
         );
-        let of = |name: &str| d.quota(d.tenants.find(name).unwrap());
+        let of = |name: &str, resource| {
+            let bound = d.quota(d.tenants.find(name).unwrap(), resource);
+            bound.map(|b| (b.amount, b.from_policy))
+        };
+        assert_eq!(of("red", Resource::Cpu), Some((3.0, false)));
+        assert_eq!(of("red", Resource::Memory), Some((64.0, false)));
+        assert_eq!(of("red", Resource::Pods), None);
+        assert_eq!(of("blue", Resource::Cpu), Some((7.0, true)));
+        assert_eq!(of("blue", Resource::Pods), Some((9.0, true)));
+        assert_eq!(of("system", Resource::Cpu), None);
+        assert_eq!(d.pod("in-a").unwrap().in_quota, [true, true, false]);
         assert_eq!(
-            of("red"),
-            Some(TenantQuota {
-                cpu_cores: 3.0,
-                from_policy: false
-            })
+            d.pod("in-c").unwrap().in_quota,
+            [false; 3],
+            "no quota bounds namespace c"
         );
-        assert_eq!(
-            of("blue"),
-            Some(TenantQuota {
-                cpu_cores: 7.0,
-                from_policy: true
-            })
-        );
-        assert_eq!(of("system"), None);
-        assert!(d.pod("in-a").unwrap().in_quota);
-        assert!(!d.pod("in-c").unwrap().in_quota, "no quota bounds namespace c");
-        assert!(d.pod("in-d").unwrap().in_quota);
+        assert_eq!(d.pod("in-d").unwrap().in_quota, [true, false, true]);
+    }
+
+    #[test]
+    fn of_several_limit_ranges_the_smallest_maximum_counts() {
+        let range = |name: &str, max, defaults_memory| crate::identity::LimitRangeObject {
+            namespace: "a".into(),
+            name: name.into(),
+            max_memory_bytes: max,
+            defaults_memory,
+            ..Default::default()
+        };
+        let cluster = Cluster {
+            limit_ranges: vec![
+                range("x", Some(9), false),
+                range("y", Some(5), true),
+                range("z", None, false),
+            ],
+            ..Cluster::default()
+        };
+        let d = directory(cluster, &Policy::default());
+        let memory = Range {
+            max: Some(5),
+            defaults: true,
+        };
+        assert_eq!(d.ranges("a"), Some(&[Range::default(), memory]));
+        assert_eq!(d.ranges("b"), None);
     }
 
     #[test]
@@ -301,7 +385,7 @@ mod tests {
                     labels: BTreeMap::new(),
                 }],
                 pods: vec![pod("u", "ns")],
-                quotas: vec![],
+                ..Cluster::default()
             },
             &Policy::default(),
         );

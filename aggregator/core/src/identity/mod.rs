@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use directory::{Directory, TenantQuota};
+pub use directory::{Bound, Directory, Range};
 pub use tenant::{ResolvedBy, TenantId, Tenants};
 
 /// The tenant of everything that is no pod, and of the namespaces listed as such.
@@ -21,6 +21,7 @@ pub struct Cluster {
     pub namespaces: Vec<Namespace>,
     pub pods: Vec<PodObject>,
     pub quotas: Vec<QuotaObject>,
+    pub limit_ranges: Vec<LimitRangeObject>,
 }
 
 /// A Namespace object.
@@ -45,9 +46,22 @@ pub struct PodObject {
     /// `None`: without a limit on at least one container.
     pub cpu_limit_ncores: Option<u64>,
     pub memory_limit_bytes: Option<u64>,
+    /// Those that run as long as the pod does: sidecars too, other init containers not.
+    pub containers: Arc<[ContainerObject]>,
     /// `status.podIPs`; empty in a terminal phase and for host-network pods.
     pub addresses: Vec<IpAddr>,
     pub host_network: bool,
+}
+
+/// A container of a Pod object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerObject {
+    pub name: Box<str>,
+    /// The runtime's name for it: `status.containerStatuses[].containerID` without its scheme. Absent until it was started.
+    pub id: Option<Box<str>>,
+    /// Its own; `None`: no limit.
+    pub cpu_limit_ncores: Option<u64>,
+    pub memory_limit_bytes: Option<u64>,
 }
 
 /// What a pod was promised.
@@ -65,6 +79,46 @@ pub struct QuotaObject {
     /// The largest CPU use that it permits, in nanocores. `hard["limits.cpu"]` where set, because limits are what pods may *use*;
     /// else `hard["requests.cpu"]` or its older name `hard["cpu"]`, the only bound there is. `None`: it bounds no CPU.
     pub cpu_ncores: Option<u64>,
+    /// As for CPU: `hard["limits.memory"]`, else `hard["requests.memory"]` or `hard["memory"]`.
+    pub memory_bytes: Option<u64>,
+    /// `hard["pods"]` or `hard["count/pods"]`.
+    pub pods: Option<u64>,
+}
+
+/// What a tenant's quota bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum Resource {
+    /// In cores.
+    Cpu = 0,
+    /// The working set, in bytes.
+    Memory = 1,
+    /// Pods that live.
+    Pods = 2,
+}
+
+impl Resource {
+    pub const ALL: [Self; 3] = [Self::Cpu, Self::Memory, Self::Pods];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Pods => "pods",
+        }
+    }
+}
+
+/// What a LimitRange object says of containers (`type: Container`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LimitRangeObject {
+    pub namespace: String,
+    pub name: String,
+    pub max_cpu_ncores: Option<u64>,
+    pub max_memory_bytes: Option<u64>,
+    /// It gives containers without a limit one.
+    pub defaults_cpu: bool,
+    pub defaults_memory: bool,
 }
 
 /// A pod with its tenant.
@@ -78,9 +132,10 @@ pub struct Pod {
     pub requests: Resources,
     pub cpu_limit_ncores: Option<u64>,
     pub memory_limit_bytes: Option<u64>,
+    pub containers: Arc<[ContainerObject]>,
     pub addresses: Vec<IpAddr>,
-    /// Its CPU use counts against the tenant's quota.
-    pub in_quota: bool,
+    /// Whether its use counts against the tenant's quota, by [`Resource`].
+    pub in_quota: [bool; 3],
 }
 
 /// RFC 1123 label: what Kubernetes accepts as a namespace's name.

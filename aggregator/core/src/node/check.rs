@@ -2,14 +2,16 @@
 
 use super::Node;
 use super::slot::{Counter, Index, Kind};
-use crate::limits::{MAX_INCREMENT_NS, MAX_WINDOW_BYTES};
-use crate::report::{Entity, EntityKind, Refusal, Report, WAIT_BUCKETS};
+use crate::limits::{MAX_INCREMENT_NS, MAX_MEMORY_BYTES, MAX_WINDOW_BYTES};
+use crate::report::{Entity, EntityKind, MemorySample, Refusal, Report, WAIT_BUCKETS};
 
 /// Where a report's indices lead, in the report's order, so that applying it looks nothing up twice.
 #[derive(Debug, Default)]
 pub(super) struct Checked {
     /// Slot of each CPU sample; [`Index::NO_SLOT`] where it is not counted.
     pub(super) cpu: Vec<u32>,
+    /// The same of each memory sample.
+    pub(super) memory: Vec<u32>,
     /// Slot of each row's waiter.
     pub(super) rows: Vec<u32>,
     /// Slot of each runner, row after row.
@@ -103,15 +105,21 @@ impl Node {
         for (i, sample) in report.cpu.iter().enumerate() {
             let at = self.lookup(sample.entity, &mut near, &mut checked.unknown);
             checked.cpu.push(at);
+            if let Some(container) = self.containers.get_mut(&sample.entity) {
+                if std::mem::replace(&mut container.cpu_mark, mark) == mark {
+                    return twice(format!("cpu[{i}].entity"), sample.entity);
+                }
+                let last = container.run_ns.newest();
+                grows(sample.run_ns, last.copied().unwrap_or(0), last.is_some(), || {
+                    format!("cpu[{i}].run_ns")
+                })?;
+                continue;
+            }
             let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::as_mut) else {
                 continue;
             };
             if slot.cpu_mark == mark {
-                return refuse(
-                    "listed_twice",
-                    format!("cpu[{i}].entity"),
-                    format!("{} is listed twice", sample.entity),
-                );
+                return twice(format!("cpu[{i}].entity"), sample.entity);
             }
             slot.cpu_mark = mark;
             grows(
@@ -158,8 +166,7 @@ impl Node {
                 checked.runners.push(at);
                 if let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::as_mut) {
                     if slot.runner_mark == runner_mark {
-                        let problem = format!("{runner} is listed twice");
-                        return refuse("listed_twice", format!("ledger[{i}].runners[{j}]"), problem);
+                        return twice(format!("ledger[{i}].runners[{j}]"), *runner);
                     }
                     slot.runner_mark = runner_mark;
                 }
@@ -168,11 +175,7 @@ impl Node {
                 continue;
             };
             if slot.row_mark == mark {
-                return refuse(
-                    "listed_twice",
-                    format!("ledger[{i}].waiter"),
-                    format!("{} is listed twice", row.waiter),
-                );
+                return twice(format!("ledger[{i}].waiter"), row.waiter);
             }
             slot.row_mark = mark;
             let classes = [
@@ -205,7 +208,42 @@ impl Node {
                 })?;
             }
         }
+        self.check_memory(report, &mut checked)?;
         Ok(checked)
+    }
+
+    fn check_memory(&mut self, report: &Report, checked: &mut Checked) -> Result<(), Refusal> {
+        self.marks += 1;
+        let mark = self.marks;
+        let mut near = 0;
+        for (i, sample) in report.memory.iter().enumerate() {
+            let at = self.lookup(sample.entity, &mut near, &mut checked.unknown);
+            checked.memory.push(at);
+            for (name, bytes) in [
+                ("current_bytes", sample.current_bytes),
+                ("working_set_bytes", sample.working_set_bytes),
+            ] {
+                if let Some(bytes) = bytes.filter(|n| *n > MAX_MEMORY_BYTES) {
+                    let problem = format!("{bytes}: more than 2^60 bytes");
+                    return refuse("implausible", format!("memory[{i}].{name}"), problem);
+                }
+            }
+            let slot = self.slots.get_mut(at as usize).and_then(Option::as_mut);
+            let marked = match (self.containers.get_mut(&sample.entity), slot) {
+                (Some(container), _) => &mut container.memory_mark,
+                (None, Some(slot)) => {
+                    if let Some(memory) = &slot.memory {
+                        memory_grows(i, sample, &memory.newest)?;
+                    }
+                    &mut slot.memory_mark
+                }
+                (None, None) => continue,
+            };
+            if std::mem::replace(marked, mark) == mark {
+                return twice(format!("memory[{i}].entity"), sample.entity);
+            }
+        }
+        Ok(())
     }
 
     fn lookup(&self, index: u32, near: &mut usize, unknown: &mut u64) -> u32 {
@@ -217,6 +255,46 @@ impl Node {
             }
         }
     }
+}
+
+fn twice<T>(field: String, index: u32) -> Result<T, Refusal> {
+    refuse("listed_twice", field, format!("{index} is listed twice"))
+}
+
+/// Every counter of a memory sample against the one before. What either leaves out is not compared.
+fn memory_grows(i: usize, now: &MemorySample, last: &MemorySample) -> Result<(), Refusal> {
+    let counters = |s: &MemorySample| {
+        let pressure = [s.cpu_pressure, s.memory_pressure, s.io_pressure];
+        let [cpu, memory, io] = pressure.map(|p| (p.map(|p| p.some_us), p.and_then(|p| p.full_us)));
+        let reclaim = [s.limit_reclaim, s.node_reclaim];
+        let [limit, node] = reclaim.map(|r| (r.map(|r| r.stall_ns), r.map(|r| r.pages), r.map(|r| r.times)));
+        [
+            ("events.high", s.events.map(|e| e.high)),
+            ("events.max", s.events.map(|e| e.max)),
+            ("events.oom", s.events.map(|e| e.oom)),
+            ("events.oom_kill", s.events.map(|e| e.oom_kill)),
+            ("major_faults", s.major_faults),
+            ("refaults", s.refaults),
+            ("cpu_pressure.some_us", cpu.0),
+            ("cpu_pressure.full_us", cpu.1),
+            ("memory_pressure.some_us", memory.0),
+            ("memory_pressure.full_us", memory.1),
+            ("io_pressure.some_us", io.0),
+            ("io_pressure.full_us", io.1),
+            ("limit_reclaim.stall_ns", limit.0),
+            ("limit_reclaim.pages", limit.1),
+            ("limit_reclaim.times", limit.2),
+            ("node_reclaim.stall_ns", node.0),
+            ("node_reclaim.pages", node.1),
+            ("node_reclaim.times", node.2),
+        ]
+    };
+    for ((name, now), (_, last)) in counters(now).into_iter().zip(counters(last)) {
+        if let (Some(now), Some(last)) = (now, last) {
+            grows(now, last, true, || format!("memory[{i}].{name}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// A counter never goes back, and never jumps by more than is possible. A baseline (`!known`) may be anything.

@@ -1,8 +1,13 @@
 //! Counting one report.
 
+use super::memory::{Container, Memory};
 use super::slot::{CLASSES, COUNTERS, Counter, Entry, Hist, Index, Kind, Pair, Slot};
+use super::window::Lengths;
 use super::{Frame, Node};
-use crate::limits::{ENDED_RUNS_KEPT, MAX_ENTITIES_PER_NODE, MAX_PAIRS_PER_NODE, MAX_SLOTS_PER_NODE};
+use crate::limits::{
+    ENDED_RUNS_KEPT, MAX_CONTAINERS_PER_NODE, MAX_ENTITIES_PER_NODE, MAX_KILLS_PER_REPORT,
+    MAX_PAIRS_PER_NODE, MAX_SLOTS_PER_NODE,
+};
 use crate::losses::Losses;
 use crate::report::{EntityKind, LedgerRow, Outcome, Receipt, Refusal, Report};
 
@@ -17,6 +22,8 @@ pub(crate) struct Context {
     pub(crate) received_ns: u64,
     /// Waiting for others of at least this many cores in one report counts as a hit.
     pub(crate) hit_cores: f64,
+    /// Of which the past is kept.
+    pub(crate) lengths: Lengths,
 }
 
 /// Hash of an announcement, for entities that have no slot to compare with. FNV-1a.
@@ -54,6 +61,7 @@ impl Node {
                     problem,
                 });
             }
+            losses.add("window", "run_ended", "kills", self.kills.waiting() as u64);
             self.begin_run(&report);
         } else if report.sequence <= self.last_sequence {
             self.totals.duplicates += 1;
@@ -81,6 +89,7 @@ impl Node {
         std::mem::swap(self, &mut fresh);
         self.totals = fresh.totals;
         self.totals.runs += 1;
+        self.kills.take_shown(fresh.kills);
         self.ended_runs = fresh.ended_runs;
         self.ended_runs.push_back(fresh.run);
         if self.ended_runs.len() > ENDED_RUNS_KEPT {
@@ -109,6 +118,9 @@ impl Node {
             .then(|| self.take_frame(since_ns, report.captured_boot_ns));
         let bytes_before = frame.as_ref().map_or(0, Frame::bytes);
         self.count_cpu(report, &checked.cpu, frame.as_mut());
+        self.count_containers(report, cx);
+        self.count_memory(report, &checked.memory, cx, losses);
+        let unnamed = self.count_kills(report, cx, losses);
         let hit_ns = (cx.hit_cores * elapsed_ns as f64) as u64;
         let may_hit = elapsed_ns >= MIN_FRAME_NS;
         let mut runners = checked.runners.as_slice();
@@ -120,6 +132,7 @@ impl Node {
         }
         losses.add("window", "pair_cap", "pairs", dropped);
         losses.add("ingest", "unknown_entity", "samples", checked.unknown);
+        losses.add("ingest", "unknown_entity", "kills", unnamed);
         if let Some(mut frame) = frame {
             frame.shrink();
             self.frame_bytes += frame.bytes() - bytes_before;
@@ -127,7 +140,7 @@ impl Node {
         }
         self.end_entities(report);
 
-        let announce_all = self.after(report, cx, checked.unknown, joined_late);
+        let announce_all = self.after(report, cx, checked.unknown + unnamed, joined_late);
         Ok(Receipt {
             outcome: Outcome::Accepted,
             announce_all,
@@ -148,7 +161,19 @@ impl Node {
                 EntityKind::Pod(uid) => Some(Kind::Pod(uid.clone())),
                 EntityKind::Host(path) => Some(Kind::Host(path.clone())),
                 EntityKind::Unknown(reason) => Some(Kind::Unknown(*reason)),
-                EntityKind::Container { .. } => None,
+                EntityKind::Container { pod, id } => {
+                    if self.containers.len() < MAX_CONTAINERS_PER_NODE {
+                        let container = Container {
+                            pod: *pod,
+                            id: id.as_str().into(),
+                            ..Container::default()
+                        };
+                        self.containers.insert(entity.index, container);
+                    } else {
+                        losses.add("window", "container_cap", "entities", 1);
+                    }
+                    None
+                }
             };
             let slot = match kind {
                 None => Index::NO_SLOT,
@@ -234,6 +259,67 @@ impl Node {
             }
             frame.push_cpu(*at, delta[0], delta[1], &waits);
         }
+    }
+
+    /// CPU time of containers: only a LimitRange is held against it.
+    fn count_containers(&mut self, report: &Report, cx: &Context) {
+        let to_ns = report.captured_boot_ns;
+        for sample in &report.cpu {
+            if let Some(container) = self.containers.get_mut(&sample.entity) {
+                let from_ns = to_ns.saturating_sub(cx.lengths.fast_ns);
+                container
+                    .run_ns
+                    .push(self.last_boot_ns, to_ns, sample.run_ns, from_ns);
+            }
+        }
+    }
+
+    fn count_memory(&mut self, report: &Report, slots: &[u32], cx: &Context, losses: &mut Losses) {
+        let to_ns = report.captured_boot_ns;
+        let mut others = 0;
+        for (sample, at) in report.memory.iter().zip(slots) {
+            if let Some(container) = self.containers.get_mut(&sample.entity) {
+                container.working_set_bytes = sample.working_set_bytes;
+                continue;
+            }
+            let Some(slot) = self.slots.get_mut(*at as usize).and_then(Option::as_mut) else {
+                continue;
+            };
+            match (&slot.kind, &mut slot.memory) {
+                (Kind::Pod(_), Some(memory)) => {
+                    let from_ns = to_ns.saturating_sub(cx.lengths.long_ns);
+                    memory.push(self.last_boot_ns, to_ns, *sample, from_ns);
+                }
+                (Kind::Pod(_), none) => *none = Some(Box::new(Memory::new(*sample, to_ns))),
+                _ => others += 1,
+            }
+        }
+        losses.add("ingest", "memory_of_no_pod", "samples", others);
+    }
+
+    /// Returns how many named nothing that was announced.
+    fn count_kills(&mut self, report: &Report, cx: &Context, losses: &mut Losses) -> u64 {
+        let mut unnamed = 0;
+        let beyond = report.oom_kills.len().saturating_sub(MAX_KILLS_PER_REPORT);
+        losses.add("ingest", "kill_list_cap", "kills", beyond as u64);
+        for kill in report.oom_kills.iter().take(MAX_KILLS_PER_REPORT) {
+            let [trigger, victim] = [kill.trigger, kill.victim].map(|i| {
+                let known = self.index.find(i, &mut 0).is_some();
+                unnamed += u64::from(!known);
+                self.slot_of_entity(i)
+            });
+            let at_ns = match kill.at_boot_ns {
+                0 => report.captured_boot_ns,
+                at_ns => at_ns.min(report.captured_boot_ns),
+            };
+            if !self
+                .kills
+                .push(at_ns, cx.received_ns, trigger, victim, kill.scope)
+            {
+                losses.add("window", "kill_cap", "kills", 1);
+            }
+        }
+        unnamed
     }
 
     /// Returns the number of pairs that found no room.
@@ -351,6 +437,8 @@ impl Node {
             ended.sort_unstable();
             self.index
                 .retain(|e| e.slot != Index::NO_SLOT || ended.binary_search(&e.index).is_err());
+            self.containers
+                .retain(|index, _| ended.binary_search(index).is_err());
         }
     }
 

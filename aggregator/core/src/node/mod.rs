@@ -18,6 +18,7 @@
 mod check;
 mod frame;
 pub(crate) mod ingest;
+pub(crate) mod memory;
 pub(crate) mod slot;
 pub(crate) mod window;
 
@@ -27,9 +28,13 @@ use std::sync::Arc;
 pub(crate) use frame::{Frame, Increment, class};
 pub(crate) use slot::{NO_UNIT, Slot, Window};
 
+use crate::policy::Thresholds;
 use crate::report::{AgentCost, Coverage, RunKey};
 use crate::sums::{Party, Unit};
 use slot::Index;
+
+use crate::oom::Kills;
+use memory::{Container, Memory};
 
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -51,6 +56,9 @@ pub(crate) struct Node {
     pub(crate) slots: Vec<Option<Slot>>,
     free: Vec<u32>,
     pair_count: usize,
+    /// By entity index.
+    pub(crate) containers: BTreeMap<u32, Container>,
+    pub(crate) kills: Kills,
     pub(crate) frames: VecDeque<Frame>,
     frame_bytes: usize,
     /// Summed length of the frames in each window.
@@ -105,6 +113,8 @@ impl Node {
             slots: Vec::new(),
             free: Vec::new(),
             pair_count: 0,
+            containers: BTreeMap::new(),
+            kills: Kills::default(),
             frames: VecDeque::new(),
             frame_bytes: 0,
             window_ns: [0; 2],
@@ -129,6 +139,17 @@ impl Node {
         self.window_ns[window as usize]
     }
 
+    /// The same where it is enough to judge by.
+    pub(crate) fn seen_ns(&self, window: Window, t: &Thresholds) -> Option<u64> {
+        let ns = self.window_ns(window);
+        (ns > 0 && ns as f64 >= t.windows.min_covered_seconds * 1e9).then_some(ns)
+    }
+
+    /// The share of the long window that was seen, 0 to 1.
+    pub(crate) fn covered(&self, t: &Thresholds) -> f64 {
+        (self.window_ns(Window::Long) as f64 / (t.windows.length_seconds * 1e9)).min(1.0)
+    }
+
     /// Holds more than twice what a window needs: nothing was judged for a while.
     pub(crate) fn is_long(&self, lengths: window::Lengths) -> bool {
         match (self.frames.front(), self.frames.back()) {
@@ -146,18 +167,44 @@ impl Node {
         self.slots.get(at as usize).and_then(Option::as_ref)
     }
 
-    /// How long an entity lived within a window, as far as its frames reach.
-    pub(crate) fn life_ns(&self, slot: &Slot, window: Window) -> u64 {
+    /// Where a window begins, in the node's CLOCK_BOOTTIME.
+    pub(crate) fn window_from_ns(&self, window: Window) -> u64 {
         let first = match window {
             Window::Long => self.frames.front(),
             Window::Fast => self.frames.iter().find(|f| f.in_fast),
         };
-        let (Some(first), Some(last)) = (first, self.frames.back()) else {
+        first.map_or(u64::MAX, |f| f.from_ns)
+    }
+
+    /// The slot that an entity's time and memory are counted in: a container's is its pod's.
+    pub(crate) fn slot_of_entity(&self, index: u32) -> Option<u32> {
+        let pod = self.containers.get(&index).map_or(index, |c| c.pod);
+        let entry = self.index.find(pod, &mut 0)?;
+        (entry.slot != Index::NO_SLOT).then_some(entry.slot)
+    }
+
+    /// Units that live, each with its newest memory where that is told.
+    pub(crate) fn memories(&self) -> BTreeMap<u32, Option<&Memory>> {
+        let mut out: BTreeMap<u32, Option<&Memory>> = BTreeMap::new();
+        for slot in self.slots().filter(|s| s.lives()) {
+            let newest = out.entry(slot.unit).or_default();
+            // One that was announced again may have two; the newer says what is.
+            *newest = [*newest, slot.memory.as_deref()]
+                .into_iter()
+                .flatten()
+                .max_by_key(|m| m.at_ns);
+        }
+        out
+    }
+
+    /// How long an entity lived within a window, as far as its frames reach.
+    pub(crate) fn life_ns(&self, slot: &Slot, window: Window) -> u64 {
+        let Some(last) = self.frames.back() else {
             return 0;
         };
         slot.ended_ns
             .min(last.to_ns)
-            .saturating_sub(slot.born_ns.max(first.from_ns))
+            .saturating_sub(slot.born_ns.max(self.window_from_ns(window)))
     }
 
     /// The agent's own CPU use over the window, in cores.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::memory::Memory;
 use crate::report::{UnknownReason, WAIT_BUCKETS};
 
 /// Cumulative counters of one entity, by index.
@@ -52,12 +53,15 @@ pub(crate) struct Slot {
     pub(crate) last: [u64; COUNTERS],
     pub(crate) sum: [[u64; COUNTERS]; 2],
     pub(crate) hist: Option<Box<Hist>>,
+    /// Of pods whose agent tells.
+    pub(crate) memory: Option<Box<Memory>>,
     /// By the runner's entity index.
     pub(crate) pairs: Vec<Pair>,
     /// Reports in the window in which it waited for others long enough to notice.
     pub(crate) hits: u32,
     /// Marks of the report being checked: listed already?
     pub(crate) cpu_mark: u64,
+    pub(crate) memory_mark: u64,
     pub(crate) row_mark: u64,
     pub(crate) runner_mark: u64,
     /// Index into the node's units; `u32::MAX` before it is resolved.
@@ -94,13 +98,19 @@ impl Slot {
             last: [0; COUNTERS],
             sum: [[0; COUNTERS]; 2],
             hist: None,
+            memory: None,
             pairs: Vec::new(),
             hits: 0,
             cpu_mark: 0,
+            memory_mark: 0,
             row_mark: 0,
             runner_mark: 0,
             unit: NO_UNIT,
         }
+    }
+
+    pub(crate) fn lives(&self) -> bool {
+        self.ended_ns == u64::MAX
     }
 
     /// Nothing of it is in a window.
@@ -132,7 +142,7 @@ pub(crate) struct Index {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     pub(crate) index: u32,
-    /// [`Index::NO_SLOT`] for containers, whose counters are part of their pod's, and for what found no room.
+    /// [`Index::NO_SLOT`] for containers, which are kept by their index, and for what found no room.
     pub(crate) slot: u32,
     /// Tells one meaning from another where the slot cannot: a hash of what was announced.
     pub(crate) meaning: u64,

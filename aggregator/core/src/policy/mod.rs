@@ -17,8 +17,8 @@ pub struct Policy {
     pub thresholds: Thresholds,
     /// Namespace → tenant, as mapped explicitly.
     pub namespace_tenants: BTreeMap<String, String>,
-    /// Tenant → CPU quota in cores, where the policy sets it instead of ResourceQuota objects.
-    pub tenant_quota_cores: BTreeMap<String, f64>,
+    /// Tenant → quota in cores, bytes and pods, by [`crate::identity::Resource`], where the policy sets it instead of ResourceQuota objects.
+    pub tenant_quotas: BTreeMap<String, [Option<f64>; 3]>,
     /// Namespaces of the tenant `system`.
     pub system_namespaces: BTreeSet<String>,
     /// Namespace label whose value is the tenant.
@@ -47,6 +47,9 @@ pub struct Thresholds {
     pub node_overcommitted: Timing,
     pub system_noise: SystemNoise,
     pub quota: Quota,
+    pub memory_squeeze: MemorySqueeze,
+    pub cross_tenant_oom: CrossTenantOom,
+    pub limit_range: LimitRange,
 }
 
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -82,6 +85,27 @@ pub struct Quota {
     pub timing: Timing,
 }
 
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct MemorySqueeze {
+    pub min_stall: f64,
+    pub min_reports: f64,
+    pub over_request_ratio: f64,
+    pub min_culprit_share: f64,
+    pub timing: Timing,
+}
+
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct CrossTenantOom {
+    pub shown_seconds: f64,
+    pub timing: Timing,
+}
+
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct LimitRange {
+    pub cpu_use_ratio: f64,
+    pub timing: Timing,
+}
+
 /// How long a condition must hold before its breach fires, and be gone before it is resolved.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Timing {
@@ -94,7 +118,7 @@ impl Default for Policy {
         Self {
             thresholds: table::defaults(),
             namespace_tenants: BTreeMap::new(),
-            tenant_quota_cores: BTreeMap::new(),
+            tenant_quotas: BTreeMap::new(),
             system_namespaces: BTreeSet::from(["kube-system".to_owned()]),
             tenant_label: None,
             paths: Vec::new(),

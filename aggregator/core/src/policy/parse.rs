@@ -44,6 +44,9 @@ struct Raw {
     node_overcommitted: Option<Numbers>,
     system_noise: Option<Numbers>,
     quota: Option<Numbers>,
+    memory_squeeze: Option<Numbers>,
+    cross_tenant_oom: Option<Numbers>,
+    limit_range: Option<Numbers>,
     tenants: Option<Vec<RawTenant>>,
     system_namespaces: Option<Vec<Spanned<String>>>,
     tenant_label: Option<Spanned<String>>,
@@ -62,7 +65,9 @@ struct RawTenant {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawQuota {
-    cpu_cores: Spanned<String>,
+    cpu_cores: Option<Spanned<String>>,
+    memory_bytes: Option<Spanned<String>>,
+    pods: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -120,6 +125,9 @@ fn check(raw: Raw) -> Result<Policy, PolicyError> {
         raw.node_overcommitted,
         raw.system_noise,
         raw.quota,
+        raw.memory_squeeze,
+        raw.cross_tenant_oom,
+        raw.limit_range,
     ];
     let mut lines = BTreeMap::new();
     for ((section, _), numbers) in SECTIONS.iter().zip(sections) {
@@ -181,8 +189,21 @@ fn check(raw: Raw) -> Result<Policy, PolicyError> {
             }
         }
         if let Some(quota) = tenant.quota {
-            let cores = number("tenants.quota.cpu_cores", &quota.cpu_cores, (0.001, 1_000_000.0))?;
-            policy.tenant_quota_cores.insert(name, cores);
+            let amounts = [
+                ("tenants.quota.cpu_cores", quota.cpu_cores, (0.001, 1_000_000.0)),
+                // 4 MiB to an exbibyte: less is a typing error, as is more.
+                (
+                    "tenants.quota.memory_bytes",
+                    quota.memory_bytes,
+                    (4_194_304.0, 1.2e18),
+                ),
+                ("tenants.quota.pods", quota.pods, (0.0, 1_000_000.0)),
+            ];
+            let mut bounds = [None; 3];
+            for (bound, (key, value, range)) in bounds.iter_mut().zip(amounts) {
+                *bound = value.map(|v| number(key, &v, range)).transpose()?;
+            }
+            policy.tenant_quotas.insert(name, bounds);
         }
     }
     if let Some(label) = raw.tenant_label {
@@ -473,6 +494,21 @@ mod tests {
             ),
             ("tenants:\n  - name: a\n    quota: {memory: 2}\n", 3, &["memory"]),
             (
+                "tenants:\n  - name: a\n    quota: {memory_bytes: 4Gi}\n",
+                3,
+                &["tenants.quota.memory_bytes", "4Gi"],
+            ),
+            (
+                "tenants:\n  - name: a\n    quota: {pods: -1}\n",
+                3,
+                &["tenants.quota.pods", "-1"],
+            ),
+            (
+                "memory_squeeze:\n  min_culprit_share: 2\n",
+                2,
+                &["memory_squeeze.min_culprit_share", "2"],
+            ),
+            (
                 "tenants:\n  - name: a\n    namespaces: [kube-system]\n",
                 3,
                 &["kube-system", "system_namespaces"],
@@ -526,7 +562,8 @@ mod tests {
     #[test]
     fn a_full_policy_is_read() {
         let policy = Policy::from_yaml(
-            "windows: {length_seconds: 20}\ntenants:\n- name: red\n  namespaces: [red, red-batch]\n  quota: {cpu_cores: 2}\n\
+            "windows: {length_seconds: 20}\ntenants:\n- name: red\n  namespaces: [red, red-batch]\n  \
+             quota: {cpu_cores: 2, memory_bytes: 4294967296, pods: 50}\n\
              system_namespaces: []\ntenant_label: example.com/team\n",
         )
         .unwrap();
@@ -534,7 +571,10 @@ mod tests {
         assert_eq!(policy.namespace_tenants.len(), 2);
         assert!(policy.system_namespaces.is_empty());
         assert_eq!(policy.tenant_label.as_deref(), Some("example.com/team"));
-        assert!((policy.tenant_quota_cores["red"] - 2.0).abs() < 1e-9);
+        assert_eq!(
+            policy.tenant_quotas["red"],
+            [Some(2.0), Some(4_294_967_296.0), Some(50.0)]
+        );
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! Every number of the policy, declared once.
 
-use super::{NoisyNeighbour, Quota, SystemNoise, Thresholds, Timing, Windows};
+use super::Thresholds;
 
 /// One number of the policy file.
 #[derive(Debug)]
@@ -39,7 +39,19 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ),
     (
         "quota",
-        "QuotaNear and QuotaExceeded: a tenant's use of CPU over all nodes against its quota.",
+        "QuotaNear and QuotaExceeded: a tenant's use of CPU, memory (working set) or pods over all nodes against its quota.",
+    ),
+    (
+        "memory_squeeze",
+        "MemorySqueeze: a pod within its memory request waited because its node ran low, while another tenant held more there than it requested.",
+    ),
+    (
+        "cross_tenant_oom",
+        "CrossTenantOom: a task was killed because memory ran out, and a tenant that is not the victim's had more than it requested.",
+    ),
+    (
+        "limit_range",
+        "LimitRangeExceeded: a container's limit or use is above the LimitRange's maximum in its namespace, or it has no limit where the LimitRange sets one.",
     ),
 ];
 
@@ -87,11 +99,33 @@ pub const SETTINGS: &[Setting] = &[
     setting!(quota.near_ratio, "near_ratio", 0.8, 0.01 => 1.0,
         "Use against quota from which QuotaNear holds, until QuotaExceeded takes over."),
     setting!(quota.exceeded_ratio, "exceeded_ratio", 1.02, 0.01 => 100.0,
-        "Use against quota above which QuotaExceeded holds. 2 % over, because a tenant whose limits add up to its quota may use all of it, and CPU time is measured within 1 %."),
+        "Use against quota above which QuotaExceeded holds. 2 % over, because a tenant whose limits add up to its quota may use all of it, and CPU time is measured within 1 %. Pods are counted, not measured: of them one more than the quota is over it."),
     setting!(quota.clear_below_ratio, "clear_below_ratio", 0.95, 0.5 => 1.0,
         "A firing quota breach counts as gone only below this share of the threshold that raised it: use that hovers at the threshold is one breach, not many."),
     setting!(quota.timing.for_seconds, "for_seconds", 2.0, 0.0 => 3_600.0, FOR),
     setting!(quota.timing.clear_after_seconds, "clear_after_seconds", 5.0, 0.0 => 3_600.0, CLEAR),
+    setting!(memory_squeeze.min_stall, "min_stall", 0.01, 0.000_001 => 1_000.0,
+        "Time that the victim's tasks must have waited for memory the node lacked, in seconds per second over fast_seconds. 10 ms: below it, it is the kernel's ordinary housekeeping."),
+    setting!(memory_squeeze.min_reports, "min_reports", 2.0, 1.0 => 100.0,
+        "Reports within the window in which the victim must have waited at least min_stall. Two, so that a single hiccup never fires."),
+    setting!(memory_squeeze.over_request_ratio, "over_request_ratio", 1.02, 1.0 => 100.0,
+        "Memory against requests on the node from which a tenant counts as over them. 2 %, because a tenant that holds just what it requested is not at fault. Holds for CrossTenantOom too."),
+    setting!(memory_squeeze.min_culprit_share, "min_culprit_share", 0.25, 0.01 => 1.0,
+        "Confidence that a tenant must reach to be named: half its share of all memory above requests on the node, half its share of the growth of those above. Up to four can."),
+    setting!(memory_squeeze.timing.for_seconds, "for_seconds", 2.0, 0.0 => 3_600.0,
+        "How long the condition must hold before the breach fires. With a 1 s interval this names a culprit within 5 s of the cause."),
+    setting!(memory_squeeze.timing.clear_after_seconds, "clear_after_seconds", 5.0, 0.0 => 3_600.0,
+        "How long the condition must be gone before the breach is resolved: bridges pauses between two rounds of reclaim."),
+    setting!(cross_tenant_oom.shown_seconds, "shown_seconds", 10.0, 0.0 => 3_600.0,
+        "How long after the last kill the condition holds. A kill is over in a moment; this is what a sink that asks every few seconds needs to see it."),
+    setting!(cross_tenant_oom.timing.for_seconds, "for_seconds", 0.0, 0.0 => 3_600.0,
+        "How long the condition must hold before the breach fires. At once: a kill is a fact, and comes only once."),
+    setting!(cross_tenant_oom.timing.clear_after_seconds, "clear_after_seconds", 5.0, 0.0 => 3_600.0,
+        "How long the condition must be gone before the breach is resolved. With shown_seconds: 15 s after the last kill."),
+    setting!(limit_range.cpu_use_ratio, "cpu_use_ratio", 1.02, 1.0 => 100.0,
+        "CPU use against the LimitRange's maximum above which it counts. 2 %, because a container whose limit is the maximum may use all of it, and CPU time is measured within 1 %."),
+    setting!(limit_range.timing.for_seconds, "for_seconds", 2.0, 0.0 => 3_600.0, FOR),
+    setting!(limit_range.timing.clear_after_seconds, "clear_after_seconds", 5.0, 0.0 => 3_600.0, CLEAR),
 ];
 
 /// What follows the numbers in the documented default file. Lines that begin with `#~ ` are examples.
@@ -100,11 +134,11 @@ const REST: &str = "\
 system_namespaces: [kube-system]
 
 # Tenants by explicit mapping; comes before everything else. A namespace that is mapped nowhere gets its tenant from its labels
-# (Capsule, vCluster, HNC, then `tenant_label`), else it is a tenant of its own. `quota` replaces the namespaces' ResourceQuotas.
+# (Capsule, vCluster, HNC, then `tenant_label`), else it is a tenant of its own. What `quota` names replaces the namespaces' ResourceQuotas.
 #~ tenants:
 #~   - name: red
 #~     namespaces: [red, red-batch]
-#~     quota: {cpu_cores: 2}
+#~     quota: {cpu_cores: 2, memory_bytes: 4294967296, pods: 50}
 
 # A namespace label whose value is the tenant.
 #~ tenant_label: example.com/team
@@ -118,13 +152,7 @@ system_namespaces: [kube-system]
 
 /// All defaults.
 pub fn defaults() -> Thresholds {
-    let mut thresholds = Thresholds {
-        windows: Windows::default(),
-        noisy_neighbour: NoisyNeighbour::default(),
-        node_overcommitted: Timing::default(),
-        system_noise: SystemNoise::default(),
-        quota: Quota::default(),
-    };
+    let mut thresholds = Thresholds::default();
     for setting in SETTINGS {
         setting.set(&mut thresholds, setting.default);
     }

@@ -12,14 +12,15 @@ use partywall_aggregator_core::breach::{Breach, BreachState};
 use partywall_aggregator_core::identity::{Cluster, PodObject, Resources};
 use partywall_aggregator_core::policy::Policy;
 use partywall_aggregator_core::report::{
-    AgentCost, Coverage, CpuSample, Entity, EntityKind, LedgerRow, Outcome, Receipt, Report, RunKey,
-    UnknownReason,
+    AgentCost, Coverage, CpuSample, Entity, EntityKind, LedgerRow, MemorySample, OomKill, OomScope, Outcome,
+    Receipt, Report, RunKey, UnknownReason,
 };
 use partywall_aggregator_core::snapshot::{PodView, Snapshot};
 use partywall_aggregator_core::{Now, World};
 
 pub const S: u64 = 1_000_000_000;
 pub const MS: u64 = 1_000_000;
+pub const MIB: u64 = 1 << 20;
 
 /// What happened in one second. Entities by index, times in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,9 @@ pub struct Sim {
     next: u32,
     announce: Vec<Entity>,
     end: Vec<(u32, u64)>,
+    memory: BTreeMap<u32, MemorySample>,
+    memory_changed: BTreeSet<u32>,
+    kills: Vec<OomKill>,
     /// Every change of a breach, with the second it happened in.
     pub log: Vec<(u64, Breach)>,
     pub second: u64,
@@ -81,6 +85,9 @@ impl Sim {
             next: 1,
             announce: Vec::new(),
             end: Vec::new(),
+            memory: BTreeMap::new(),
+            memory_changed: BTreeSet::new(),
+            kills: Vec::new(),
             log: Vec::new(),
             second: 0,
         };
@@ -109,6 +116,43 @@ impl Sim {
             ..PodObject::default()
         });
         self.publish();
+    }
+
+    /// A pod as [`Sim::pod`], with a memory request in MiB and no CPU request.
+    pub fn memory_pod(&mut self, namespace: &str, name: &str, request_mib: u64) -> u32 {
+        self.object(namespace, name, 0);
+        let pod = self.cluster.pods.last_mut().expect("just pushed");
+        pod.requests.memory_bytes = request_mib * MIB;
+        self.publish();
+        self.entity(EntityKind::Pod(Arc::from(uid(namespace, name))))
+    }
+
+    /// Changes an entity's memory as it is reported next.
+    pub fn memory(&mut self, entity: u32, change: impl FnOnce(&mut MemorySample)) {
+        let sample = self.memory.entry(entity).or_insert(MemorySample {
+            entity,
+            ..MemorySample::default()
+        });
+        change(sample);
+        self.memory_changed.insert(entity);
+    }
+
+    /// What it holds, in MiB: in all, and as its working set.
+    pub fn holds(&mut self, entity: u32, current_mib: u64, working_set_mib: u64) {
+        self.memory(entity, |m| {
+            m.current_bytes = Some(current_mib * MIB);
+            m.working_set_bytes = Some(working_set_mib * MIB);
+        });
+    }
+
+    /// A task was killed in the middle of the second that is reported next.
+    pub fn kill(&mut self, trigger: u32, victim: u32, scope: OomScope) {
+        self.kills.push(OomKill {
+            at_boot_ns: self.boot_ns + 500 * MS,
+            trigger,
+            victim,
+            scope,
+        });
     }
 
     pub fn publish(&mut self) {
@@ -240,6 +284,11 @@ impl Sim {
                 .collect(),
             cpu: changed.iter().map(sample).collect(),
             ledger: changed.iter().map(row).collect(),
+            memory: std::mem::take(&mut self.memory_changed)
+                .iter()
+                .map(|i| self.memory[i])
+                .collect(),
+            oom_kills: std::mem::take(&mut self.kills),
             coverage: Coverage::default(),
             cost: AgentCost::default(),
         }

@@ -7,6 +7,9 @@
     reason = "tests"
 )]
 
+#[cfg(feature = "v2-memory-tests")]
+mod memory;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,10 +20,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use partywall_abi::{ABSENT, LossReason, SLOT_UNRESOLVED, SLOTS};
-use partywall_agent::kernel::events::{self, CgroupChange};
+use partywall_agent::kernel::events::{self, CgroupChange, Event};
 use partywall_agent::kernel::features::{Facts, Plan, plan};
 use partywall_agent::kernel::load::Kernel;
 use partywall_agent_core::slots::Totals;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A cgroup of this test, removed with what runs in it.
 struct Cgroup {
@@ -46,10 +50,11 @@ impl Cgroup {
 
     /// Runs a busy loop on CPU 0, in this cgroup from its first instruction on.
     fn spin(&mut self) {
-        let script = format!(
-            "echo $$ > {}/cgroup.procs && exec taskset -c 0 sh -c 'while :; do :; done'",
-            self.path.display()
-        );
+        self.run("taskset -c 0 sh -c 'while :; do :; done'");
+    }
+
+    fn run(&mut self, command: &str) {
+        let script = format!("echo $$ > {}/cgroup.procs && exec {command}", self.path.display());
         self.children.push(
             Command::new("sh")
                 .args(["-c", &script])
@@ -57,6 +62,23 @@ impl Cgroup {
                 .spawn()
                 .unwrap(),
         );
+    }
+
+    /// Stops what runs here where it stands: a wait that has not ended is in no schedstat yet, however long it has been.
+    fn pause(&self) {
+        for child in &self.children {
+            kill_process(Pid::from_child(child), Signal::STOP).unwrap();
+        }
+        for child in &self.children {
+            let stopped = || {
+                fs::read_to_string(format!("/proc/{}/stat", child.id()))
+                    .unwrap()
+                    .contains(") T ")
+            };
+            while !stopped() {
+                sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     fn stop(&mut self) {
@@ -145,6 +167,8 @@ fn two_spinners(change: impl FnOnce(&mut Plan)) {
     red.spin();
     blue.spin();
     sleep(Duration::from_secs(3));
+    red.pause();
+    blue.pause();
     let waited_ns = [red.waited_ns(), blue.waited_ns()];
     red.stop();
     blue.stop();
@@ -265,7 +289,8 @@ fn cgroups_made_and_removed_are_told_with_their_paths() {
             format!("/{}", cgroup.path.file_name().unwrap().to_string_lossy()),
         ));
     }
-    let malformed = events::drain(&mut kernel.events, |change| {
+    let malformed = events::drain(&mut kernel.events, |event| {
+        let Event::Cgroup(change) = event else { return };
         let id = match &change {
             CgroupChange::Made { id, .. } | CgroupChange::Removed { id } => *id,
         };
@@ -323,8 +348,8 @@ fn dropping_the_kernel_side_leaves_nothing() {
     };
     assert_eq!(
         (ids.len(), left()),
-        (4, 4),
-        "flush, cgroups made and removed, switch"
+        (9, 9),
+        "flush, cgroups made and removed, reclaim, OOM kills, switch"
     );
     drop(kernel);
     // The kernel frees a program after a grace period.
