@@ -10,6 +10,7 @@ mod judge;
 mod kill;
 mod ledger;
 mod measure;
+mod memory;
 mod observe;
 mod plan;
 mod processes;
@@ -27,7 +28,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use partywall_workload::{cgroup2_mount, run_if_worker, sweep};
+use partywall_workload::{cgroup2_mount, protect_from_oom, run_if_worker, sweep};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -59,6 +60,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // A node that runs out of memory takes pods, not who watches them.
+    if let Err(error) = protect_from_oom() {
+        eprintln!("partywall-harness: {error}");
+    }
     // On this thread, which starts every process: they are bound to its life.
     let ended = runtime.block_on(until_signal(command(args)));
     match ended {

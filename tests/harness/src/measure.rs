@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::Serialize;
 
 use crate::{
+    memory::Memory,
     record::{PodTotals, Who},
     scenario::{Measure, What},
 };
@@ -87,8 +88,23 @@ pub(crate) fn measure(
                     .sum(),
             ))
         }
+        What::MemoryBytes => {
+            let observed_ns = nanoseconds(u64::try_from(observed.as_nanos()).unwrap_or(u64::MAX));
+            of_memory(totals, |memory| memory.mean_bytes(observed_ns))
+        }
+        What::StallSeconds => {
+            of_memory(totals, |memory| {
+                let limit = told(memory.limit_stall_ns);
+                let node = told(memory.node_stall_ns);
+                match measure.by.as_deref() {
+                    Some("limit") => limit,
+                    Some("node") => node,
+                    _ => limit + node,
+                }
+            }) / 1e9
+        }
         // Refused when the scenario was read.
-        _ => f64::NAN,
+        What::FlowBytes | What::FlowPackets | What::FlowConnections | What::LostShare => f64::NAN,
     };
     let ok = value.is_finite()
         && measure.min.is_none_or(|min| value >= min)
@@ -100,6 +116,16 @@ pub(crate) fn measure(
     }
 }
 
+/// Summed over pods; not a number, and so outside any bounds, where the agent does not tell it of each.
+fn of_memory(totals: &[PodTotals], figure: impl Fn(&Memory) -> f64) -> f64 {
+    let of_pod = |pod: &PodTotals| pod.memory.as_ref().map_or(f64::NAN, &figure);
+    totals.iter().map(of_pod).sum()
+}
+
+fn told(ns: Option<u64>) -> f64 {
+    ns.map_or(f64::NAN, nanoseconds)
+}
+
 #[allow(clippy::cast_precision_loss, reason = "exact below 104 days of nanoseconds")]
 pub(crate) fn nanoseconds(ns: u64) -> f64 {
     ns as f64
@@ -108,6 +134,49 @@ pub(crate) fn nanoseconds(ns: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use partywall_proto::v1::{MemorySample, Reclaim};
+
+    #[test]
+    fn memory_is_a_mean_and_stalls_are_sums() {
+        let reclaim = |stall_ns| {
+            Some(Reclaim {
+                stall_ns,
+                ..Reclaim::default()
+            })
+        };
+        let sample = MemorySample {
+            current_bytes: Some(1_000),
+            limit_reclaim: reclaim(2_000_000_000),
+            node_reclaim: reclaim(500_000_000),
+            ..MemorySample::default()
+        };
+        let mut memory = Memory::default();
+        memory.take(&sample, 0).unwrap();
+        let known = PodTotals {
+            memory: Some(memory.until(5_000_000_000)),
+            ..PodTotals::default()
+        };
+        let figure = |what, by: Option<&str>, totals: &[PodTotals]| {
+            let entry = Measure {
+                what,
+                pod: String::new(),
+                by: by.map(str::to_owned),
+                min: Some(0.0),
+                max: None,
+            };
+            let observed = Duration::from_secs(10);
+            let measured = measure(&entry, totals, "blue", &Tenants::default(), observed);
+            measured.ok.then_some(measured.value)
+        };
+        let one = std::slice::from_ref(&known);
+        assert_eq!(figure(What::MemoryBytes, None, one), Some(500.0));
+        assert_eq!(figure(What::StallSeconds, None, one), Some(2.5));
+        assert_eq!(figure(What::StallSeconds, Some("limit"), one), Some(2.0));
+        assert_eq!(figure(What::StallSeconds, Some("node"), one), Some(0.5));
+        let unknown = [known, PodTotals::default()];
+        assert_eq!(figure(What::MemoryBytes, None, &unknown), None);
+        assert_eq!(figure(What::StallSeconds, None, &unknown), None);
+    }
 
     fn value(what: What, by: Option<&str>, min: f64, max: f64) -> (f64, bool) {
         let entry = Measure {

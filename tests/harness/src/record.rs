@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use partywall_proto::v1::{AgentCost, CpuSample, LedgerRow, Loss, Report, entity::Kind};
 
+use crate::memory::Memory;
+
 /// An entity of the agent's, by what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
@@ -43,6 +45,8 @@ pub(crate) struct PodTotals {
     pub(crate) throttled_ns: u64,
     /// Who ran while it waited.
     pub(crate) ran: Vec<(Who, u64)>,
+    /// None: the agent said nothing of its memory.
+    pub(crate) memory: Option<Memory>,
 }
 
 /// One agent run, added up.
@@ -58,6 +62,7 @@ pub(crate) struct Record {
     entities: BTreeMap<u32, Who>,
     cpu: BTreeMap<u32, CpuSample>,
     ledger: BTreeMap<u32, Row>,
+    memory: BTreeMap<u32, Memory>,
     pub(crate) losses: Vec<Loss>,
     pub(crate) cost: Option<AgentCost>,
     /// What a report said that cannot be: an empty list is part of being right.
@@ -102,6 +107,21 @@ impl Record {
                 .iter()
                 .all(|runner| self.entities.contains_key(runner));
             self.take_row(row);
+        }
+        for sample in &report.memory {
+            all_known &= self.entities.contains_key(&sample.entity);
+            let memory = self.memory.entry(sample.entity).or_default();
+            if let Err(why) = memory.take(sample, report.captured_boot_ns) {
+                self.faults.push(format!(
+                    "report {}: memory of entity {}: {why}",
+                    self.sequence, sample.entity
+                ));
+            }
+        }
+        for ended in &report.ended {
+            if let Some(memory) = self.memory.get_mut(ended) {
+                memory.end(report.captured_boot_ns);
+            }
         }
         let waiters: Vec<u32> = report.ledger.iter().map(|row| row.waiter).collect();
         for waiter in waiters {
@@ -157,6 +177,9 @@ impl Record {
             if let Some(sample) = self.cpu.get(index) {
                 totals.run_ns += sample.run_ns;
                 totals.wait_ns += sample.wait_ns;
+            }
+            if let Some(memory) = self.memory.get(index) {
+                totals.memory = Some(memory.until(self.captured_boot_ns));
             }
             if let Some(row) = self.ledger.get(index) {
                 totals.ledger_ns += row.sum_ns();

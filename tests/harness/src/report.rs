@@ -146,6 +146,12 @@ pub(crate) fn row(scenario: &Scenario, outcome: &Outcome) -> String {
             .iter()
             .map(|measured| format!("      {}", measured.title())),
     );
+    if !shown.killed.is_empty() {
+        lines.push(format!(
+            "      killed, out of memory: {}",
+            shown.killed.join(", ")
+        ));
+    }
     for judged in verdict.expected.iter().filter(|judged| !judged.found) {
         let expect = &judged.expect;
         let title = title(
@@ -220,6 +226,7 @@ struct ShownEntry<'a> {
     verdict: &'a crate::judge::Verdict,
     measures: &'a [crate::measure::Measured],
     raised: &'a [Raised],
+    killed: &'a [String],
     beside: BTreeMap<&'a str, f64>,
     faults: &'a [String],
 }
@@ -239,6 +246,7 @@ pub(crate) fn json(outcomes: &[(Scenario, Outcome)], summary: &Summary) -> serde
                 verdict: &shown.verdict,
                 measures: &shown.measures,
                 raised: &shown.raised,
+                killed: &shown.killed,
                 beside: shown
                     .beside
                     .iter()

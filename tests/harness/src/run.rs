@@ -4,13 +4,18 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
+    process::ExitStatus,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
-use partywall_workload::{HostCgroup, LimitState, Pod, Resources, WorkHandle};
-use rustix::time::{ClockId, clock_gettime};
+use partywall_workload::{HostCgroup, LimitState, Limits, Pod, Resources, WorkHandle};
+use rustix::{
+    process::Signal,
+    time::{ClockId, clock_gettime},
+};
 use tokio::time::{sleep, sleep_until};
 
 use crate::{
@@ -35,6 +40,8 @@ pub(crate) struct Shown {
     pub(crate) raised: Vec<Raised>,
     /// Anything that makes the run worthless or wrong beside the verdict.
     pub(crate) faults: Vec<String>,
+    /// Work that the kernel killed because memory ran out: the pods' names, once for each piece of work.
+    pub(crate) killed: Vec<String>,
     /// What ran on the machine beside the scenario, in cores by cgroup: it slows everybody down.
     pub(crate) beside: Vec<(String, f64)>,
     /// Ends of the daemons' logs, where there is something to explain.
@@ -123,7 +130,6 @@ impl Bench {
 
         let raised = observer.raised(start)?;
         let snapshot = observer.snapshot().await?;
-        let mut faults = stage.dead_workers();
         stage.stop_all_work();
         let observed = start.elapsed();
         intake
@@ -167,6 +173,8 @@ impl Bench {
                 Began { tenant, at_s: *at_s }
             })
             .collect();
+        let mut faults = stage.faults();
+        let killed = stage.killed();
         let record = intake.record();
         faults.extend(record.faults.iter().cloned());
         faults.extend(
@@ -209,6 +217,7 @@ impl Bench {
             measures,
             raised,
             faults,
+            killed,
             beside,
             log_tails: Vec::new(),
         })
@@ -225,6 +234,15 @@ struct Stage<'a> {
     pods: BTreeMap<usize, Pod>,
     hosts: Vec<HostCgroup>,
     began: Vec<(Place, f64)>,
+    ended: Vec<Ended>,
+}
+
+/// Work that ended by itself.
+struct Ended {
+    place: Place,
+    how: ExitStatus,
+    /// Killed, in a pod of which the kernel has killed something because memory ran out.
+    oom: bool,
 }
 
 impl<'a> Stage<'a> {
@@ -243,6 +261,7 @@ impl<'a> Stage<'a> {
             pods: BTreeMap::new(),
             hosts,
             began: Vec::new(),
+            ended: Vec::new(),
         };
         for (index, _) in scenario
             .pods
@@ -258,10 +277,13 @@ impl<'a> Stage<'a> {
     fn make_pod(&mut self, index: usize) -> Result<()> {
         let pod = Pod::create(self.scenario.pods[index].spec.clone(), self.cgroup_mount)?;
         // A scenario that is about a limit says so in its needs, and must not pass without it.
-        if let LimitState::Absent(why) = &pod.limits().cpu
-            && self.scenario.needs(Need::CpuController)
-        {
-            bail!("{}: {why}", self.scenario.pods[index].full_name());
+        let Limits { cpu, memory } = pod.limits();
+        for (limit, need) in [(cpu, Need::CpuController), (memory, Need::Memcg)] {
+            if let LimitState::Absent(why) = limit
+                && self.scenario.needs(need)
+            {
+                bail!("{}: {why}", self.scenario.pods[index].full_name());
+            }
         }
         self.pods.insert(index, pod);
         Ok(())
@@ -301,25 +323,64 @@ impl<'a> Stage<'a> {
                 self.began.push((place, start.elapsed().as_secs_f64()));
             }
             Action::StopWork(place, index) => {
-                self.works
-                    .retain(|(at, number, _)| (*at, *number) != (place, index));
+                self.stop_work(|(at, number)| (at, number) == (place, index));
             }
         }
         Ok(())
     }
 
-    fn dead_workers(&mut self) -> Vec<String> {
-        let ended = self
-            .works
-            .iter_mut()
-            .filter_map(|(place, _, work)| Some((*place, work.ended()?)));
-        ended
-            .map(|(place, status)| format!("work of {place:?} ended by itself: {status}"))
-            .collect()
+    /// Stops the chosen work, and notes what of it had ended before.
+    fn stop_work(&mut self, chosen: impl Fn((Place, usize)) -> bool) {
+        let works = std::mem::take(&mut self.works);
+        for (place, index, mut work) in works {
+            if !chosen((place, index)) {
+                self.works.push((place, index, work));
+            } else if let Some(how) = work.ended() {
+                let kills = match place {
+                    Place::Pod(number) => self.pods.get(&number).map_or(0, Pod::oom_kills),
+                    Place::Host(_) => 0,
+                };
+                let oom = kills > 0 && how.signal() == Some(Signal::KILL.as_raw());
+                self.ended.push(Ended { place, how, oom });
+            }
+        }
     }
 
     fn stop_all_work(&mut self) {
-        self.works.clear();
+        self.stop_work(|_| true);
+    }
+
+    /// The names of pods whose work was killed because memory ran out, once for each piece of work.
+    fn killed(&self) -> Vec<String> {
+        let killed = self.ended.iter().filter(|ended| ended.oom);
+        killed.map(|ended| self.name_of(ended.place)).collect()
+    }
+
+    /// What ended and should not have, or the other way round.
+    fn faults(&self) -> Vec<String> {
+        let by_itself = self.ended.iter().filter(|ended| !ended.oom).map(|ended| {
+            let (name, how) = (self.name_of(ended.place), ended.how);
+            format!("work of {name} ended by itself: {how}")
+        });
+        let killed = |index| {
+            self.ended
+                .iter()
+                .any(|ended| ended.oom && ended.place == Place::Pod(index))
+        };
+        let pods = self.scenario.pods.iter().enumerate();
+        let unlike = pods.filter_map(|(index, pod)| match (pod.oom_killed?, killed(index)) {
+            (true, false) => Some(format!("oom_killed: nothing of {} was killed", pod.full_name())),
+            (false, true) => Some(format!("oom_killed: work of {} was killed", pod.full_name())),
+            _ => None,
+        });
+        by_itself.chain(unlike).collect()
+    }
+
+    fn name_of(&self, place: Place) -> String {
+        match place {
+            Place::Pod(index) => self.scenario.pods[index].full_name(),
+            Place::Host(index) => self.scenario.hosts[index].cgroup.clone(),
+        }
     }
 
     fn clear(self) -> Result<()> {

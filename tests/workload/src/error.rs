@@ -17,6 +17,11 @@ pub enum Error {
     PathEscapes { path: String },
     #[error("CPU {cpu} is not among the {online} CPUs that a set holds")]
     BadCpu { cpu: usize, online: usize },
+    #[error(
+        "scratch directory {} is in memory, so its files are no page cache: set PARTYWALL_SCRATCH to a directory on a disk",
+        dir.display()
+    )]
+    ScratchInMemory { dir: PathBuf },
     #[error("cannot write Kubernetes YAML: {0}")]
     Yaml(String),
 }

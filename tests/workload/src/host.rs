@@ -25,7 +25,8 @@ impl HostCgroup {
 
     /// Starts work in it, on `cpus` only where given.
     pub fn start(&self, work: &Work, cpus: Option<&[usize]>) -> Result<WorkHandle, Error> {
-        spawn(work, self.cgroup.path(), cpus)
+        // A daemon's that asked for nothing else.
+        spawn(work, self.cgroup.path(), cpus, 0)
     }
 
     /// Kills its processes and removes it.

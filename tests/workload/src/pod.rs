@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Error, PodSpec, Work, WorkHandle, cgroup::Cgroup, spawn::spawn};
+use crate::{Error, PodSpec, Work, WorkHandle, cgroup::Cgroup, oom, spawn::spawn};
 
 /// Whether a limit of the spec is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,20 +35,31 @@ pub struct Pod {
     cgroup: Cgroup,
     container: PathBuf,
     limits: Limits,
+    /// `oom_score_adj` of its processes.
+    oom_score: i32,
 }
 
 impl Pod {
-    /// Makes the pod's and its container's cgroup below the cgroup v2 mount, with the limits where the kernel takes them.
+    /// Makes the pod's and its container's cgroup below the cgroup v2 mount, with the limits where the kernel takes them, and
+    /// memory accounted for where it can be, as kubelet does.
     pub fn create(spec: PodSpec, cgroup_mount: &Path) -> Result<Self, Error> {
         spec.check()?;
         let cgroup = Cgroup::create(cgroup_mount, &spec.pod_cgroup())?;
         let container = cgroup.child(&format!("cri-containerd-{}.scope", spec.container_id))?;
+        let oom_score = oom::score_of(&spec, oom::node_memory_bytes()?);
+        cgroup.enable("memory", &container);
         let limits = Limits {
             cpu: spec.limits.cpu_cores.map_or(LimitState::None, |cores| {
                 set_limit(&cgroup, &container, "cpu", "cpu.max", &cpu_max(cores))
             }),
             memory: spec.limits.memory_bytes.map_or(LimitState::None, |bytes| {
-                set_limit(&cgroup, &container, "memory", "memory.max", &bytes.to_string())
+                // One container has a limit, so all of the pod's have: kubelet then gives the pod their sum.
+                match set_limit(&cgroup, cgroup.path(), "memory", "memory.max", &bytes.to_string()) {
+                    LimitState::Applied => {
+                        set_limit(&cgroup, &container, "memory", "memory.max", &bytes.to_string())
+                    }
+                    absent => absent,
+                }
             }),
         };
         Ok(Self {
@@ -56,6 +67,7 @@ impl Pod {
             cgroup,
             container,
             limits,
+            oom_score,
         })
     }
 
@@ -79,7 +91,7 @@ impl Pod {
 
     /// Starts work in the container, on `cpus` only where given.
     pub fn start(&self, work: &Work, cpus: Option<&[usize]>) -> Result<WorkHandle, Error> {
-        spawn(work, &self.container, cpus)
+        spawn(work, &self.container, cpus, self.oom_score)
     }
 
     /// Starts work in a cgroup below the container's, made when missing, as a pod with a writable cgroup can.
@@ -94,7 +106,7 @@ impl Pod {
             .strip_prefix(self.cgroup.path())
             .unwrap_or(&self.container);
         let below = format!("{}/{}", scope.display(), relative.trim_start_matches('/'));
-        spawn(work, &self.cgroup.child(&below)?, cpus)
+        spawn(work, &self.cgroup.child(&below)?, cpus, self.oom_score)
     }
 
     /// Stops everything in the pod where it is, and waits until it stands still.
@@ -110,6 +122,16 @@ impl Pod {
     /// CPU time that the pod has used, from the kernel's `cpu.stat`.
     pub fn cpu_used(&self) -> Result<Duration, Error> {
         self.cgroup.cpu_used()
+    }
+
+    /// How many of its processes the kernel has killed because memory ran out, the pod's or the node's. None where memory is not
+    /// accounted for.
+    pub fn oom_kills(&self) -> u64 {
+        let events = fs::read_to_string(self.cgroup().join("memory.events")).unwrap_or_default();
+        events
+            .lines()
+            .find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
+            .unwrap_or(0)
     }
 
     /// Kills the pod's processes and removes its cgroups.
@@ -129,11 +151,11 @@ fn cpu_max(cores: f64) -> String {
     format!("{quota_us} 100000")
 }
 
-fn set_limit(cgroup: &Cgroup, container: &Path, controller: &str, file: &str, value: &str) -> LimitState {
-    cgroup.enable(controller, container);
-    match fs::OpenOptions::new().write(true).open(container.join(file)) {
+fn set_limit(cgroup: &Cgroup, at: &Path, controller: &str, file: &str, value: &str) -> LimitState {
+    cgroup.enable(controller, at);
+    match fs::OpenOptions::new().write(true).open(at.join(file)) {
         Err(error) => LimitState::Absent(format!("{file}: {error}")),
-        Ok(_) => match fs::write(container.join(file), value) {
+        Ok(_) => match fs::write(at.join(file), value) {
             Ok(()) => LimitState::Applied,
             Err(error) => LimitState::Absent(format!("{file} = {value}: {error}")),
         },

@@ -15,7 +15,7 @@ use rustix::{
     thread::{CpuSet, sched_setaffinity},
 };
 
-use crate::{Error, Work, worker::MARK};
+use crate::{Error, Work, oom, scratch, worker::MARK};
 
 /// How long a worker may take to start.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -94,7 +94,7 @@ impl WorkHandle {
         }
     }
 
-    /// How the worker ended, where it did so by itself: always a fault.
+    /// How the worker ended, where it did so by itself: a fault, unless its memory ran out.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
@@ -110,12 +110,20 @@ impl Drop for WorkHandle {
     }
 }
 
-/// Starts `work` in the cgroup at `cgroup`, on `cpus` only where given.
+/// Starts `work` in the cgroup at `cgroup`, on `cpus` only where given, under this `oom_score_adj`.
 ///
 /// The worker enters the cgroup while it sleeps, as a container runtime moves its child: a slice in which a task changes
 /// its cgroup is counted by the kernel for the one in which it ends, by the switches for the one in which it began. Its
 /// start-up is the parent's.
-pub(crate) fn spawn(work: &Work, cgroup: &Path, cpus: Option<&[usize]>) -> Result<WorkHandle, Error> {
+pub(crate) fn spawn(
+    work: &Work,
+    cgroup: &Path,
+    cpus: Option<&[usize]>,
+    oom_score: i32,
+) -> Result<WorkHandle, Error> {
+    if let Work::FileCache { .. } = work {
+        scratch::check(&scratch::scratch_dir())?;
+    }
     let affinity = cpus.map(cpu_set).transpose()?;
     let failed = |source: io::Error| Error::Spawn {
         cgroup: cgroup.to_owned(),
@@ -135,6 +143,7 @@ pub(crate) fn spawn(work: &Work, cgroup: &Path, cpus: Option<&[usize]>) -> Resul
     };
     handle.wait_until_asleep().map_err(failed)?;
     handle.before = handle.whole_sched_stat()?;
+    oom::set(&handle.pid().to_string(), oom_score)?;
     let procs = cgroup.join("cgroup.procs");
     fs::write(&procs, handle.pid().to_string()).map_err(Error::io("write", procs))?;
     if let Some(set) = &affinity {

@@ -1,6 +1,6 @@
 //! Kinds of work that a pod can do, and how they are told to a worker process.
 
-/// CPU work.
+/// What a worker does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Work {
     /// On each thread by turns: `busy_ms` of CPU time, then `idle_ms` asleep. A thread that has to wait for a CPU takes
@@ -14,6 +14,16 @@ pub enum Work {
     Spin { threads: u32 },
     /// Forks children at this rate, each of which spins for 1 ms of CPU time.
     Fork { per_second: f64 },
+    /// Allocates and touches anonymous pages, `step_bytes` every `every_ms`, up to `bytes`. Then it holds them, or without
+    /// `keep` frees them all and begins again.
+    Memory {
+        bytes: u64,
+        step_bytes: u64,
+        every_ms: f64,
+        keep: bool,
+    },
+    /// Writes a file of this size to the [scratch directory](crate::scratch_dir) and reads it round and round.
+    FileCache { bytes: u64 },
 }
 
 impl Work {
@@ -33,6 +43,19 @@ impl Work {
             }
             Self::Spin { threads } => vec!["spin".to_owned(), threads.to_string()],
             Self::Fork { per_second } => vec!["fork".to_owned(), per_second.to_string()],
+            Self::Memory {
+                bytes,
+                step_bytes,
+                every_ms,
+                keep,
+            } => vec![
+                "memory".to_owned(),
+                bytes.to_string(),
+                step_bytes.to_string(),
+                every_ms.to_string(),
+                u8::from(keep).to_string(),
+            ],
+            Self::FileCache { bytes } => vec!["file-cache".to_owned(), bytes.to_string()],
         }
     }
 
@@ -42,7 +65,7 @@ impl Work {
         #[allow(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "threads fit any number type"
+            reason = "threads fit any number type, bytes are exact up to 2^53"
         )]
         match kind.as_str() {
             "duty" => Some(Self::Duty {
@@ -55,6 +78,15 @@ impl Work {
             }),
             "fork" => Some(Self::Fork {
                 per_second: number()?,
+            }),
+            "memory" => Some(Self::Memory {
+                bytes: number()? as u64,
+                step_bytes: number()? as u64,
+                every_ms: number()?,
+                keep: number()? > 0.0,
+            }),
+            "file-cache" => Some(Self::FileCache {
+                bytes: number()? as u64,
             }),
             _ => None,
         }
@@ -75,6 +107,13 @@ mod tests {
             },
             Work::Spin { threads: 8 },
             Work::Fork { per_second: 250.0 },
+            Work::Memory {
+                bytes: 64 << 20,
+                step_bytes: 4096,
+                every_ms: 12.5,
+                keep: false,
+            },
+            Work::FileCache { bytes: 3 << 40 },
         ] {
             assert_eq!(Work::from_args(work.to_args().into_iter()), Some(work));
         }

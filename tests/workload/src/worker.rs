@@ -1,7 +1,8 @@
 //! What a worker process does.
 
 use std::{
-    io::Read,
+    convert::Infallible,
+    io::{self, Read},
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -9,7 +10,7 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::Work;
+use crate::{Work, memory, scratch};
 
 /// The hidden first argument that turns a program into a worker.
 pub(crate) const MARK: &str = "__partywall-work";
@@ -30,7 +31,7 @@ pub fn run_if_worker() -> Option<ExitCode> {
     let Some(work) = Work::from_args(args) else {
         return Some(ExitCode::from(2));
     };
-    let mut parent = std::io::stdin().lock();
+    let mut parent = io::stdin().lock();
     // Until this returns, nothing but start-up has run; see `spawn`.
     if parent.read_exact(&mut [0]).is_err() {
         return Some(ExitCode::SUCCESS);
@@ -58,6 +59,16 @@ pub fn run_if_worker() -> Option<ExitCode> {
                 sleep(next.saturating_duration_since(Instant::now()));
             });
         }
+        Work::Memory {
+            bytes,
+            step_bytes,
+            every_ms,
+            keep,
+        } => {
+            let every = milliseconds(every_ms);
+            apart(move || memory::work(bytes, step_bytes, keep, || sleep(every)));
+        }
+        Work::FileCache { bytes } => apart(move || scratch::read_round(bytes)),
     }
     let mut end = Vec::new();
     let _closed = parent.read_to_end(&mut end);
@@ -73,6 +84,19 @@ fn on_threads(threads: u32, turn: impl FnMut() + Clone + Send + 'static) {
             }
         });
     }
+}
+
+/// On a thread of its own, for ever: an error ends the worker and is said on standard error.
+fn apart(work: impl FnOnce() -> io::Result<Infallible> + Send + 'static) {
+    thread::spawn(move || {
+        let Err(error) = work();
+        eprintln!("work: {error}");
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "main waits for the parent's end, which says nothing of ours"
+        )]
+        std::process::exit(1);
+    });
 }
 
 /// Uses this much CPU time of the calling thread.

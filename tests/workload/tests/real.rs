@@ -11,7 +11,7 @@ use std::{
 };
 
 use partywall_workload::{
-    HostCgroup, LimitState, Pod, PodSpec, Resources, Work, cgroup2_mount, run_if_worker, sweep,
+    HostCgroup, LimitState, Pod, PodSpec, Resources, Work, cgroup2_mount, run_if_worker, scratch_dir, sweep,
 };
 
 /// The test runner owns `main`, and work runs in re-executions of this very program: so this runs before `main`.
@@ -140,6 +140,83 @@ fn a_dropped_pod_leaves_no_trace() {
     };
     assert!(!path.exists());
     assert!(!path.parent().unwrap().exists());
+}
+
+/// A line of the worker's /proc/PID/status, in bytes.
+fn status_bytes(pid: u32, key: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn memory_is_there_to_the_byte() {
+    let pod = pod("memory");
+    let work = pod
+        .start(
+            &Work::Memory {
+                bytes: 33 << 20,
+                step_bytes: 16 << 20,
+                every_ms: 1.0,
+                keep: true,
+            },
+            None,
+        )
+        .unwrap();
+    pause(1_000);
+    let anonymous = status_bytes(work.pid(), "RssAnon");
+    // What the worker itself needs is below 1 MiB.
+    assert!((33 << 20..34 << 20).contains(&anonymous), "{anonymous}");
+    let score = fs::read_to_string(format!("/proc/{}/oom_score_adj", work.pid())).unwrap();
+    assert_eq!(score, "999\n", "Burstable, and no memory asked for");
+    pod.remove().unwrap();
+}
+
+#[test]
+fn memory_that_is_not_kept_comes_and_goes() {
+    let pod = pod("coming");
+    let work = pod
+        .start(
+            &Work::Memory {
+                bytes: 16 << 20,
+                step_bytes: 1 << 20,
+                every_ms: 10.0,
+                keep: false,
+            },
+            None,
+        )
+        .unwrap();
+    let seen: Vec<u64> = (0..40)
+        .map(|_| {
+            pause(20);
+            status_bytes(work.pid(), "RssAnon")
+        })
+        .collect();
+    let falls = seen.windows(2).filter(|pair| pair[1] < pair[0]).count();
+    assert!(falls >= 2, "{seen:?}");
+    assert!(seen.iter().all(|bytes| *bytes < 17 << 20), "{seen:?}");
+    pod.remove().unwrap();
+}
+
+#[test]
+fn a_file_is_read_round_and_round_without_a_name() {
+    let pod = pod("file");
+    let mut work = pod.start(&Work::FileCache { bytes: 3 << 20 }, None).unwrap();
+    pause(1_000);
+    assert!(work.ended().is_none());
+    let links: Vec<_> = fs::read_dir(format!("/proc/{}/fd", work.pid()))
+        .unwrap()
+        .flatten()
+        .filter_map(|fd| fs::read_link(fd.path()).ok())
+        .collect();
+    let deleted = links
+        .iter()
+        .filter(|link| link.starts_with(scratch_dir()) && link.to_string_lossy().ends_with(" (deleted)"));
+    assert_eq!(deleted.count(), 1, "{links:?}");
+    let io = fs::read_to_string(format!("/proc/{}/io", work.pid())).unwrap();
+    let read = io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap();
+    assert!(read.parse::<u64>().unwrap() > 9 << 20, "{io}");
+    pod.remove().unwrap();
 }
 
 #[test]

@@ -19,22 +19,17 @@ use toml::Spanned;
 pub(crate) use needs::Machine;
 
 /// Breach kinds that design and format name. The first group is judged today.
-const JUDGED: [&str; 5] = [
+const JUDGED: [&str; 8] = [
     "NoisyNeighbour",
     "NodeOvercommitted",
     "SystemNoise",
     "QuotaNear",
     "QuotaExceeded",
-];
-const NOT_JUDGED_YET: [&str; 7] = [
     "MemorySqueeze",
     "CrossTenantOom",
     "LimitRangeExceeded",
-    "FlatNetwork",
-    "FenceLeak",
-    "Probe",
-    "CredentialReach",
 ];
+const NOT_JUDGED_YET: [&str; 4] = ["FlatNetwork", "FenceLeak", "Probe", "CredentialReach"];
 
 /// What a machine must have for a scenario to mean anything.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -45,6 +40,10 @@ pub(crate) enum Need {
     Psi,
     Ipv6,
     TwoCpus,
+    /// PSI switched off.
+    NoPsi,
+    /// So little of it that a scenario's pods can use it up.
+    SmallMemory,
 }
 
 /// A figure over the observed time.
@@ -79,10 +78,10 @@ impl What {
         }
     }
 
-    fn is_cpu(self) -> bool {
+    fn is_of_flows(self) -> bool {
         matches!(
             self,
-            Self::RunCores | Self::WaitCores | Self::StolenCores | Self::UnresolvedShare
+            Self::FlowBytes | Self::FlowPackets | Self::FlowConnections | Self::LostShare
         )
     }
 }
@@ -111,6 +110,8 @@ pub(crate) struct ScenarioPod {
     pub(crate) spec: PodSpec,
     pub(crate) start: Duration,
     pub(crate) stop: Option<Duration>,
+    /// Whether one of its workers must, or must not, be killed because memory ran out. `None`: it may.
+    pub(crate) oom_killed: Option<bool>,
     pub(crate) work: Vec<TimedWork>,
 }
 
@@ -369,6 +370,7 @@ impl Checker<'_> {
             spec,
             start,
             stop,
+            oom_killed: raw.oom_killed,
             work,
         })
     }
@@ -428,6 +430,11 @@ impl Checker<'_> {
             Some(value) => self.refuse(&raw.kind, key, &format!("`{value}` must be more than zero")),
             None => self.refuse(&raw.kind, key, &format!("work kind {name} needs it")),
         };
+        let bytes = |key: &'static str, value: Option<raw::Memory>| match value {
+            Some(raw::Memory(0)) => self.refuse(&raw.kind, key, "`0` must be more than zero"),
+            Some(raw::Memory(bytes)) => Ok(bytes),
+            None => self.refuse(&raw.kind, key, &format!("work kind {name} needs it")),
+        };
         let threads = || match raw.threads.unwrap_or(1) {
             count @ 1..=1024 => Ok(count),
             other => self.refuse(&raw.kind, "threads", &format!("`{other}` is not from 1 to 1024")),
@@ -441,6 +448,20 @@ impl Checker<'_> {
             Kind::Spin => Work::Spin { threads: threads()? },
             Kind::Fork => Work::Fork {
                 per_second: positive("per_second", raw.per_second)?,
+            },
+            Kind::Memory => {
+                let all = bytes("bytes", raw.bytes)?;
+                Work::Memory {
+                    bytes: all,
+                    step_bytes: bytes("step_bytes", raw.step_bytes.or(raw.bytes))?,
+                    every_ms: raw
+                        .every_ms
+                        .map_or(Ok(0.0), |value| positive("every_ms", Some(value)))?,
+                    keep: raw.keep.unwrap_or(true),
+                }
+            }
+            Kind::FileCache => Work::FileCache {
+                bytes: bytes("bytes", raw.bytes)?,
             },
             _ => return Ok(Err(name)),
         };
@@ -546,17 +567,24 @@ impl Checker<'_> {
             if entry.min.is_none() && entry.max.is_none() {
                 return self.refuse(&entry.what, "min, max", "one of them is needed");
             }
-            if !what.is_cpu() {
+            if what.is_of_flows() {
                 unsupported.push(format!(
                     "measure {} is not supported yet by this harness",
                     what.name()
                 ));
-            } else if entry.by.is_some() && what != What::StolenCores {
-                return self.refuse(
-                    &entry.what,
-                    "by",
-                    &format!("is no key of measure {}", what.name()),
-                );
+            } else if let Some(by) = &entry.by {
+                match what {
+                    What::StolenCores => {}
+                    What::StallSeconds if ["limit", "node"].contains(&by.as_str()) => {}
+                    What::StallSeconds => {
+                        let why = format!("`{by}` is neither `limit` nor `node`");
+                        return self.refuse(&entry.what, "by", &why);
+                    }
+                    _ => {
+                        let why = format!("is no key of measure {}", what.name());
+                        return self.refuse(&entry.what, "by", &why);
+                    }
+                }
             }
             let raw::Measure {
                 pod, by, min, max, ..

@@ -2,7 +2,12 @@
 
 use std::{fs, path::Path};
 
+use partywall_workload::node_memory_bytes;
+
 use super::Need;
+
+/// What "small-memory" is: the guest that `cargo xtask vm` boots for it has less, any machine that people work on has more.
+const SMALL_MEMORY_BYTES: u64 = 512 << 20;
 
 /// The machine's abilities, looked up once.
 #[derive(Clone, Copy, Debug, Default)]
@@ -11,6 +16,7 @@ pub(crate) struct Machine {
     cpu_controller: bool,
     psi: bool,
     ipv6: bool,
+    small_memory: bool,
     cpus: usize,
 }
 
@@ -28,6 +34,7 @@ impl Machine {
             // Present but switched off, it exists and says EOPNOTSUPP.
             psi: fs::read_to_string("/proc/pressure/memory").is_ok(),
             ipv6: fs::read_to_string("/proc/net/if_inet6").is_ok_and(|addresses| !addresses.is_empty()),
+            small_memory: node_memory_bytes().is_ok_and(|bytes| bytes <= SMALL_MEMORY_BYTES),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -42,6 +49,11 @@ impl Machine {
             ),
             Need::Psi => (self.psi, "psi: /proc/pressure/memory cannot be read"),
             Need::Ipv6 => (self.ipv6, "ipv6: no interface has an IPv6 address"),
+            Need::NoPsi => (!self.psi, "no-psi: PSI is on"),
+            Need::SmallMemory => (
+                self.small_memory,
+                "small-memory: this machine has more than 512 MiB",
+            ),
             Need::TwoCpus => (self.cpus >= 2, "two-cpus: this machine has one CPU"),
         };
         (!met).then(|| why.to_owned())

@@ -54,6 +54,7 @@ pub(super) struct Pod {
     pub(super) start_s: f64,
     pub(super) stop_s: Option<f64>,
     pub(super) address_of: Option<Spanned<String>>,
+    pub(super) oom_killed: Option<bool>,
     #[serde(default)]
     pub(super) work: Vec<Work>,
 }

@@ -167,6 +167,77 @@ fn a_wrong_value_is_named_with_its_line() {
     assert!(message.contains("blue/wbe"), "{message}");
 }
 
+/// The first piece of work of FULL, replaced.
+fn work(text: &str) -> Result<Work> {
+    let duty = "kind = \"duty\"\nbusy_ms = 2\nidle_ms = 8";
+    assert!(FULL.contains(duty));
+    Ok(parse(&FULL.replacen(duty, text, 1))?.pods[0].work[0].work)
+}
+
+#[test]
+fn memory_comes_at_once_and_stays_unless_it_is_said_otherwise() {
+    assert_eq!(
+        work("kind = \"memory\"\nbytes = \"64Mi\"").unwrap(),
+        Work::Memory {
+            bytes: 64 << 20,
+            step_bytes: 64 << 20,
+            every_ms: 0.0,
+            keep: true
+        }
+    );
+    let steps = "kind = \"memory\"\nbytes = 1000\nstep_bytes = \"1Ki\"\nevery_ms = 2.5\nkeep = false";
+    assert_eq!(
+        work(steps).unwrap(),
+        Work::Memory {
+            bytes: 1_000,
+            step_bytes: 1_024,
+            every_ms: 2.5,
+            keep: false
+        }
+    );
+    assert_eq!(
+        work("kind = \"file-cache\"\nbytes = \"1Gi\"").unwrap(),
+        Work::FileCache { bytes: 1 << 30 }
+    );
+    for (text, named) in [
+        ("kind = \"memory\"", "bytes: work kind memory needs it"),
+        ("kind = \"memory\"\nbytes = 0", "bytes: `0`"),
+        ("kind = \"memory\"\nbytes = 9\nevery_ms = 0", "every_ms: `0`"),
+        ("kind = \"file-cache\"\nbytes = 9\nkeep = true", "keep: is no key"),
+        ("kind = \"file-cache\"", "bytes: work kind file-cache needs it"),
+    ] {
+        let message = format!("{:#}", work(text).unwrap_err());
+        assert!(
+            message.contains(named) && message.contains("line 16:"),
+            "{text}: {message}"
+        );
+    }
+}
+
+#[test]
+fn stalls_are_measured_by_their_cause() {
+    let with = |by: &str| {
+        let text = FULL.replacen("stolen_cores", "stall_seconds", 1);
+        parse(&text.replacen("by = \"red\"", by, 1))
+    };
+    assert_eq!(with("").unwrap().unsupported, Vec::<String>::new());
+    assert!(with("by = \"node\"").is_ok() && with("by = \"limit\"").is_ok());
+    let message = format!("{:#}", with("by = \"red\"").unwrap_err());
+    assert!(message.contains("`red` is neither"), "{message}");
+    let message = broken("stolen_cores", "memory_bytes");
+    assert!(message.contains("by: is no key"), "{message}");
+}
+
+#[test]
+fn guests_are_asked_for_by_what_they_are() {
+    let text = FULL.replace("[\"cpu-controller\"]", "[\"no-psi\", \"small-memory\"]");
+    let scenario = parse(&text.replace("cpus = [0]", "")).unwrap();
+    let reason = scenario.skip_reason(&Machine::default()).unwrap();
+    assert!(reason.starts_with("small-memory: "), "{reason}");
+    let text = text.replace("name = \"web\"", "name = \"web\"\noom_killed = true");
+    assert_eq!(parse(&text).unwrap().pods[0].oom_killed, Some(true));
+}
+
 #[test]
 fn two_pods_of_one_name_may_follow_each_other_but_not_overlap() {
     let pod = |start: f64, stop: f64| {
