@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// Where the guest finds its [`Job`].
 pub const JOB_FILE: &str = "/job.json";
 
+/// Where the guest mounts its scratch disk: a real disk, on which files are page cache and not memory.
+pub const SCRATCH: &str = "/scratch";
+
 /// Begins each line of the console that is a [`Said`].
 pub const MARK: &str = "@partywall ";
 
@@ -15,6 +18,8 @@ pub const MARK: &str = "@partywall ";
 pub struct Job {
     /// Kernel modules, loaded in this order.
     pub modules: Vec<String>,
+    /// What to write to which file below /proc/sys.
+    pub settings: BTreeMap<String, String>,
     pub steps: Vec<Step>,
     /// A shell on the console after the steps.
     pub shell: bool,

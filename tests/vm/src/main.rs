@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use partywall_vm::{JOB_FILE, Job, Said, Step};
+use partywall_vm::{JOB_FILE, Job, SCRATCH, Said, Step};
 use rustix::{
     mount::{MountFlags, mount},
     process::{Pid, WaitOptions, getpid, wait},
@@ -21,6 +21,10 @@ use rustix::{
 
 /// Controllers that every cgroup below the root gets, as systemd and the kubelet arrange it.
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
+
+/// The scratch disk. NVMe and ext4 are built into all of Debian's cloud kernels, so that no modules are needed.
+const DISK: &str = "/dev/nvme0n1";
+const DISK_PATIENCE: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     if getpid() != Pid::INIT {
@@ -47,6 +51,10 @@ fn job() -> Result<()> {
         let file = File::open(module).with_context(|| module.clone())?;
         finit_module(&file, &CString::default(), 0).with_context(|| format!("module {module}"))?;
     }
+    for (name, value) in &job.settings {
+        fs::write(Path::new("/proc/sys").join(name), value).with_context(|| format!("{name} = {value}"))?;
+    }
+    scratch()?;
     println!(
         "{}",
         Said::Booted {
@@ -92,6 +100,24 @@ fn mounts() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Waits for the disk, which the kernel looks for while it starts us, and mounts it.
+fn scratch() -> Result<()> {
+    let deadline = Instant::now() + DISK_PATIENCE;
+    while !Path::new(DISK).exists() {
+        if Instant::now() > deadline {
+            bail!("no {DISK} within {} s", DISK_PATIENCE.as_secs());
+        }
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "no runtime here that sleeping could block"
+        )]
+        thread::sleep(Duration::from_millis(5));
+    }
+    fs::create_dir_all(SCRATCH).context(SCRATCH)?;
+    mount(DISK, SCRATCH, "ext4", MountFlags::NOATIME, None)
+        .with_context(|| format!("mount {DISK} at {SCRATCH}"))
 }
 
 /// The daemons talk over loopback, and the kernel is to say what our programs cost.

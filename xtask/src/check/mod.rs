@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use crate::{
     ebpf, paths, run,
     stage::{self, Outcome, Stage},
-    tools,
+    tools, vm,
 };
 
 #[derive(Default, clap::Args)]
@@ -79,6 +79,8 @@ fn clippy() -> Result<Outcome> {
     run::streamed(&mut cargo(&[
         "clippy",
         "--workspace",
+        "--features",
+        vm::MEMORY_TESTS,
         "--all-targets",
         "--locked",
         "--",

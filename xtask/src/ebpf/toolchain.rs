@@ -62,21 +62,38 @@ impl Toolchain {
             command = Command::new("rustup");
             command.args(["run", "nightly", "cargo"]);
         } else {
-            command = Command::new("/usr/bin/cargo");
+            command = debian_cargo();
             // build-std is unstable; Debian's compiler is a stable one.
-            command.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
+            command.env("RUSTC_BOOTSTRAP", "1");
         }
-        for name in [
-            "RUSTUP_TOOLCHAIN",
-            "RUSTFLAGS",
-            "RUSTC_WRAPPER",
-            "RUSTC_WORKSPACE_WRAPPER",
-            "CARGO_BUILD_TARGET",
-        ] {
-            command.env_remove(name);
-        }
+        without_callers(&mut command);
         command
     }
+}
+
+/// Debian's `cargo` and compiler, free of what the calling cargo left in the environment.
+pub(crate) fn debian_cargo() -> Command {
+    let mut command = Command::new("/usr/bin/cargo");
+    command.env("RUSTC", "/usr/bin/rustc");
+    without_callers(&mut command);
+    command
+}
+
+fn without_callers(command: &mut Command) {
+    for name in [
+        "RUSTUP_TOOLCHAIN",
+        "RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "CARGO_BUILD_TARGET",
+    ] {
+        command.env_remove(name);
+    }
+}
+
+/// Installs Debian's compiler where it is missing. `why` completes "needed to …".
+pub(crate) fn debian(why: &str) -> Result<()> {
+    tools::debian_packages(&DEBIAN, why)
 }
 
 /// Finds what was asked for; installs Debian's packages and builds bpf-linker where they are missing.
@@ -90,7 +107,7 @@ pub(crate) fn find(choice: Choice) -> Result<Toolchain> {
         Choice::Nightly => complete(Choice::Nightly),
         Choice::Auto if nightly_has_sources() => complete(Choice::Nightly),
         Choice::Auto | Choice::Debian => {
-            tools::debian_packages(&DEBIAN, "compile eBPF (or have a rustup nightly with rust-src)")?;
+            debian("compile eBPF (or have a rustup nightly with rust-src)")?;
             complete(Choice::Debian)
         }
     }

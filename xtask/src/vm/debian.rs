@@ -28,10 +28,9 @@ impl Suites {
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(dir.join(part))?;
         }
-        let mirror = mirror();
         let sources: String = suites
             .iter()
-            .map(|suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"))
+            .map(|suite| format!("deb [signed-by={KEYRING}] {} {suite} main\n", mirror(suite)))
             .collect();
         let shown = dir.display();
         let config = format!(
@@ -67,7 +66,7 @@ impl Suites {
         Ok(names.lines().map(str::to_owned).collect())
     }
 
-    /// The directory with what `package` contains (`name` or `name:arch`), fetched when it is not there yet.
+    /// The directory with what `package` contains (`name`, `name:arch` or `name:arch=version`), fetched when it is not there yet.
     pub(crate) fn unpacked(&self, package: &str) -> Result<PathBuf> {
         let name = package.replace(':', "-");
         let dir = paths::vm().join("packages").join(&name);
@@ -98,17 +97,31 @@ impl Suites {
     }
 }
 
+/// The release that this machine runs.
+pub(crate) fn codename() -> Result<String> {
+    let text = fs::read_to_string("/etc/os-release").context("/etc/os-release")?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
+        .map(|name| name.trim_matches('"').to_owned())
+        .context("/etc/os-release names no VERSION_CODENAME")
+}
+
 /// The Debian mirror that this system is configured with; Debian's own where it has none.
-fn mirror() -> String {
+fn mirror(suite: &str) -> String {
+    let (label, default) = if suite.ends_with("-security") {
+        ("Debian-Security", "http://deb.debian.org/debian-security")
+    } else {
+        ("Debian", "http://deb.debian.org/debian")
+    };
     run::captured(Command::new("apt-get").args([
         "indextargets",
         "--format",
         "$(REPO_URI)",
         "Created-By: Packages",
-        "Label: Debian",
+        &format!("Label: {label}"),
     ]))
     .ok()
     .and_then(|uris| uris.lines().next().map(str::to_owned))
     .filter(|uri| !uri.is_empty())
-    .unwrap_or_else(|| "http://deb.debian.org/debian".to_owned())
+    .unwrap_or_else(|| default.to_owned())
 }

@@ -26,15 +26,18 @@ pub(crate) struct Initramfs {
     directories: BTreeSet<PathBuf>,
     libraries: BTreeSet<PathBuf>,
     inode: u32,
+    /// That of the guest's architecture.
+    strip: &'static str,
 }
 
 impl Initramfs {
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(strip: &'static str) -> Result<Self> {
         let mut archive = Self {
             archive: Vec::new(),
             directories: BTreeSet::new(),
             libraries: BTreeSet::new(),
             inode: 0,
+            strip,
         };
         // The kernel opens it for PID 1 before anything could mount a /dev.
         archive.directory(Path::new("dev"))?;
@@ -46,7 +49,7 @@ impl Initramfs {
     pub(crate) fn program(&mut self, place: &str, source: &Path) -> Result<()> {
         let stripped = tempfile::NamedTempFile::new()?;
         run::captured(
-            Command::new("strip")
+            Command::new(self.strip)
                 .arg("--strip-debug")
                 .arg("-o")
                 .arg(stripped.path())

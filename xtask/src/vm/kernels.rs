@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::debian::Suites;
+use super::{debian::Suites, target::Arch};
 use crate::paths;
 
 /// All that have a kernel of the table.
@@ -28,43 +28,57 @@ struct Table {
 pub(crate) struct Expected {
     /// The version's first numbers, or `newest`.
     pub(crate) series: String,
+    #[serde(default)]
+    pub(crate) arch: Arch,
     /// Features that `partywall-agent check` must say are absent, each with the reason in words of ours.
     #[serde(default)]
     pub(crate) absent: BTreeMap<String, String>,
     /// Kernel tests that this kernel cannot pass, each with the reason.
     #[serde(default)]
     pub(crate) skip: BTreeMap<String, String>,
-    /// Whether the scenarios that the host cannot run are run here.
+    /// Whether the scenarios that the host cannot run are run here; on amd64 alone.
     #[serde(default)]
     pub(crate) scenarios: bool,
 }
 
 /// A kernel that can be booted.
 pub(crate) struct Kernel {
+    pub(crate) arch: Arch,
     pub(crate) version: String,
     pub(crate) image: PathBuf,
 }
 
-/// The lines of the table, or those whose series is named in `only`.
+impl Expected {
+    /// As in `--kernel` and in every table: the series, and the architecture where it is not the usual one.
+    pub(crate) fn name(&self) -> String {
+        match self.arch {
+            Arch::Amd64 => self.series.clone(),
+            Arch::Arm64 => format!("{}-{}", self.series, self.arch.debian()),
+        }
+    }
+}
+
+/// The lines of the table, or those named in `only`.
 pub(crate) fn expected(only: &[String]) -> Result<Vec<Expected>> {
     let path = paths::root().join(TABLE);
     let table: Table = toml::from_str(&fs::read_to_string(&path).context(TABLE)?).context(TABLE)?;
     if let Some(unknown) = only
         .iter()
-        .find(|series| !table.kernel.iter().any(|kernel| kernel.series == **series))
+        .find(|name| !table.kernel.iter().any(|kernel| kernel.name() == **name))
     {
-        let known: Vec<&str> = table.kernel.iter().map(|kernel| kernel.series.as_str()).collect();
+        let known: Vec<String> = table.kernel.iter().map(Expected::name).collect();
         bail!("--kernel {unknown}: {TABLE} has {}", known.join(", "));
     }
     Ok(table
         .kernel
         .into_iter()
-        .filter(|kernel| only.is_empty() || only.contains(&kernel.series))
+        .filter(|kernel| only.is_empty() || only.contains(&kernel.name()))
         .collect())
 }
 
-/// The newest kernel of a series, fetched. `arch` as Debian calls it.
-pub(crate) fn fetch(suites: &Suites, series: &str, arch: &str) -> Result<Kernel> {
+/// The newest kernel of a line's series, fetched.
+pub(crate) fn fetch(suites: &Suites, line: &Expected) -> Result<Kernel> {
+    let (series, arch) = (line.series.as_str(), line.arch.debian());
     let (prefix, suffix) = ("linux-image-", format!("-cloud-{arch}"));
     let version = suites
         .names(prefix)?
@@ -77,7 +91,12 @@ pub(crate) fn fetch(suites: &Suites, series: &str, arch: &str) -> Result<Kernel>
         .filter(|version| version.starts_with(|first: char| first.is_ascii_digit()))
         .filter(|version| series == NEWEST || version.starts_with(&format!("{series}.")))
         .max_by_key(|version| numbers(version))
-        .with_context(|| format!("no suite of {} has a kernel {series}", SUITES.join(", ")))?;
+        .with_context(|| {
+            format!(
+                "no suite of {} has a kernel {series} for {arch}",
+                SUITES.join(", ")
+            )
+        })?;
     // From Linux 6.19 on the image is a package of its own, and `linux-image` only depends on it.
     let split = format!("linux-binary-{version}{suffix}");
     let package = if suites.names(&split)?.contains(&split) {
@@ -95,7 +114,11 @@ pub(crate) fn fetch(suites: &Suites, series: &str, arch: &str) -> Result<Kernel>
     .into_iter()
     .find(|path| path.is_file())
     .with_context(|| format!("package {package} has no {name}"))?;
-    Ok(Kernel { version, image })
+    Ok(Kernel {
+        arch: line.arch,
+        version,
+        image,
+    })
 }
 
 /// Orders `6.12.107+deb13` behind `6.12.95+deb13`.
@@ -108,7 +131,7 @@ fn numbers(version: &str) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{expected, numbers};
+    use super::{Arch, expected, numbers};
 
     #[test]
     fn versions_are_ordered_by_their_numbers() {
@@ -122,9 +145,22 @@ mod tests {
         let all = expected(&[]).expect("the table");
         assert!(all.iter().any(|kernel| kernel.series == "5.10"));
         assert!(all.iter().any(|kernel| kernel.scenarios));
+        assert!(
+            all.iter()
+                .all(|kernel| kernel.arch == Arch::Amd64 || !kernel.scenarios)
+        );
         let error = expected(&["4.19".to_owned()])
             .expect_err("no such line")
             .to_string();
-        assert!(error.contains("4.19") && error.contains("5.10, 6.1"), "{error}");
+        assert!(error.contains("4.19") && error.contains("5.10, "), "{error}");
+    }
+
+    #[test]
+    fn a_name_picks_one_architecture() {
+        for (name, arch) in [("6.1", Arch::Amd64), ("6.1-arm64", Arch::Arm64)] {
+            let lines = expected(&[name.to_owned()]).expect("a line");
+            assert_eq!(lines.len(), 1, "{name}");
+            assert_eq!((lines[0].series.as_str(), lines[0].arch), ("6.1", arch));
+        }
     }
 }

@@ -1,13 +1,15 @@
 //! `cargo xtask vm`: Debian's own kernels in QEMU, with cgroup v2 and all its controllers, running our tests.
 
 mod debian;
+mod guests;
 mod initramfs;
 mod instructions;
 mod kernels;
 mod qemu;
+mod target;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -15,21 +17,23 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use partywall_vm::{JOB_FILE, Job, Said, Step};
+use partywall_vm::{JOB_FILE, Job, SCRATCH, Said, Step};
 use serde::{Deserialize, Serialize};
 
 use crate::{paths, programs, run, tools};
 use debian::Suites;
+use guests::Kind;
 use initramfs::Initramfs;
 use instructions::Counts;
 use kernels::{Expected, Kernel};
+use target::{Arch, Cross};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only this kernel of tests/vm/kernels.toml; may be repeated [default: all]
-    #[arg(long, value_name = "SERIES")]
+    /// Only this kernel of tests/vm/kernels.toml, such as 6.1 or 6.1-arm64; may be repeated [default: all]
+    #[arg(long, value_name = "NAME")]
     kernel: Vec<String>,
-    /// Every kernel with every scenario that the host cannot run, not only those that the table asks for
+    /// Every kernel with every scenario that the host cannot run, not only those that the table asks for; arm64 has kernel tests alone
     #[arg(long)]
     all: bool,
     /// The scenarios of this directory, all of them, and no kernel tests
@@ -53,7 +57,7 @@ pub(crate) struct Args {
     /// CPUs of a guest
     #[arg(long, default_value_t = 2)]
     cpus: u32,
-    /// Memory of a guest
+    /// Memory of a guest, where no scenario needs a small one
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     memory: u32,
 }
@@ -75,6 +79,15 @@ impl Default for Args {
     }
 }
 
+const INIT: &str = "partywall-vm-init";
+const AGENT: &str = "partywall-agent";
+
+/// What a guest has in /bin.
+const PROGRAMS: [&str; 4] = ["partywall", AGENT, "partywall-aggregator", "partywall-harness"];
+
+/// Feature of the kernel tests that a host may lack the controller for: every guest has it.
+pub(crate) const MEMORY_TESTS: &str = "partywall-agent/v2-memory-tests";
+
 const CHECK: &str = "check";
 const TESTS: &str = "tests";
 const SCENARIOS: &str = "scenarios";
@@ -83,9 +96,11 @@ const SCENARIO_RESULT: &str = "/tmp/scenarios.json";
 /// What a scenario takes in a guest beyond the time that it observes: pods and daemons start under emulation.
 const SCENARIO_LIMIT: Duration = Duration::from_secs(120);
 
-/// One kernel's row.
+/// One guest's row.
 #[derive(Debug, Default, Serialize)]
 struct Row {
+    /// The kernel's series, and what kind of guest it was where it was no ordinary one.
+    guest: String,
     series: String,
     version: String,
     boot_seconds: Option<f64>,
@@ -135,26 +150,45 @@ struct Program {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let expected = kernels::expected(&args.kernel)?;
-    qemu::install()?;
+    let mut expected = kernels::expected(&args.kernel)?;
+    if args.shell {
+        expected.drain(..expected.len().saturating_sub(1));
+    }
+    if args.scenarios.is_some() || !args.only.is_empty() {
+        expected.retain(|line| line.arch == Arch::Amd64);
+        if expected.is_empty() {
+            bail!("scenarios run on amd64 alone: arm64 guests have the kernel tests");
+        }
+    }
+    let arches: BTreeSet<Arch> = expected.iter().map(|line| line.arch).collect();
+    for arch in &arches {
+        qemu::install(*arch)?;
+    }
+    guests::install()?;
     tools::debian_packages(&["binutils"], "strip the guests' programs")?;
     let suites = Suites::open("kernels", &kernels::SUITES)?;
-    let parts = Parts::build(&suites, args)?;
+    let parts = arches
+        .into_iter()
+        .map(|arch| Ok((arch, Parts::build(&suites, args, arch)?)))
+        .collect::<Result<BTreeMap<Arch, Parts>>>()?;
     fs::create_dir_all(logs())?;
     if args.shell {
         let line = expected.last().context("no kernel")?;
-        return shell(&suites, &parts, args, line);
+        return shell(&suites, &parts[&line.arch], args, line);
     }
 
     let mut counts = Counts::read()?;
     let mut rows = Vec::new();
     for line in &expected {
-        let row = boot(&suites, &parts, args, line, &mut counts);
-        println!("{}", shown(&row));
-        for failure in &row.failures {
-            println!("  {}", failure.replace('\n', "\n  "));
+        let parts = &parts[&line.arch];
+        for kind in parts.kinds(args, line) {
+            let row = boot(&suites, parts, args, line, kind, &mut counts);
+            println!("{}", shown(&row));
+            for failure in &row.failures {
+                println!("  {}", failure.replace('\n', "\n  "));
+            }
+            rows.push(row);
         }
-        rows.push(row);
     }
     println!("\n{HEADER}");
     for row in &rows {
@@ -170,39 +204,42 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let failed: Vec<&str> = rows
         .iter()
         .filter(|row| !row.failures.is_empty())
-        .map(|row| row.series.as_str())
+        .map(|row| row.guest.as_str())
         .collect();
     if !failed.is_empty() {
-        bail!("kernels that failed: {}", failed.join(", "));
+        bail!("guests that failed: {}", failed.join(", "));
     }
     Ok(())
 }
 
-/// What every guest gets.
+/// What every guest of an architecture gets.
 struct Parts {
+    arch: Arch,
     init: PathBuf,
     programs: Vec<PathBuf>,
     tests: PathBuf,
     busybox: PathBuf,
-    /// Scenario files by name.
-    scenarios: Vec<(String, Vec<u8>)>,
+    /// Names that busybox answers to.
+    applets: String,
+    /// Scenario files by name, for each kind of guest that they need.
+    scenarios: BTreeMap<Kind, BTreeMap<String, String>>,
 }
 
 impl Parts {
-    fn build(suites: &Suites, args: &Args) -> Result<Self> {
-        let harness = programs::release("partywall-harness")?;
-        let release = |name: &str| harness.with_file_name(name);
+    fn build(suites: &Suites, args: &Args, arch: Arch) -> Result<Self> {
+        // Kernel tests need the agent alone, and for another architecture each program is compiled for this alone.
+        let whole = arch == Arch::Amd64;
         let dir = match &args.scenarios {
             Some(dir) => dir.clone(),
             None => paths::root().join("tests/scenarios"),
         };
-        let wanted = args.test.is_none() && !args.shell;
+        let wanted = args.test.is_none() && !args.shell && whole;
         let lacking = if wanted && args.scenarios.is_none() {
-            Some(lacking(&harness, &dir)?)
+            Some(lacking(&programs::release("partywall-harness")?, &dir)?)
         } else {
             None
         };
-        let mut scenarios = Vec::new();
+        let mut scenarios: BTreeMap<Kind, BTreeMap<String, String>> = BTreeMap::new();
         for file in fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
             let path = file?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
@@ -216,10 +253,12 @@ impl Parts {
                     .as_ref()
                     .is_none_or(|names| names.iter().any(|lacking| lacking == stem));
             if chosen {
-                scenarios.push((name.to_owned(), fs::read(&path)?));
+                let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+                let kind = Kind::of(&text).with_context(|| path.display().to_string())?;
+                scenarios.entry(kind).or_default().insert(name.to_owned(), text);
             }
         }
-        if scenarios.is_empty() && (args.scenarios.is_some() || !args.only.is_empty()) {
+        if wanted && scenarios.is_empty() && (args.scenarios.is_some() || !args.only.is_empty()) {
             bail!(
                 "no scenario to run: {} has none whose name contains any of {:?}{}",
                 dir.display(),
@@ -231,38 +270,70 @@ impl Parts {
                 }
             );
         }
+        let busybox = |arch: Arch| -> Result<PathBuf> {
+            Ok(suites
+                .unpacked(&format!("busybox-static:{}", arch.debian()))?
+                .join("usr/bin/busybox"))
+        };
+        let (init, tests) = match arch {
+            Arch::Amd64 => (
+                programs::release(INIT)?,
+                kernel_tests(&mut Command::new("cargo"))?,
+            ),
+            Arch::Arm64 => {
+                let cross = Cross::find()?;
+                run::streamed(programs::build(&mut cross.cargo(), &[INIT, AGENT]))?;
+                (Cross::release(INIT), kernel_tests(&mut cross.cargo())?)
+            }
+        };
+        let release = |name: &str| init.with_file_name(name);
         Ok(Self {
-            init: release("partywall-vm-init"),
-            programs: [
-                "partywall",
-                "partywall-agent",
-                "partywall-aggregator",
-                "partywall-harness",
-            ]
-            .into_iter()
-            .map(release)
-            .collect(),
-            tests: kernel_tests()?,
-            busybox: suites.unpacked("busybox-static:amd64")?.join("usr/bin/busybox"),
+            arch,
+            programs: PROGRAMS
+                .iter()
+                .filter(|name| whole || **name == AGENT)
+                .map(|name| release(name))
+                .collect(),
+            init,
+            tests,
+            busybox: busybox(arch)?,
+            // Asked of the one that runs here.
+            applets: run::captured(Command::new(busybox(Arch::Amd64)?).arg("--list"))?,
             scenarios,
         })
     }
 
-    fn initramfs(&self, job: &Job, path: &Path) -> Result<()> {
-        let mut archive = Initramfs::new()?;
+    /// The guests to boot for a kernel: the ordinary one for the kernel tests, and each that one of its scenarios needs.
+    fn kinds(&self, args: &Args, line: &Expected) -> Vec<Kind> {
+        let mut kinds: BTreeSet<Kind> = args
+            .scenarios
+            .is_none()
+            .then_some(Kind::ORDINARY)
+            .into_iter()
+            .collect();
+        if args.all || line.scenarios || args.scenarios.is_some() {
+            kinds.extend(self.scenarios.keys());
+        }
+        kinds.into_iter().collect()
+    }
+
+    fn initramfs(&self, job: &Job, kind: Kind, path: &Path) -> Result<()> {
+        let mut archive = Initramfs::new(self.arch.machine().strip)?;
         archive.program("init", &self.init)?;
         archive.program("bin/busybox", &self.busybox)?;
-        let applets = run::captured(Command::new(&self.busybox).arg("--list"))?;
-        for applet in applets.lines().filter(|applet| *applet != "busybox") {
+        for applet in self.applets.lines().filter(|applet| *applet != "busybox") {
             archive.link(&format!("bin/{applet}"), "busybox")?;
         }
-        archive.program("bin/kernel-tests", &self.tests)?;
+        // What is in the archive is in the guest's memory.
+        if kind == Kind::ORDINARY {
+            archive.program("bin/kernel-tests", &self.tests)?;
+        }
         for program in &self.programs {
             let name = program.file_name().context("a program without a name")?;
             archive.program(&format!("bin/{}", name.to_string_lossy()), program)?;
         }
-        for (name, bytes) in &self.scenarios {
-            archive.file(&format!("scenarios/{name}"), bytes)?;
+        for (name, text) in self.scenarios.get(&kind).into_iter().flatten() {
+            archive.file(&format!("scenarios/{name}"), text.as_bytes())?;
         }
         archive.file(JOB_FILE, &serde_json::to_vec(job)?)?;
         archive.write(path)
@@ -286,13 +357,15 @@ fn lacking(harness: &Path, dir: &Path) -> Result<Vec<String>> {
 
 /// The kernel tests of the agent as a program. Optimised: most of a test's time under emulation is reading the kernel's BTF. The same
 /// selection of packages as for the programs, so that nothing is built twice.
-fn kernel_tests() -> Result<PathBuf> {
+fn kernel_tests(cargo: &mut Command) -> Result<PathBuf> {
     let messages = run::captured(
-        Command::new("cargo")
+        cargo
             .args(["test", "--no-run", "--release", "--locked", "--workspace"])
             .args([
                 "--exclude",
                 "xtask",
+                "--features",
+                MEMORY_TESTS,
                 "--test",
                 "kernel",
                 "--message-format",
@@ -311,29 +384,37 @@ fn kernel_tests() -> Result<PathBuf> {
         .context("cargo test --no-run named no program for the kernel tests")
 }
 
-fn steps(parts: &Parts, args: &Args, line: &Expected) -> Vec<Step> {
+fn steps(parts: &Parts, args: &Args, line: &Expected, kind: Kind) -> Vec<Step> {
     let step = |name: &str, program: &str, args: &[&str], limit| Step {
         name: name.to_owned(),
         program: format!("/bin/{program}"),
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-        env: [("PATH", "/bin"), ("HOME", "/tmp"), ("RUST_BACKTRACE", "1")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
+        env: [
+            ("PATH", "/bin"),
+            ("HOME", "/tmp"),
+            ("RUST_BACKTRACE", "1"),
+            ("PARTYWALL_SCRATCH", SCRATCH),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into(),
         limit,
         captured: false,
         file: None,
     };
-    let mut steps = vec![Step {
-        captured: true,
-        ..step(
-            CHECK,
-            "partywall-agent",
-            &["check", "--json"],
-            Duration::from_secs(60),
-        )
-    }];
-    if args.scenarios.is_none() {
-        let mut words = vec!["--test-threads=1"];
+    let mut steps = Vec::new();
+    if kind == Kind::ORDINARY {
+        steps.push(Step {
+            captured: true,
+            ..step(
+                CHECK,
+                "partywall-agent",
+                &["check", "--json"],
+                Duration::from_secs(60),
+            )
+        });
+    }
+    if kind == Kind::ORDINARY && args.scenarios.is_none() {
+        let mut words = vec!["--test-threads=1", "--show-output"];
         for name in line.skip.keys() {
             words.extend(["--skip", name]);
         }
@@ -343,7 +424,8 @@ fn steps(parts: &Parts, args: &Args, line: &Expected) -> Vec<Step> {
             ..step(TESTS, "kernel-tests", &words, Duration::from_mins(5))
         });
     }
-    if !parts.scenarios.is_empty() && (args.all || line.scenarios || args.scenarios.is_some()) {
+    let scenarios = parts.scenarios.get(&kind).map_or(0, BTreeMap::len);
+    if scenarios > 0 && (args.all || line.scenarios || args.scenarios.is_some()) {
         let words = [
             "scenarios",
             "--dir",
@@ -352,7 +434,7 @@ fn steps(parts: &Parts, args: &Args, line: &Expected) -> Vec<Step> {
             "--json",
             SCENARIO_RESULT,
         ];
-        let limit = SCENARIO_LIMIT * u32::try_from(parts.scenarios.len()).unwrap_or(u32::MAX);
+        let limit = SCENARIO_LIMIT * u32::try_from(scenarios).unwrap_or(u32::MAX);
         steps.push(Step {
             file: Some(SCENARIO_RESULT.to_owned()),
             ..step(SCENARIOS, "partywall-harness", &words, limit)
@@ -361,14 +443,22 @@ fn steps(parts: &Parts, args: &Args, line: &Expected) -> Vec<Step> {
     steps
 }
 
-fn boot(suites: &Suites, parts: &Parts, args: &Args, line: &Expected, counts: &mut Counts) -> Row {
+fn boot(
+    suites: &Suites,
+    parts: &Parts,
+    args: &Args,
+    line: &Expected,
+    kind: Kind,
+    counts: &mut Counts,
+) -> Row {
     let began = Instant::now();
     let mut row = Row {
-        series: line.series.clone(),
+        guest: format!("{}{}", line.name(), kind.suffix()),
+        series: line.name(),
         skipped_tests: line.skip.len(),
         ..Row::default()
     };
-    if let Err(error) = boot_into(suites, parts, args, line, counts, &mut row) {
+    if let Err(error) = boot_into(suites, parts, args, line, kind, counts, &mut row) {
         row.failures.push(format!("{error:#}"));
     }
     row.seconds = began.elapsed().as_secs_f64();
@@ -380,21 +470,24 @@ fn boot_into(
     parts: &Parts,
     args: &Args,
     line: &Expected,
+    kind: Kind,
     counts: &mut Counts,
     row: &mut Row,
 ) -> Result<()> {
-    let kernel = kernels::fetch(suites, &line.series, "amd64")?;
+    let kernel = kernels::fetch(suites, line)?;
     row.version.clone_from(&kernel.version);
     let job = Job {
-        steps: steps(parts, args, line),
+        settings: kind.settings(),
+        steps: steps(parts, args, line, kind),
         ..Job::default()
     };
     let limit = Duration::from_mins(2) + job.steps.iter().map(|step| step.limit).sum::<Duration>();
-    let image = image(&line.series);
-    parts.initramfs(&job, &image)?;
+    let files = Files::of(&row.guest);
+    parts.initramfs(&job, kind, &files.initramfs)?;
+    guests::disk(&files.disk)?;
     eprintln!(
         "booting {} ({}): {}",
-        line.series,
+        row.guest,
         kernel.version,
         job.steps
             .iter()
@@ -404,8 +497,7 @@ fn boot_into(
     );
     let booted = Instant::now();
     let mut said = Vec::new();
-    let log = logs().join(format!("{}.log", line.series));
-    let ended = guest(&kernel, &image, args, &log, limit).run(|heard| {
+    let ended = guest(&kernel, &files, args, kind, limit).run(|heard| {
         match &heard {
             Said::Booted { .. } => row.boot_seconds = Some(booted.elapsed().as_secs_f64()),
             Said::Ended {
@@ -434,11 +526,11 @@ fn boot_into(
                 }
                 TESTS => {
                     row.test_seconds = Some(seconds);
-                    judge_tests(code, &output.unwrap_or_default(), &log, row);
+                    judge_tests(code, &output.unwrap_or_default(), &files.log, row);
                 }
                 _ => {
                     row.scenario_seconds = Some(seconds);
-                    judge_scenarios(code, file.as_deref(), &log, row);
+                    judge_scenarios(code, file.as_deref(), &files.log, row);
                 }
             }
         }
@@ -448,18 +540,20 @@ fn boot_into(
 
 fn guest<'a>(
     kernel: &'a Kernel,
-    initramfs: &'a Path,
+    files: &'a Files,
     args: &Args,
-    log: &'a Path,
+    kind: Kind,
     limit: Duration,
 ) -> qemu::Guest<'a> {
     qemu::Guest {
+        arch: kernel.arch,
         kernel: &kernel.image,
-        initramfs,
-        parameters: "",
+        initramfs: &files.initramfs,
+        disk: &files.disk,
+        psi: kind.psi(),
         cpus: args.cpus,
-        memory_mib: args.memory,
-        log,
+        memory_mib: kind.memory_mib(args.memory),
+        log: &files.log,
         limit,
     }
 }
@@ -507,8 +601,8 @@ fn judge_check(line: &Expected, output: &str, counts: &mut Counts, record: bool,
     {
         if let Some(count) = verified_instructions {
             if record {
-                counts.set(&line.series, &name, count);
-            } else if let Err(error) = counts.judge(&line.series, &name, count) {
+                counts.set(&line.name(), &name, count);
+            } else if let Err(error) = counts.judge(&line.name(), &name, count) {
                 row.failures.push(error.to_string());
             }
         }
@@ -554,26 +648,39 @@ fn judge_scenarios(code: Option<i32>, file: Option<&str>, log: &Path, row: &mut 
 }
 
 fn shell(suites: &Suites, parts: &Parts, args: &Args, line: &Expected) -> Result<()> {
-    let kernel = kernels::fetch(suites, &line.series, "amd64")?;
+    let kernel = kernels::fetch(suites, line)?;
     let job = Job {
         shell: true,
         ..Job::default()
     };
-    let image = image(&line.series);
-    parts.initramfs(&job, &image)?;
-    guest(&kernel, &image, args, Path::new("/dev/null"), Duration::MAX).interactive()
+    let files = Files::of(&line.name());
+    parts.initramfs(&job, Kind::ORDINARY, &files.initramfs)?;
+    guests::disk(&files.disk)?;
+    guest(&kernel, &files, args, Kind::ORDINARY, Duration::MAX).interactive()
 }
 
-fn image(series: &str) -> PathBuf {
-    paths::vm().join(format!("{series}.cpio"))
+/// What is made for a guest, and what it leaves.
+struct Files {
+    initramfs: PathBuf,
+    disk: PathBuf,
+    log: PathBuf,
+}
+
+impl Files {
+    fn of(guest: &str) -> Self {
+        Self {
+            initramfs: paths::vm().join(format!("{guest}.cpio")),
+            disk: paths::vm().join(format!("{guest}.ext4")),
+            log: logs().join(format!("{guest}.log")),
+        }
+    }
 }
 
 fn logs() -> PathBuf {
     paths::vm().join("logs")
 }
 
-const HEADER: &str =
-    "KERNEL  VERSION                BOOT  PROGRAMS  TESTS  SCENARIOS (found of expected, false)   TOTAL";
+const HEADER: &str = "GUEST                VERSION                BOOT  PROGRAMS  TESTS  SCENARIOS (found of expected, false)   TOTAL";
 
 fn shown(row: &Row) -> String {
     let seconds =
@@ -588,11 +695,12 @@ fn shown(row: &Row) -> String {
         },
     );
     format!(
-        "{:<7} {:<20} {:>6}  {:>8}  {:>5}  {:<38} {:>6}  {}",
-        row.series,
+        "{:<20} {:<20} {:>6}  {:>8}  {:>5}  {:<38} {:>6}  {}",
+        row.guest,
         row.version,
         seconds(row.boot_seconds),
-        row.programs.len(),
+        row.check_seconds
+            .map_or_else(|| "-".to_owned(), |_| row.programs.len().to_string()),
         row.tests
             .map_or_else(|| "-".to_owned(), |tests| tests.to_string()),
         scenarios,

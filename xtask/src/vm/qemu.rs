@@ -1,7 +1,8 @@
 //! Boots one guest in QEMU and listens to its console. Software emulation: right for correctness, never for overhead.
 
 use std::{
-    fs::{self, File},
+    ffi::OsString,
+    fs::File,
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
@@ -13,13 +14,14 @@ use std::{
 use anyhow::{Context, Result, bail};
 use partywall_vm::Said;
 
-use super::debian::Suites;
+use super::{
+    debian::{self, Suites},
+    target::{Arch, Machine},
+};
 use crate::{paths, run, tools};
 
 /// Bookworm's own 7.2 ends guests with double faults at random: 4 of 24 boots. 10.0 ended none of 32.
 const OLDEST: u32 = 10;
-const PROGRAM: &str = "qemu-system-x86_64";
-const PACKAGE: &str = "qemu-system-x86";
 
 /// Lines that may wait to be read; the console itself waits then.
 const CONSOLE_LINES: usize = 1024;
@@ -28,10 +30,13 @@ const CONSOLE_LINES: usize = 1024;
 const TAIL: usize = 40;
 
 pub(crate) struct Guest<'a> {
+    pub(crate) arch: Arch,
     pub(crate) kernel: &'a Path,
     pub(crate) initramfs: &'a Path,
-    /// Added to the kernel's command line.
-    pub(crate) parameters: &'a str,
+    /// A disk image with a file system: what the guest may write to.
+    pub(crate) disk: &'a Path,
+    /// Whether the kernel measures pressure.
+    pub(crate) psi: bool,
     pub(crate) cpus: u32,
     pub(crate) memory_mib: u32,
     /// Everything that the guest prints.
@@ -41,36 +46,37 @@ pub(crate) struct Guest<'a> {
 }
 
 /// Installs QEMU where it is missing or too old.
-pub(crate) fn install() -> Result<()> {
-    if version().is_some_and(|version| version >= OLDEST) {
+pub(crate) fn install(arch: Arch) -> Result<()> {
+    let Machine { program, package, .. } = arch.machine();
+    if version(program).is_some_and(|version| version >= OLDEST) {
         return Ok(());
     }
-    let codename = codename()?;
+    let codename = debian::codename()?;
     if codename == "bookworm" {
         if !tools::is_root() {
             bail!(
-                "needed to boot kernels: {PACKAGE} {OLDEST} or newer, which is in bookworm-backports: run this command as root once"
+                "needed to boot kernels: {package} {OLDEST} or newer, which is in bookworm-backports: run this command as root once"
             );
         }
         let backports = format!("{codename}-backports");
         let suites = Suites::open("backports", &[&codename, &backports])?;
         tools::apt_install(
             &mut suites.apt("apt-get"),
-            &["--target-release", &backports, PACKAGE],
+            &["--target-release", &backports, package],
         )?;
     } else {
-        tools::debian_packages(&[PACKAGE], "boot kernels")?;
+        tools::debian_packages(&[package], "boot kernels")?;
     }
-    match version() {
+    match version(program) {
         Some(version) if version >= OLDEST => Ok(()),
         found => bail!(
-            "needed to boot kernels: {PROGRAM} {OLDEST} or newer; found {found:?} after installing {PACKAGE}"
+            "needed to boot kernels: {program} {OLDEST} or newer; found {found:?} after installing {package}"
         ),
     }
 }
 
-fn version() -> Option<u32> {
-    let text = run::captured(Command::new(PROGRAM).arg("--version")).ok()?;
+fn version(program: &str) -> Option<u32> {
+    let text = run::captured(Command::new(program).arg("--version")).ok()?;
     let number = text
         .split_whitespace()
         .skip_while(|word| *word != "version")
@@ -78,19 +84,13 @@ fn version() -> Option<u32> {
     number.split('.').next()?.parse().ok()
 }
 
-fn codename() -> Result<String> {
-    let text = fs::read_to_string("/etc/os-release").context("/etc/os-release")?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
-        .map(|name| name.trim_matches('"').to_owned())
-        .context("/etc/os-release names no VERSION_CODENAME")
-}
-
 impl Guest<'_> {
     fn command(&self) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let machine = self.arch.machine();
+        let mut command = Command::new(machine.program);
         command
-            .args(["-accel", "tcg,thread=multi", "-cpu", "Nehalem"])
+            .args(["-accel", "tcg,thread=multi"])
+            .args(machine.args)
             .args(["-m", &self.memory_mib.to_string(), "-smp", &self.cpus.to_string()])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
             .args(["-serial", "stdio"])
@@ -102,10 +102,18 @@ impl Guest<'_> {
                 "-append",
                 // A kernel that panics or warns of itself ends at once, and the guest with it.
                 &format!(
-                    "console=ttyS0 quiet panic=-1 oops=panic psi=1 rdinit=/init {}",
-                    self.parameters
+                    "console={} quiet panic=-1 oops=panic psi={} rdinit=/init",
+                    machine.console,
+                    u8::from(self.psi)
                 ),
             ]);
+        // What a guest writes goes when it ends: nothing needs to reach a disk of ours.
+        let mut drive = OsString::from("if=none,id=scratch,format=raw,cache=unsafe,file=");
+        drive.push(self.disk);
+        command
+            .arg("-drive")
+            .arg(drive)
+            .args(["-device", "nvme,serial=scratch,drive=scratch"]);
         command
     }
 
@@ -115,7 +123,7 @@ impl Guest<'_> {
         eprintln!("+ {}", run::shown(&command));
         let status = command.status()?;
         if !status.success() {
-            bail!("{PROGRAM}: {status}");
+            bail!("{}: {status}", self.arch.machine().program);
         }
         Ok(())
     }
@@ -189,7 +197,7 @@ impl Guest<'_> {
             );
         }
         if !status.success() {
-            bail!("{PROGRAM}: {status}");
+            bail!("{}: {status}", self.arch.machine().program);
         }
         Ok(())
     }
