@@ -8,6 +8,7 @@ mod load;
 mod measure;
 mod processes;
 mod programs;
+mod reclaim;
 mod reference;
 
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
@@ -41,6 +42,8 @@ enum Section {
     Switch,
     /// 200 cgroups on one CPU
     Turns,
+    /// Cost of a reclaim's beginning and end
+    Reclaim,
     /// CPU and memory of the agent with 110 idle pods
     Idle,
     /// What the aggregator takes, from 100 nodes of 110 busy pods
@@ -97,6 +100,7 @@ fn run(args: &Args) -> Result<()> {
         let measured = match section {
             Section::Switch => measure::switches(&effort, &aggregator),
             Section::Turns => measure::turns(&effort, &aggregator),
+            Section::Reclaim => reclaim::measure(&effort),
             Section::Idle => measure::idle(&effort, &aggregator),
             Section::Ingest => ingest::measure(&effort),
         }?;

@@ -200,6 +200,7 @@ pub(crate) fn idle(effort: &Effort, aggregator: &Aggregator) -> Result<Vec<Figur
     thread_sleep(Duration::from_secs(3));
     let counting = programs::count()?;
     let (mut process, mut kernel, mut wire) = (Vec::new(), Vec::new(), Vec::new());
+    let mut reclaims = Vec::new();
     let slices = 3;
     for _ in 0..slices {
         let (cpu, runs, sent) = (
@@ -213,6 +214,7 @@ pub(crate) fn idle(effort: &Effort, aggregator: &Aggregator) -> Result<Vec<Figur
         process.push((agent.cpu_microseconds()? - cpu) / microseconds * 100.0);
         let cost = Cost::between(&runs, &programs::loaded()?, &agent.ids);
         kernel.push(cost.nanoseconds / 1e3 / microseconds * 100.0);
+        reclaims.push(cost.reclaims);
         wire.push((agent.sent_bytes()? - sent) / length.as_secs_f64() / PODS as f64);
     }
     drop(counting);
@@ -242,6 +244,13 @@ pub(crate) fn idle(effort: &Effort, aggregator: &Aggregator) -> Result<Vec<Figur
             "CPU of its eBPF programs",
             "% of a core",
             &kernel,
+            Bounds::NONE,
+        ),
+        Figure::new(
+            section,
+            "runs of the reclaim programs: nothing reclaims",
+            "runs",
+            &reclaims,
             Bounds::NONE,
         ),
         Figure::new(section, "CPU in all", "% of a core", &both, Bounds::new(1.0, 0.5)),

@@ -52,6 +52,8 @@ pub(crate) struct Cost {
     pub(crate) nanoseconds: f64,
     /// Runs of those on the switch tracepoint.
     pub(crate) switches: f64,
+    /// Runs of those on the tracepoints of reclaim.
+    pub(crate) reclaims: f64,
 }
 
 impl Cost {
@@ -60,14 +62,18 @@ impl Cost {
         let mut cost = Self {
             nanoseconds: 0.0,
             switches: 0.0,
+            reclaims: 0.0,
         };
         for id in ids {
             let (Some((name, then)), Some((_, now))) = (before.get(id), after.get(id)) else {
                 continue;
             };
             cost.nanoseconds += now.nanoseconds.saturating_sub(then.nanoseconds) as f64;
+            let more = now.count.saturating_sub(then.count) as f64;
             if name.contains("switch") {
-                cost.switches += now.count.saturating_sub(then.count) as f64;
+                cost.switches += more;
+            } else if name.contains("reclaim") {
+                cost.reclaims += more;
             }
         }
         cost
