@@ -51,73 +51,43 @@ impl Memory {
     /// The same with its counters as they are since `base` was read.
     #[must_use]
     pub fn since(self, base: &Self) -> Self {
-        let pressure = |now: Option<Pressure>, base: Option<Pressure>| {
-            now.map(|now| now.since(base.unwrap_or_default()))
-        };
-        Self {
-            stat: self.stat.map(|stat| {
-                let base = base.stat.unwrap_or_default();
-                Stat {
-                    major_faults: stat.major_faults.saturating_sub(base.major_faults),
-                    refaults: stat.refaults.saturating_sub(base.refaults),
-                    ..stat
-                }
-            }),
-            events: self.events.map(|events| {
-                let base = base.events.unwrap_or_default();
-                Events {
-                    high: events.high.saturating_sub(base.high),
-                    max: events.max.saturating_sub(base.max),
-                    oom: events.oom.saturating_sub(base.oom),
-                    oom_kill: events.oom_kill.saturating_sub(base.oom_kill),
-                }
-            }),
-            pressure: Pressures {
-                cpu: pressure(self.pressure.cpu, base.pressure.cpu),
-                memory: pressure(self.pressure.memory, base.pressure.memory),
-                io: pressure(self.pressure.io, base.pressure.io),
-            },
-            ..self
-        }
+        self.counters(base, u64::saturating_sub)
     }
 
     /// The same with no counter lower than it was told `before`: a cgroup that is made again under the same pod begins anew, and
     /// a figure that the kernel sums up over CPUs may come a little short.
     #[must_use]
     pub fn not_before(self, before: &Self) -> Self {
-        let pressure = |now: Option<Pressure>, before: Option<Pressure>| {
-            now.map(|now| {
-                let before = before.unwrap_or_default();
-                Pressure {
-                    some_us: now.some_us.max(before.some_us),
-                    full_us: now
-                        .full_us
-                        .map(|full_us| full_us.max(before.full_us.unwrap_or(0))),
-                }
+        self.counters(before, u64::max)
+    }
+
+    /// Each counter `with` what it was in `other`, 0 where it was absent there. Sizes stay.
+    fn counters(self, other: &Self, with: fn(u64, u64) -> u64) -> Self {
+        let pressure = |now: Option<Pressure>, other: Option<Pressure>| {
+            let other = other.unwrap_or_default();
+            now.map(|now| Pressure {
+                some_us: with(now.some_us, other.some_us),
+                full_us: now.full_us.map(|us| with(us, other.full_us.unwrap_or(0))),
             })
         };
+        let stat = other.stat.unwrap_or_default();
+        let events = other.events.unwrap_or_default();
         Self {
-            stat: self.stat.map(|stat| {
-                let before = before.stat.unwrap_or_default();
-                Stat {
-                    major_faults: stat.major_faults.max(before.major_faults),
-                    refaults: stat.refaults.max(before.refaults),
-                    ..stat
-                }
+            stat: self.stat.map(|now| Stat {
+                major_faults: with(now.major_faults, stat.major_faults),
+                refaults: with(now.refaults, stat.refaults),
+                ..now
             }),
-            events: self.events.map(|events| {
-                let before = before.events.unwrap_or_default();
-                Events {
-                    high: events.high.max(before.high),
-                    max: events.max.max(before.max),
-                    oom: events.oom.max(before.oom),
-                    oom_kill: events.oom_kill.max(before.oom_kill),
-                }
+            events: self.events.map(|now| Events {
+                high: with(now.high, events.high),
+                max: with(now.max, events.max),
+                oom: with(now.oom, events.oom),
+                oom_kill: with(now.oom_kill, events.oom_kill),
             }),
             pressure: Pressures {
-                cpu: pressure(self.pressure.cpu, before.pressure.cpu),
-                memory: pressure(self.pressure.memory, before.pressure.memory),
-                io: pressure(self.pressure.io, before.pressure.io),
+                cpu: pressure(self.pressure.cpu, other.pressure.cpu),
+                memory: pressure(self.pressure.memory, other.pressure.memory),
+                io: pressure(self.pressure.io, other.pressure.io),
             },
             ..self
         }
@@ -127,17 +97,6 @@ impl Memory {
     pub fn working_set_bytes(&self) -> Option<u64> {
         // The two were read one after the other.
         Some(self.current_bytes?.saturating_sub(self.stat?.inactive_file_bytes))
-    }
-}
-
-impl Pressure {
-    fn since(self, base: Self) -> Self {
-        Self {
-            some_us: self.some_us.saturating_sub(base.some_us),
-            full_us: self
-                .full_us
-                .map(|full_us| full_us.saturating_sub(base.full_us.unwrap_or(0))),
-        }
     }
 }
 
