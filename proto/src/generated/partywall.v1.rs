@@ -54,6 +54,88 @@ pub struct Report {
     /// Tasks that were killed since the previous report because memory ran out.
     #[prost(message, repeated, tag = "17")]
     pub oom_kills: ::prost::alloc::vec::Vec<OomKill>,
+    /// Flows that the agent does not know the aggregator to know.
+    #[prost(message, repeated, tag = "18")]
+    pub flows: ::prost::alloc::vec::Vec<Flow>,
+    /// Counters of flows that changed since the previous report.
+    #[prost(message, repeated, tag = "19")]
+    pub flow_samples: ::prost::alloc::vec::Vec<FlowSample>,
+    /// Flows whose counters are final: idle for long, or their pod is gone. What comes after is a flow of another index.
+    #[prost(uint32, repeated, tag = "20")]
+    pub flows_ended: ::prost::alloc::vec::Vec<u32>,
+    /// Traffic that found no place among the flows, where it changed since the previous report.
+    #[prost(message, repeated, tag = "21")]
+    pub folded: ::prost::alloc::vec::Vec<FoldedTraffic>,
+}
+/// Traffic between one entity and one peer address for one protocol and server port, in one direction of opening. An index is never reused within
+/// an agent run.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Flow {
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    /// Entity index of the pod, host cgroup or unknown whose sockets these are. Known by cgroup: no address can forge it.
+    #[prost(uint32, tag = "2")]
+    pub entity: u32,
+    /// The entity's own address as it stands in the packets, 4 or 16 bytes in network order. An IPv4-mapped IPv6 address is written as IPv4.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub local: ::prost::bytes::Bytes,
+    /// The peer's, after what this end's hooks can see: a ClusterIP on the opener's side where kube-proxy translates it later.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub peer: ::prost::bytes::Bytes,
+    /// IANA protocol number: 6 TCP, 17 UDP, 1 ICMP, 58 ICMPv6.
+    #[prost(uint32, tag = "5")]
+    pub protocol: u32,
+    /// The port that was opened: the peer's where `role` is OPENED, the own where it is ACCEPTED. 0: the protocol has none.
+    #[prost(uint32, tag = "6")]
+    pub port: u32,
+    #[prost(enumeration = "Role", tag = "7")]
+    pub role: i32,
+}
+/// Counters of one flow, cumulative since the agent's start.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FlowSample {
+    /// Index of the flow.
+    #[prost(uint32, tag = "1")]
+    pub flow: u32,
+    #[prost(message, optional, tag = "2")]
+    pub traffic: ::core::option::Option<Traffic>,
+}
+/// What one entity sent and received beside its flows: it has had its share of the places, or there were none left. Cumulative since the agent's
+/// start; with its flows' counters it sums to everything that the entity's sockets sent and received.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FoldedTraffic {
+    #[prost(uint32, tag = "1")]
+    pub entity: u32,
+    #[prost(message, optional, tag = "2")]
+    pub traffic: ::core::option::Option<Traffic>,
+}
+/// Packets as the entity's sockets sent and received them; of one that is segmented later, its segments. Bytes are those of the IP packets, the
+/// headers of a segmented one counted once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Traffic {
+    #[prost(uint64, tag = "1")]
+    pub sent_packets: u64,
+    #[prost(uint64, tag = "2")]
+    pub sent_bytes: u64,
+    #[prost(uint64, tag = "3")]
+    pub received_packets: u64,
+    #[prost(uint64, tag = "4")]
+    pub received_bytes: u64,
+    /// TCP connections begun by the entity, without the repetitions of the first packet; 0 where the peer opens.
+    #[prost(uint64, tag = "5")]
+    pub opened: u64,
+    /// Whose handshake completed, on either side.
+    #[prost(uint64, tag = "6")]
+    pub established: u64,
+    /// Begun, and answered by a reset.
+    #[prost(uint64, tag = "7")]
+    pub refused: u64,
+    /// Ended by a reset of either end after the handshake.
+    #[prost(uint64, tag = "8")]
+    pub reset: u64,
+    /// Begun, and given up without any answer.
+    #[prost(uint64, tag = "9")]
+    pub timed_out: u64,
 }
 /// Something that uses CPU on the node. An index is never reused within an agent run.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -312,6 +394,38 @@ pub struct Receipt {
     /// The aggregator does not know all entities that the report refers to: announce every live one again.
     #[prost(bool, tag = "4")]
     pub announce_all: bool,
+}
+/// Who opened a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Role {
+    Unspecified = 0,
+    /// The entity did.
+    Opened = 1,
+    /// The peer did.
+    Accepted = 2,
+}
+impl Role {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROLE_UNSPECIFIED",
+            Self::Opened => "ROLE_OPENED",
+            Self::Accepted => "ROLE_ACCEPTED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROLE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROLE_OPENED" => Some(Self::Opened),
+            "ROLE_ACCEPTED" => Some(Self::Accepted),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -714,6 +828,124 @@ pub mod ingest_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Empty fields do not restrict.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetFlowsRequest {
+    /// Only flows between different tenants.
+    #[prost(bool, tag = "1")]
+    pub cross_tenant: bool,
+    /// "tenant", "namespace/" or "namespace/pod" of the end that opened, and of the other.
+    #[prost(string, tag = "2")]
+    pub from: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub to: ::prost::alloc::string::String,
+    #[prost(enumeration = "Verdict", repeated, tag = "4")]
+    pub verdicts: ::prost::alloc::vec::Vec<i32>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FlowList {
+    #[prost(uint64, tag = "1")]
+    pub judged_unix_ns: u64,
+    #[prost(uint64, tag = "2")]
+    pub window_ns: u64,
+    /// Most bytes first; at most 4,096.
+    #[prost(message, repeated, tag = "3")]
+    pub flows: ::prost::alloc::vec::Vec<FlowView>,
+    /// How many more there are.
+    #[prost(uint64, tag = "4")]
+    pub left_out: u64,
+}
+/// One end of a flow.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FlowEnd {
+    /// `<unknown>` where it cannot be named.
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Of a pod.
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub pod: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub node: ::prost::alloc::string::String,
+    /// As text.
+    #[prost(string, tag = "6")]
+    pub address: ::prost::alloc::string::String,
+    /// What the address is where it is no pod's: "node", "service", "outside", "loopback", "multicast", or empty.
+    #[prost(string, tag = "7")]
+    pub kind: ::prost::alloc::string::String,
+    /// Why the end cannot be named.
+    #[prost(string, tag = "8")]
+    pub unattributed: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FlowView {
+    /// Who opened it.
+    #[prost(message, optional, tag = "1")]
+    pub from: ::core::option::Option<FlowEnd>,
+    #[prost(message, optional, tag = "2")]
+    pub to: ::core::option::Option<FlowEnd>,
+    /// "TCP", "UDP", "ICMP", "ICMPv6", or the number.
+    #[prost(string, tag = "3")]
+    pub protocol: ::prost::alloc::string::String,
+    /// Server port, 0 where there is none.
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+    #[prost(enumeration = "Verdict", tag = "5")]
+    pub verdict: i32,
+    /// Why, as a person would say it: which policy and rule, or the lack of one.
+    #[prost(string, tag = "6")]
+    pub reason: ::prost::alloc::string::String,
+    /// Which end saw it: "both", "opener", "receiver".
+    #[prost(string, tag = "7")]
+    pub seen_by: ::prost::alloc::string::String,
+    #[prost(bool, tag = "8")]
+    pub delivered: bool,
+    /// Both ways as the opener's side has it; cumulative.
+    #[prost(message, optional, tag = "9")]
+    pub traffic: ::core::option::Option<Traffic>,
+    #[prost(uint64, tag = "10")]
+    pub first_seen_unix_ns: u64,
+    #[prost(uint64, tag = "11")]
+    pub last_seen_unix_ns: u64,
+    /// Over the window.
+    #[prost(double, tag = "12")]
+    pub bytes_per_second: f64,
+}
+/// Traffic between two tenants, folded by verdict.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TenantTraffic {
+    /// Who opened.
+    #[prost(string, tag = "1")]
+    pub from: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub to: ::prost::alloc::string::String,
+    #[prost(enumeration = "Verdict", tag = "3")]
+    pub verdict: i32,
+    /// Cumulative since the aggregator's start.
+    #[prost(uint64, tag = "4")]
+    pub bytes: u64,
+    #[prost(uint64, tag = "5")]
+    pub packets: u64,
+    #[prost(uint64, tag = "6")]
+    pub connections: u64,
+    #[prost(double, tag = "7")]
+    pub bytes_per_second: f64,
+}
+/// Traffic of which one end cannot be named, by reason.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Unattributed {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    #[prost(uint64, tag = "3")]
+    pub packets: u64,
+    #[prost(double, tag = "4")]
+    pub bytes_per_second: f64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetSnapshotRequest {
     /// Empty: all nodes.
@@ -748,6 +980,13 @@ pub struct Snapshot {
     pub breaches: ::prost::alloc::vec::Vec<Breach>,
     #[prost(message, repeated, tag = "8")]
     pub losses: ::prost::alloc::vec::Vec<Loss>,
+    #[prost(message, repeated, tag = "9")]
+    pub traffic: ::prost::alloc::vec::Vec<TenantTraffic>,
+    #[prost(message, repeated, tag = "10")]
+    pub unattributed: ::prost::alloc::vec::Vec<Unattributed>,
+    /// Traffic that found no place among an agent's flows, by the tenant whose sockets it is.
+    #[prost(message, repeated, tag = "11")]
+    pub folded: ::prost::alloc::vec::Vec<TenantTraffic>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeView {
@@ -994,6 +1233,54 @@ pub struct Culprit {
     #[prost(double, optional, tag = "6")]
     pub growth_bytes_per_second: ::core::option::Option<f64>,
 }
+/// What the fence says of a flow, set against what happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Verdict {
+    Unspecified = 0,
+    /// An allowance of the policy file, or NetworkPolicy isolates an end and admits it.
+    Allowed = 1,
+    /// Delivered, and no NetworkPolicy isolates either end.
+    Open = 2,
+    /// Delivered, though the policies in force deny it.
+    Leaked = 3,
+    /// Tried, not delivered.
+    Blocked = 4,
+    /// Not known, and why.
+    Unknown = 5,
+    /// Between ends of one tenant, or with what is no tenant's: the fence has nothing to say.
+    Within = 6,
+}
+impl Verdict {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "VERDICT_UNSPECIFIED",
+            Self::Allowed => "VERDICT_ALLOWED",
+            Self::Open => "VERDICT_OPEN",
+            Self::Leaked => "VERDICT_LEAKED",
+            Self::Blocked => "VERDICT_BLOCKED",
+            Self::Unknown => "VERDICT_UNKNOWN",
+            Self::Within => "VERDICT_WITHIN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "VERDICT_UNSPECIFIED" => Some(Self::Unspecified),
+            "VERDICT_ALLOWED" => Some(Self::Allowed),
+            "VERDICT_OPEN" => Some(Self::Open),
+            "VERDICT_LEAKED" => Some(Self::Leaked),
+            "VERDICT_BLOCKED" => Some(Self::Blocked),
+            "VERDICT_UNKNOWN" => Some(Self::Unknown),
+            "VERDICT_WITHIN" => Some(Self::Within),
+            _ => None,
+        }
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum BreachKind {
@@ -1006,6 +1293,10 @@ pub enum BreachKind {
     MemorySqueeze = 6,
     CrossTenantOom = 7,
     LimitRangeExceeded = 8,
+    FlatNetwork = 9,
+    FenceLeak = 10,
+    Probe = 11,
+    CredentialReach = 12,
 }
 impl BreachKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1023,6 +1314,10 @@ impl BreachKind {
             Self::MemorySqueeze => "BREACH_KIND_MEMORY_SQUEEZE",
             Self::CrossTenantOom => "BREACH_KIND_CROSS_TENANT_OOM",
             Self::LimitRangeExceeded => "BREACH_KIND_LIMIT_RANGE_EXCEEDED",
+            Self::FlatNetwork => "BREACH_KIND_FLAT_NETWORK",
+            Self::FenceLeak => "BREACH_KIND_FENCE_LEAK",
+            Self::Probe => "BREACH_KIND_PROBE",
+            Self::CredentialReach => "BREACH_KIND_CREDENTIAL_REACH",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1037,6 +1332,10 @@ impl BreachKind {
             "BREACH_KIND_MEMORY_SQUEEZE" => Some(Self::MemorySqueeze),
             "BREACH_KIND_CROSS_TENANT_OOM" => Some(Self::CrossTenantOom),
             "BREACH_KIND_LIMIT_RANGE_EXCEEDED" => Some(Self::LimitRangeExceeded),
+            "BREACH_KIND_FLAT_NETWORK" => Some(Self::FlatNetwork),
+            "BREACH_KIND_FENCE_LEAK" => Some(Self::FenceLeak),
+            "BREACH_KIND_PROBE" => Some(Self::Probe),
+            "BREACH_KIND_CREDENTIAL_REACH" => Some(Self::CredentialReach),
             _ => None,
         }
     }
@@ -1202,6 +1501,28 @@ pub mod query_service_client {
                 .insert(GrpcMethod::new("partywall.v1.QueryService", "WatchBreaches"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// The flows that the aggregator knows now, both ends named as far as they can be, judged against the fence.
+        pub async fn get_flows(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetFlowsRequest>,
+        ) -> std::result::Result<tonic::Response<super::FlowList>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/partywall.v1.QueryService/GetFlows",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("partywall.v1.QueryService", "GetFlows"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1237,6 +1558,11 @@ pub mod query_service_server {
             tonic::Response<Self::WatchBreachesStream>,
             tonic::Status,
         >;
+        /// The flows that the aggregator knows now, both ends named as far as they can be, judged against the fence.
+        async fn get_flows(
+            &self,
+            request: tonic::Request<super::GetFlowsRequest>,
+        ) -> std::result::Result<tonic::Response<super::FlowList>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct QueryServiceServer<T> {
@@ -1401,6 +1727,51 @@ pub mod query_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/partywall.v1.QueryService/GetFlows" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetFlowsSvc<T: QueryService>(pub Arc<T>);
+                    impl<
+                        T: QueryService,
+                    > tonic::server::UnaryService<super::GetFlowsRequest>
+                    for GetFlowsSvc<T> {
+                        type Response = super::FlowList;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetFlowsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as QueryService>::get_flows(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetFlowsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
