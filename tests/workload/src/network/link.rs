@@ -72,6 +72,11 @@ impl PodLink {
         Ok(link)
     }
 
+    /// Runs `job` on a thread that is in it: sockets stay where they were made.
+    pub fn within<T: Send>(&self, job: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        self.namespace.within(|| Ok(job()))
+    }
+
     pub(crate) fn namespace(&self) -> &NetNs {
         &self.namespace
     }
