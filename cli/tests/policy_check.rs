@@ -236,6 +236,23 @@ fn a_matrix_has_every_pair_and_says_what_a_single_check_says() {
 }
 
 #[test]
+fn an_address_of_a_pod_with_two_says_which_family_is_used() {
+    let dir = cluster();
+    let dual = CLUSTER
+        .replace("podIP: 10.0.0.1,", "podIPs: [{ip: 10.0.0.1}, {ip: \"fd00::1\"}],")
+        .replace("podIP: 10.0.0.2,", "podIPs: [{ip: 10.0.0.2}, {ip: \"fd00::2\"}],")
+        .replace(
+            "{namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}",
+            "{ipBlock: {cidr: \"fd00::/64\"}}",
+        );
+    std::fs::write(dir.path().join("all.yaml"), dual).unwrap();
+    for (to, code) in [("fd00::1", 0), ("10.0.0.1", 1), ("blue/db", 5)] {
+        let output = check(&dir, &format!("--from red/web --to {to} --port 5432"));
+        assert_eq!(output.status.code(), Some(code), "{to}: {}", said(&output));
+    }
+}
+
+#[test]
 fn a_policy_file_names_the_tenants() {
     let dir = cluster();
     let file = dir.path().join("policy.conf");

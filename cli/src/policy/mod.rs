@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use partywall_aggregator::identify::dir;
 use partywall_aggregator::policy_file;
-use partywall_aggregator_core::fence::{Fence, Verdict};
+use partywall_aggregator_core::fence::{Family, Fence, Verdict};
 use partywall_aggregator_core::identity::{Cluster, Directory};
 use partywall_aggregator_core::policy::Policy;
 use serde::Serialize;
@@ -36,12 +36,19 @@ pub(crate) fn check(common: &Common, args: &PolicyCheck) -> Outcome {
     let (Some(from), Some(to)) = (&args.from, &args.to) else {
         return Err(usage(anyhow!("--from and --to are wanted")));
     };
-    let from = ends::find(&known, "--from", from).map_err(usage)?;
-    let to = ends::find(&known, "--to", to).map_err(usage)?;
-    let traffic = args
+    let (from_end, to_end) = (
+        ends::find(&known, "--from", from).map_err(usage)?,
+        ends::find(&known, "--to", to).map_err(usage)?,
+    );
+    let mut traffic = args
         .port
-        .between(from, to)
-        .ok_or_else(|| usage(ends::no_such_port(&args.port, &to)))?;
+        .between(from_end, to_end)
+        .ok_or_else(|| usage(ends::no_such_port(&args.port, &to_end)))?;
+    // Whoever gives an address of a pod that has two means the one that was given.
+    traffic.family = [from, to]
+        .iter()
+        .find_map(|typed| typed.parse().ok())
+        .map(Family::of);
     let explanation = known.fence.explain(&traffic);
     let answer = answer::Answer::new(&known, &traffic, &explanation);
     written(common, &answer, || words::text(&answer, &explanation))?;
