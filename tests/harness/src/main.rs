@@ -4,6 +4,7 @@ mod args;
 mod bpf;
 mod churn;
 mod cluster;
+mod flow_record;
 mod http;
 mod intake;
 mod judge;
@@ -18,6 +19,7 @@ mod record;
 mod report;
 mod run;
 mod scenario;
+mod traffic;
 
 use std::{
     fs,
@@ -139,6 +141,11 @@ async fn command(args: Args) -> Result<bool> {
             println!("{}", churned.lines());
             write_json(json.as_deref(), &churned)?;
             Ok(churned.is_right())
+        }
+        Command::Traffic { seconds } => {
+            let accounts = traffic::traffic(&binaries, &cgroup_mount, seconds, &logs.dir("traffic")?).await?;
+            write_json(json.as_deref(), &accounts)?;
+            Ok(accounts.iter().all(traffic::Account::is_right))
         }
         Command::Kill { times } => {
             let killed = kill::kill(&binaries, times, &logs.dir("kill")?).await?;
