@@ -171,8 +171,8 @@ Examples:
 
 const CHECK: &str = "\
 DIR holds what kubectl writes; everything that bears upon a verdict:
-  kubectl get namespaces,pods,nodes,services,networkpolicies -A -o yaml > DIR/all.yaml
-  and, where there are such kinds: kubectl get ciliumnetworkpolicies -A -o yaml > DIR/cilium.yaml
+  kubectl get namespaces,pods,nodes,services,networkpolicies.networking.k8s.io -A -o yaml > DIR/all.yaml
+  and, where there are such kinds: kubectl get ciliumnetworkpolicies,ciliumclusterwidenetworkpolicies -A -o yaml > DIR/cilium.yaml
 
 Examples:
   partywall policy check --cluster-from DIR --from red/web --to blue/db --port 5432/TCP
