@@ -4,11 +4,13 @@ mod args;
 mod bpf;
 mod churn;
 mod cluster;
+mod fabric;
 mod http;
 mod intake;
 mod judge;
 mod kill;
 mod ledger;
+mod manifests;
 mod measure;
 mod memory;
 mod observe;
@@ -18,6 +20,8 @@ mod record;
 mod report;
 mod run;
 mod scenario;
+mod services;
+mod stage;
 
 use std::{
     fs,
@@ -177,7 +181,7 @@ async fn run_scenarios(
             );
             let dir = logs.dir(&scenario.name)?;
             match bench.run(&scenario, &dir).await {
-                Ok(shown) => Outcome::Ran(shown),
+                Ok(shown) => Outcome::Ran(Box::new(shown)),
                 Err(error) => Outcome::Failed(format!("{error:#}")),
             }
         };

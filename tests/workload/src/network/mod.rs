@@ -114,6 +114,11 @@ impl Network {
         Ok(network)
     }
 
+    /// The package of a program that networks are made with and that this machine lacks, if it does.
+    pub fn lacks_package() -> Option<&'static str> {
+        [command::IP, command::NFT].into_iter().find_map(command::lacks)
+    }
+
     /// Connects a pod that has these addresses, one of each family at most. The pod that had them before must be gone.
     pub fn connect(&mut self, addresses: &[IpAddr]) -> Result<PodLink, Error> {
         self.links = self.links.wrapping_add(1);
