@@ -1,5 +1,6 @@
 //! A scenario, checked: what its file means.
 
+mod asked;
 mod directory;
 mod needs;
 mod pods;
@@ -24,19 +25,6 @@ use toml::Spanned;
 use crate::manifests::{Documents, Key};
 use directory::Directory;
 pub(crate) use needs::Machine;
-
-/// Breach kinds that design and format name. The first group is judged today.
-const JUDGED: [&str; 8] = [
-    "NoisyNeighbour",
-    "NodeOvercommitted",
-    "SystemNoise",
-    "QuotaNear",
-    "QuotaExceeded",
-    "MemorySqueeze",
-    "CrossTenantOom",
-    "LimitRangeExceeded",
-];
-const NOT_JUDGED_YET: [&str; 4] = ["FlatNetwork", "FenceLeak", "Probe", "CredentialReach"];
 
 /// What a machine must have for a scenario to mean anything.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -332,7 +320,7 @@ impl Checker<'_> {
         let changes = self.changes(raw.change, &documents)?;
         let mut pods = Vec::new();
         for entry in &raw.pod {
-            let pod = self.pod(entry, &pods, networked)?;
+            let pod = self.pod(entry, &pods)?;
             pods.push(pod);
         }
         let drops = self.drops(raw.drop, &pods)?;
@@ -365,6 +353,12 @@ impl Checker<'_> {
             pod.work = work;
         }
         self.resolve_places(&mut pods)?;
+        if !networked {
+            for pod in &mut pods {
+                pod.spec.pod_ips.clear();
+                pod.spec.host_ips.clear();
+            }
+        }
         let expect = self.expectations(raw.expect, &mut unsupported)?;
         let mut refuse = Vec::new();
         for entry in raw.refuse {
@@ -397,96 +391,6 @@ impl Checker<'_> {
             unsupported,
         })
     }
-
-    fn breach<'b>(&self, breach: &'b Spanned<String>) -> Result<&'b str> {
-        let name = breach.get_ref().as_str();
-        if JUDGED.contains(&name) || NOT_JUDGED_YET.contains(&name) {
-            return Ok(name);
-        }
-        let known = [JUDGED.as_slice(), NOT_JUDGED_YET.as_slice()].concat().join(", ");
-        self.refuse(
-            breach,
-            "breach",
-            &format!("`{name}` is no kind of breach; there are {known}"),
-        )
-    }
-
-    fn expectations(&self, raw: Vec<raw::Expect>, unsupported: &mut Vec<String>) -> Result<Vec<Expect>> {
-        let mut expect = Vec::new();
-        for entry in raw {
-            let breach = self.breach(&entry.breach)?.to_owned();
-            if NOT_JUDGED_YET.contains(&breach.as_str()) {
-                unsupported.push(format!("breach {breach} is not judged yet"));
-            }
-            if !(entry.within_s.is_finite() && entry.within_s > 0.0) {
-                return self.refuse(&entry.breach, "within_s", "must be more than zero");
-            }
-            let raw::Expect {
-                tenant,
-                against,
-                within_s,
-                resolved,
-                ..
-            } = entry;
-            expect.push(Expect {
-                breach,
-                tenant,
-                against,
-                within_s,
-                resolved,
-            });
-        }
-        Ok(expect)
-    }
-
-    fn measures(
-        &self,
-        raw: Vec<raw::Measure>,
-        pods: &[ScenarioPod],
-        unsupported: &mut Vec<String>,
-    ) -> Result<Vec<Measure>> {
-        let mut measures = Vec::new();
-        for entry in raw {
-            let what = *entry.what.get_ref();
-            if !pods.iter().any(|pod| pod.full_name() == *entry.pod.get_ref()) {
-                let why = format!("`{}` is no pod of this scenario", entry.pod.get_ref());
-                return self.refuse(&entry.pod, "pod", &why);
-            }
-            if entry.min.is_none() && entry.max.is_none() {
-                return self.refuse(&entry.what, "min, max", "one of them is needed");
-            }
-            if what.is_of_flows() {
-                unsupported.push(format!(
-                    "measure {} is not supported yet by this harness",
-                    what.name()
-                ));
-            } else if let Some(by) = &entry.by {
-                match what {
-                    What::StolenCores => {}
-                    What::StallSeconds if ["limit", "node"].contains(&by.as_str()) => {}
-                    What::StallSeconds => {
-                        let why = format!("`{by}` is neither `limit` nor `node`");
-                        return self.refuse(&entry.what, "by", &why);
-                    }
-                    _ => {
-                        let why = format!("is no key of measure {}", what.name());
-                        return self.refuse(&entry.what, "by", &why);
-                    }
-                }
-            }
-            let raw::Measure {
-                pod, by, min, max, ..
-            } = entry;
-            measures.push(Measure {
-                what,
-                pod: pod.into_inner(),
-                by,
-                min,
-                max,
-            });
-        }
-        Ok(measures)
-    }
 }
 
 /// Without a network, nothing is made of one: pods stay in the machine's own and have no address.
@@ -496,9 +400,7 @@ fn uses_network(raw: &raw::Scenario) -> bool {
         .iter()
         .flat_map(|pod| &pod.work)
         .chain(raw.host.iter().flat_map(|host| &host.work));
-    work.any(|work| work.kind.get_ref().is_of_network())
-        || !raw.drop.is_empty()
-        || raw.pod.iter().any(|pod| pod.address_of.is_some())
+    work.any(|work| work.kind.get_ref().is_of_network()) || !raw.drop.is_empty()
 }
 
 fn seconds(value: f64) -> Option<Duration> {

@@ -9,13 +9,8 @@ use super::{Checker, ScenarioPod, raw, resources, seconds};
 use crate::manifests::transport;
 
 impl Checker<'_> {
-    /// A pod without its work. `networked`: pods have addresses.
-    pub(super) fn pod(
-        &self,
-        raw: &raw::Pod,
-        earlier: &[ScenarioPod],
-        networked: bool,
-    ) -> Result<ScenarioPod> {
+    /// A pod without its work, and with the addresses that it has where there is a network.
+    pub(super) fn pod(&self, raw: &raw::Pod, earlier: &[ScenarioPod]) -> Result<ScenarioPod> {
         let optional = |at: Option<f64>| at.map(|s| seconds(s).ok_or(s)).transpose();
         let (Some(start), Ok(stop), Ok(completed)) = (
             seconds(raw.start_s),
@@ -61,10 +56,8 @@ impl Checker<'_> {
             let why = format!("two pods are called `{}` at the same time", other.full_name());
             return self.refuse(&raw.name, "name", &why);
         }
-        if networked {
-            pod.spec.host_ips = vec![NODE_IPV4.to_string(), NODE_IPV6.to_string()];
-            pod.spec.pod_ips = self.addresses(raw, &pod, earlier)?;
-        }
+        pod.spec.host_ips = vec![NODE_IPV4.to_string(), NODE_IPV6.to_string()];
+        pod.spec.pod_ips = self.addresses(raw, &pod, earlier)?;
         Ok(pod)
     }
 
