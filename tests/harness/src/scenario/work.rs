@@ -9,7 +9,7 @@ use toml::Spanned;
 use super::{Checker, ScenarioPod, TimedWork, directory::Directory, raw, seconds};
 
 impl Checker<'_> {
-    /// `place`: whose work, as "namespace/name" or a cgroup; `start`: when that is there.
+    /// `start`: when what does the work is there.
     pub(super) fn works(
         &self,
         raw: Vec<raw::Work>,

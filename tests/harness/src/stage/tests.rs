@@ -1,4 +1,5 @@
-//! Real pods and packets, without the daemons. Needs root, `ip` and `nft`.
+//! Real pods and packets, without the daemons. Needs root, `ip` and `nft`. Here because a program has no tests from outside
+//! but scenarios.
 #![allow(unsafe_code, reason = "see WORKER")]
 
 use std::{collections::BTreeSet, fs, process::ExitCode, thread, time::Duration};
