@@ -76,6 +76,8 @@ fn pass(ctx: &SkBuffContext, sent: bool) {
         unsafe {
             if (*known).stage != STAGE_DATAGRAMS {
                 connection(&passing, known, bytes);
+            } else if let Some(at) = same_as_before(&passing, known) {
+                passing.count(at);
             } else {
                 datagram(&passing, known);
             }
@@ -178,6 +180,25 @@ fn unknown(passing: &Passing, sock: *mut bpf_sock) {
     }
 }
 
+/// Where to count a datagram that goes the way of the last one, as nearly all do.
+///
+/// # Safety
+/// `known` is the storage of the packet's socket.
+#[inline(always)]
+unsafe fn same_as_before(passing: &Passing, known: *mut Sock) -> Option<*mut Traffic> {
+    let (addresses, ports) = packet::plain_datagram(passing.skb, passing.sent)?;
+    // SAFETY: the caller's promise. Packets of one socket that pass at the same moment may tear what is remembered; the place is taken
+    // away before the rest is written and set after it.
+    unsafe {
+        if (*known).plain_addresses != addresses || (*known).plain_ports != ports {
+            return None;
+        }
+        let flow = FLOWS.get_ptr_mut((*known).flow)?;
+        ((&raw const (*flow).generation).read_volatile() == (*known).generation)
+            .then_some(&raw mut (*flow).traffic)
+    }
+}
+
 /// A datagram of a socket that was seen before.
 ///
 /// # Safety
@@ -188,8 +209,7 @@ unsafe fn datagram(passing: &Passing, known: *mut Sock) {
     let Some(header) = packet::read(passing.skb, passing.sent, &mut name) else {
         return fold(passing);
     };
-    // SAFETY: the caller's promise. Packets of one socket that pass at the same moment may tear what is remembered; the place is taken away
-    // before the rest is written and set after it.
+    // SAFETY: as in `same_as_before`.
     unsafe {
         if (*known).ports == [header.own_port, header.peer_port]
             && (*known).local == name.local
@@ -239,6 +259,12 @@ fn of_either(passing: &Passing, name: &mut FlowName, header: &Header, known: Opt
             (*known).peer = name.peer;
             (*known).ports = [header.own_port, header.peer_port];
             (*known).generation = generation_of(place);
+            ((*known).plain_addresses, (*known).plain_ports) =
+                if name.protocol == UDP && packet::is_ipv4(name.local) {
+                    packet::plain(name.local, name.peer, (*known).ports)
+                } else {
+                    (0, 0)
+                };
             (&raw mut (*known).flow).write_volatile(place);
         }
     }

@@ -133,6 +133,60 @@ pub(crate) fn read(skb: *mut __sk_buff, sent: bool, name: &mut FlowName) -> Opti
     Some(header)
 }
 
+/// Addresses and ports of a UDP packet over IPv4 whose headers lie in one piece, without options, which is nearly every datagram.
+///
+/// Own address and port in the low halves; as they stand on the wire.
+#[inline(always)]
+pub(crate) fn plain_datagram(skb: *mut __sk_buff, sent: bool) -> Option<(u64, u32)> {
+    let mut header = [0_u32; 6];
+    // SAFETY: fields of the context; what is read is before the end.
+    unsafe {
+        if (*skb).protocol != ETH_P_IP {
+            return None;
+        }
+        let (data, end) = ((*skb).data as usize, (*skb).data_end as usize);
+        if data + size_of_val(&header) > end {
+            return None;
+        }
+        header[0] = (data as *const u32).read_unaligned();
+        header[1] = ((data + 4) as *const u32).read_unaligned();
+        header[2] = ((data + 8) as *const u32).read_unaligned();
+        header[3] = ((data + 12) as *const u32).read_unaligned();
+        header[4] = ((data + 16) as *const u32).read_unaligned();
+        header[5] = ((data + 20) as *const u32).read_unaligned();
+    }
+    let plain = u32::from_be(header[0]) >> 24 == 0x45
+        && u32::from_be(header[1]) & 0x3fff == 0
+        && (u32::from_be(header[2]) >> 16) as u8 == UDP;
+    if !plain {
+        return None;
+    }
+    let [source, destination] = [header[3], header[4]].map(u64::from);
+    Some(if sent {
+        (source | destination << 32, header[5])
+    } else {
+        (destination | source << 32, header[5].rotate_left(16))
+    })
+}
+
+/// What [`plain_datagram`] says of a packet between these.
+#[inline(always)]
+pub(crate) fn plain(local: [u64; 2], peer: [u64; 2], [own_port, peer_port]: [u16; 2]) -> (u64, u32) {
+    let ports = u32::from_ne_bytes([
+        own_port.to_be_bytes()[0],
+        own_port.to_be_bytes()[1],
+        peer_port.to_be_bytes()[0],
+        peer_port.to_be_bytes()[1],
+    ]);
+    (local[1] >> 32 | peer[1] >> 32 << 32, ports)
+}
+
+/// Whether an address is an IPv4 one.
+#[inline(always)]
+pub(crate) fn is_ipv4(address: [u64; 2]) -> bool {
+    address[0] == 0 && address[1] as u32 == 0xffff_u32.to_be()
+}
+
 /// Flags of a TCP packet, without looking at more.
 #[inline(always)]
 pub(crate) fn tcp_flags(skb: *mut __sk_buff) -> u8 {

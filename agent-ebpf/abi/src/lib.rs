@@ -312,7 +312,9 @@ pub struct Sock {
     pub local: [u64; 2],
     pub peer: [u64; 2],
     pub ports: [u16; 2],
-    pub reserved: u32,
+    /// Datagrams: the same as they stand in the headers of a UDP packet over IPv4, to be compared at once; 0: another protocol.
+    pub plain_ports: u32,
+    pub plain_addresses: u64,
 }
 
 /// No place.
@@ -459,7 +461,7 @@ const _: () = {
     assert!(size_of::<CgroupEvent>() == 504);
     assert!(size_of::<Offsets>() == 16 * 4);
     assert!(size_of::<FlowName>() == 48 && size_of::<Traffic>() == 56 && size_of::<Flow>() == 64);
-    assert!(size_of::<Unit>() == 128 && size_of::<Sock>() == 64);
+    assert!(size_of::<Unit>() == 128 && size_of::<Sock>() == 72);
     assert!(FLOWS.is_power_of_two() && UNITS.is_power_of_two());
     assert!(SLICES.is_power_of_two() && CACHE.is_power_of_two() && SLOTS.is_power_of_two());
     assert!(LossReason::ALL.len() <= LOSS_REASONS);
