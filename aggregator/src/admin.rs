@@ -90,7 +90,14 @@ async fn readyz(Extract(admin): Extract<Arc<Admin>>) -> Response {
         "ready": missing.is_empty(),
         "missing": missing,
         "degraded": degraded,
-        "cluster": { "namespaces": cluster.namespaces, "pods": cluster.pods, "quotas": cluster.quotas, "limit_ranges": cluster.limit_ranges },
+        "cluster": {
+            "namespaces": cluster.namespaces,
+            "pods": cluster.pods,
+            "quotas": cluster.quotas,
+            "limit_ranges": cluster.limit_ranges,
+            "network_policies": cluster.network_policies,
+            "foreign_policies": cluster.foreign_policies,
+        },
     });
     answer(missing.is_empty(), &body)
 }

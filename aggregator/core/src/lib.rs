@@ -8,6 +8,7 @@
 //! | [`policy`] | every threshold, its unit, default, range and reason; the policy file |
 //! | [`quantity`] | Kubernetes quantities, exactly |
 //! | [`identity`] | which pod, namespace, tenant; quotas |
+//! | [`fence`] | what NetworkPolicies say of a connection, and by which rule |
 //! | [`report`] | what one agent counted, as plain data |
 //! | `node` | one node's sliding windows over cumulative counters |
 //! | `sums` | a window folded into classes: who waited, for whom |
@@ -20,6 +21,7 @@
 
 mod accounts;
 pub mod breach;
+pub mod fence;
 pub mod finding;
 pub mod identity;
 mod judge;

@@ -121,6 +121,7 @@ fn ranged(cpu_m: Option<u64>, memory_mib: Option<u64>) -> (Sim, u32, u32) {
         id: Some("c0ffee".into()),
         cpu_limit_ncores: cpu_m.map(|n| n * 1_000_000),
         memory_limit_bytes: memory_mib.map(|n| n * MIB),
+        ..ContainerObject::default()
     }]
     .into();
     sim.cluster.limit_ranges.push(LimitRangeObject {

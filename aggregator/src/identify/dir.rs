@@ -3,6 +3,7 @@
 //! Every file of the directory itself that ends in .yaml, .yml or .json and does not begin with a dot. A file that is broken keeps what it said
 //! when it was last good: half a cluster must not lose its names because of one typing error.
 
+use std::any::TypeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,23 @@ use crate::watch::Watch;
 
 /// Longest file that is read, in bytes: ten thousand pods as kubectl writes them, twice.
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Reads a directory once, strictly: whoever asks one question wants no answer from half of it.
+///
+/// # Errors
+/// It cannot be read, or one of its files is broken: path, line, object, field and value.
+pub fn read_once(dir: &Path) -> anyhow::Result<(Cluster, ClusterStatus)> {
+    let mut reader = Reader {
+        dir: dir.to_owned(),
+        ..Reader::default()
+    };
+    reader.scan();
+    let (cluster, status) = reader.merged();
+    match status.broken.first() {
+        None => Ok((cluster, status)),
+        Some((path, problem)) => Err(anyhow::anyhow!("{}: {problem}", path.display())),
+    }
+}
 
 /// A directory that is followed.
 pub struct Source {
@@ -88,6 +106,8 @@ impl Source {
             pods = status.pods,
             quotas = status.quotas,
             limit_ranges = status.limit_ranges,
+            network_policies = status.network_policies,
+            foreign_policies = status.foreign_policies,
             "cluster data read"
         );
         let mut world = self.state.lock();
@@ -150,46 +170,34 @@ impl Reader {
             files: self.files.len(),
             ..ClusterStatus::default()
         };
-        let (mut namespaces, mut pods) = (BTreeSet::new(), BTreeSet::new());
-        let (mut quotas, mut ranges) = (BTreeSet::new(), BTreeSet::new());
+        let mut seen = Seen::default();
         for (path, file) in &self.files {
             if let Some(error) = &file.error {
                 status.broken.push((path.clone(), error.clone()));
             }
             status.ignored += file.good.ignored;
-            let objects = &file.good.cluster;
-            let total = objects.namespaces.len()
-                + objects.pods.len()
-                + objects.quotas.len()
-                + objects.limit_ranges.len();
-            let had = namespaces.len() + pods.len() + quotas.len() + ranges.len();
-            cluster.namespaces.extend(
-                objects
-                    .namespaces
-                    .iter()
-                    .filter(|n| namespaces.insert(n.name.as_str()))
-                    .cloned(),
-            );
-            cluster.pods.extend(
-                objects
-                    .pods
-                    .iter()
-                    .filter(|p| pods.insert(p.uid.as_str()))
-                    .cloned(),
-            );
-            let quota = objects
-                .quotas
-                .iter()
-                .filter(|q| quotas.insert((q.namespace.as_str(), q.name.as_str())));
-            cluster.quotas.extend(quota.cloned());
-            let range = objects
-                .limit_ranges
-                .iter()
-                .filter(|r| ranges.insert((r.namespace.as_str(), r.name.as_str())));
-            cluster.limit_ranges.extend(range.cloned());
-            let have = namespaces.len() + pods.len() + quotas.len() + ranges.len();
-            status.duplicates += (total + had - have) as u64;
+            let from = &file.good.cluster;
+            seen.take(&mut cluster.namespaces, &from.namespaces, |o| ("", &o.name, ""));
+            seen.take(&mut cluster.pods, &from.pods, |o| (&o.uid, "", ""));
+            seen.take(&mut cluster.quotas, &from.quotas, |o| (&o.namespace, &o.name, ""));
+            seen.take(&mut cluster.limit_ranges, &from.limit_ranges, |o| {
+                (&o.namespace, &o.name, "")
+            });
+            seen.take(&mut cluster.nodes, &from.nodes, |o| ("", &o.name, ""));
+            seen.take(&mut cluster.services, &from.services, |o| {
+                (&o.namespace, &o.name, "")
+            });
+            seen.take(&mut cluster.endpoint_slices, &from.endpoint_slices, |o| {
+                (&o.namespace, &o.name, "")
+            });
+            seen.take(&mut cluster.network_policies, &from.network_policies, |o| {
+                (&o.namespace, &o.name, "")
+            });
+            seen.take(&mut cluster.foreign_policies, &from.foreign_policies, |o| {
+                (o.namespace.as_deref().unwrap_or_default(), &o.name, &o.kind)
+            });
         }
+        status.duplicates = seen.duplicates;
         if let Some(error) = &self.unreadable {
             status.broken.push((self.dir.clone(), error.clone()));
         }
@@ -197,7 +205,34 @@ impl Reader {
         status.pods = cluster.pods.len();
         status.quotas = cluster.quotas.len();
         status.limit_ranges = cluster.limit_ranges.len();
+        status.network_policies = cluster.network_policies.len();
+        status.foreign_policies = cluster.foreign_policies.len();
         (cluster, status)
+    }
+}
+
+/// What earlier files had, by list and name.
+#[derive(Default)]
+struct Seen<'a> {
+    names: BTreeSet<(TypeId, [&'a str; 3])>,
+    duplicates: u64,
+}
+
+impl<'a> Seen<'a> {
+    fn take<T: Clone + 'static>(
+        &mut self,
+        into: &mut Vec<T>,
+        from: &'a [T],
+        name: impl Fn(&'a T) -> (&'a str, &'a str, &'a str),
+    ) {
+        for object in from {
+            let (a, b, c) = name(object);
+            if self.names.insert((TypeId::of::<T>(), [a, b, c])) {
+                into.push(object.clone());
+            } else {
+                self.duplicates += 1;
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where cluster objects come from.
 //!
 //! A source reads Kubernetes objects and hands the whole of what it knows to the judge, at every change:
-//! namespaces, pods, quotas, limit ranges as `partywall_aggregator_core::identity::Cluster`. Today there is one, a directory of files.
+//! namespaces, pods, quotas, limit ranges, services, nodes, policies as `partywall_aggregator_core::identity::Cluster`. Today there is one, a directory of files.
 
 pub mod dir;
 pub mod objects;
@@ -19,6 +19,8 @@ pub struct ClusterStatus {
     pub pods: usize,
     pub quotas: usize,
     pub limit_ranges: usize,
+    pub network_policies: usize,
+    pub foreign_policies: usize,
     /// Objects of kinds that Partywall does not read.
     pub ignored: u64,
     /// Objects that another file has too; the first file by name counts.

@@ -32,7 +32,8 @@ pub struct YamlError {
     pub message: String,
 }
 
-/// Large parts of what `kubectl get -o yaml` writes that nobody here looks at: skipped while reading.
+/// Large parts of what `kubectl get -o yaml` writes that nobody here looks at: emptied while reading. Scalars of that name stay:
+/// `env` is what many label their pods with.
 const SKIPPED: &[&str] = &[
     "managedFields",
     "conditions",
@@ -138,11 +139,14 @@ impl From<Spanned<Value>> for Yaml {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
+        deserializer.deserialize_any(ValueVisitor { hollow: false })
     }
 }
 
-struct ValueVisitor;
+struct ValueVisitor {
+    /// Maps and lists come out empty.
+    hollow: bool,
+}
 
 impl<'de> Visitor<'de> for ValueVisitor {
     type Value = Value;
@@ -194,6 +198,10 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
+        if self.hollow {
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            return Ok(Value::List(list));
+        }
         while let Some(item) = seq.next_element::<Spanned<Value>>()? {
             list.push(item.into());
         }
@@ -202,9 +210,24 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut entries = Vec::new();
+        if self.hollow {
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return Ok(Value::Map(entries));
+        }
         while let Some(key) = map.next_key::<String>()? {
             if SKIPPED.contains(&key.as_str()) {
-                map.next_value::<IgnoredAny>()?;
+                let Spanned {
+                    value: Hollow(value),
+                    referenced,
+                    ..
+                } = map.next_value::<Spanned<Hollow>>()?;
+                entries.push((
+                    key,
+                    Yaml {
+                        line: referenced.line(),
+                        value,
+                    },
+                ));
             } else {
                 entries.push((key, map.next_value::<Spanned<Value>>()?.into()));
             }
@@ -213,10 +236,36 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 }
 
+/// A value that loses what is inside.
+struct Hollow(Value);
+
+impl<'de> Deserialize<'de> for Hollow {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_any(ValueVisitor { hollow: true })
+            .map(Self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_label_may_bear_the_name_of_what_is_skipped() {
+        let pod = "metadata: {labels: {env: prod, data: 1}}\nspec: {env: [{name: a}], data: {k: [v]}, volumes: [{a: b}]}\n";
+        let documents = read(pod).unwrap();
+        let labels = documents[0]
+            .get("metadata")
+            .and_then(|m| m.get("labels"))
+            .unwrap();
+        assert_eq!(labels.get("env").and_then(Yaml::text), Some("prod"));
+        assert_eq!(labels.get("data").and_then(Yaml::text), Some("1"));
+        let spec = documents[0].get("spec").unwrap();
+        assert_eq!(spec.get("env").map(|e| &e.value), Some(&Value::List(vec![])));
+        assert_eq!(spec.get("data").map(|e| &e.value), Some(&Value::Map(vec![])));
+    }
 
     #[test]
     fn lines_are_the_files_own_over_documents_and_lists() {

@@ -576,6 +576,8 @@ fn own(out: &mut Out<'_>, state: &State, moment: &Moment) -> fmt::Result {
         ("pod", cluster.pods),
         ("quota", cluster.quotas),
         ("limit_range", cluster.limit_ranges),
+        ("network_policy", cluster.network_policies),
+        ("foreign_policy", cluster.foreign_policies),
     ];
     out.gauges(
         "aggregator_cluster_objects",

@@ -1,6 +1,7 @@
 //! Who is who: pods by UID, namespaces → tenants, quotas. Pure data in, look-ups out.
 
 mod directory;
+mod network;
 mod tenant;
 
 use std::collections::BTreeMap;
@@ -8,12 +9,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use directory::{Bound, Directory, Range};
+pub use network::{
+    ContainerPort, EndpointSliceObject, ForeignPolicy, NodeObject, Protocol, ServiceObject, ServicePort,
+    ServiceType, TargetPort,
+};
 pub use tenant::{ResolvedBy, TenantId, Tenants};
+
+use crate::fence::NetworkPolicy;
 
 /// The tenant of everything that is no pod, and of the namespaces listed as such.
 pub const SYSTEM: &str = "system";
 /// Shown in place of a tenant where none can be named.
 pub const UNKNOWN: &str = "<unknown>";
+
+/// Labels of an object, shared because objects are copied when they go.
+pub type Labels = Arc<BTreeMap<String, String>>;
 
 /// Everything a cluster source knows, at one moment. Order does not matter.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,6 +32,12 @@ pub struct Cluster {
     pub pods: Vec<PodObject>,
     pub quotas: Vec<QuotaObject>,
     pub limit_ranges: Vec<LimitRangeObject>,
+    pub nodes: Vec<NodeObject>,
+    pub services: Vec<ServiceObject>,
+    pub endpoint_slices: Vec<EndpointSliceObject>,
+    pub network_policies: Vec<Arc<NetworkPolicy>>,
+    /// Policies of kinds that are not evaluated.
+    pub foreign_policies: Vec<ForeignPolicy>,
 }
 
 /// A Namespace object.
@@ -40,6 +56,7 @@ pub struct PodObject {
     pub static_uid: Option<String>,
     pub namespace: String,
     pub name: String,
+    pub labels: Labels,
     /// `spec.nodeName`; absent before it is scheduled.
     pub node: Option<String>,
     pub requests: Resources,
@@ -50,7 +67,11 @@ pub struct PodObject {
     pub containers: Arc<[ContainerObject]>,
     /// `status.podIPs`; empty in a terminal phase and for host-network pods.
     pub addresses: Vec<IpAddr>,
+    /// `status.hostIPs`: its node's.
+    pub host_addresses: Vec<IpAddr>,
     pub host_network: bool,
+    /// `status.phase` is `Succeeded` or `Failed`: it will never run again.
+    pub terminal: bool,
 }
 
 /// A container of a Pod object.
@@ -62,6 +83,8 @@ pub struct ContainerObject {
     /// Its own; `None`: no limit.
     pub cpu_limit_ncores: Option<u64>,
     pub memory_limit_bytes: Option<u64>,
+    /// What it says that it listens on. Nothing is bound to it: a container may listen elsewhere.
+    pub ports: Box<[ContainerPort]>,
 }
 
 /// What a pod was promised.
@@ -146,6 +169,30 @@ pub fn is_namespace_name(name: &str) -> bool {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-')
+}
+
+/// A label's key: a name of at most 63 characters, after an optional DNS subdomain and a slash.
+pub fn is_label_key(key: &str) -> bool {
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(p, n)| (Some(p), n));
+    prefix.is_none_or(is_object_name) && !name.is_empty() && is_label_value(name)
+}
+
+/// A label's value: empty, or at most 63 characters that begin and end with a letter or digit.
+pub fn is_label_value(value: &str) -> bool {
+    let ends = [value.as_bytes().first(), value.as_bytes().last()];
+    value.len() <= 63
+        && ends.iter().all(|end| end.is_none_or(u8::is_ascii_alphanumeric))
+        && value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// RFC 6335 service name: what Kubernetes accepts as the name of a port.
+pub fn is_port_name(name: &str) -> bool {
+    name.len() <= 15
+        && is_namespace_name(name)
+        && !name.contains("--")
+        && name.bytes().any(|b| b.is_ascii_lowercase())
 }
 
 /// RFC 1123 subdomain: what Kubernetes accepts as the name of a pod or node.

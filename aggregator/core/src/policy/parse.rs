@@ -356,13 +356,7 @@ fn namespace_name(key: &str, value: &Spanned<String>) -> Result<String, PolicyEr
 
 fn label_key(value: &Spanned<String>) -> Result<String, PolicyError> {
     let key = value.value.as_str();
-    let ok = !key.is_empty()
-        && key.len() <= 317
-        && key.matches('/').count() <= 1
-        && key
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/'));
-    if ok {
+    if crate::identity::is_label_key(key) {
         return Ok(key.to_owned());
     }
     Err(at(

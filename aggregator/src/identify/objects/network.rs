@@ -1,0 +1,144 @@
+//! Objects that say who can be reached where: services, endpoint slices, nodes.
+
+use std::net::IpAddr;
+
+use partywall_aggregator_core::fence::number;
+use partywall_aggregator_core::identity::{
+    ContainerPort, EndpointSliceObject, NodeObject, ServiceObject, ServicePort, ServiceType, TargetPort,
+    is_object_name, is_port_name,
+};
+
+use super::super::yaml::YamlError;
+use super::at::{At, metadata, namespace_of};
+
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+pub(super) fn service(object: &At<'_>) -> Result<ServiceObject, YamlError> {
+    let metadata = metadata(object)?;
+    let mut service = ServiceObject {
+        namespace: namespace_of(&metadata)?,
+        name: metadata.name("name", "service name", is_object_name)?,
+        ..ServiceObject::default()
+    };
+    if let Some(spec) = object.map("spec")? {
+        service.service_type = match spec.text("type")? {
+            None | Some("ClusterIP") => ServiceType::ClusterIp,
+            Some("NodePort") => ServiceType::NodePort,
+            Some("LoadBalancer") => ServiceType::LoadBalancer,
+            Some("ExternalName") => ServiceType::ExternalName,
+            Some(other) => {
+                return spec.wrong_at(
+                    "type",
+                    &format!("{other:?} is none of ClusterIP, NodePort, LoadBalancer, ExternalName"),
+                );
+            }
+        };
+        service.cluster_ips = cluster_ips(&spec)?;
+        service.external_ips = spec.addresses("externalIPs")?;
+        service.selector = spec.texts("selector")?;
+        for port in spec.list("ports")? {
+            service.ports.push(service_port(&port)?);
+        }
+    }
+    let balancer = match object.map("status")? {
+        Some(status) => status.map("loadBalancer")?,
+        None => None,
+    };
+    if let Some(balancer) = balancer {
+        for ingress in balancer.list("ingress")? {
+            service.external_ips.extend(ingress.address("ip")?);
+        }
+    }
+    Ok(service)
+}
+
+/// `clusterIPs`, else the older single one. A headless service has `None` there.
+fn cluster_ips(spec: &At<'_>) -> Result<Vec<IpAddr>, YamlError> {
+    let headless = |text: Option<&str>| matches!(text, None | Some("None" | ""));
+    let several = spec.list("clusterIPs")?;
+    if let Some(first) = several.first() {
+        return match first.yaml.text() {
+            text @ Some(_) if headless(text) => Ok(Vec::new()),
+            _ => spec.addresses("clusterIPs"),
+        };
+    }
+    if headless(spec.text("clusterIP")?) {
+        return Ok(Vec::new());
+    }
+    Ok(spec.address("clusterIP")?.into_iter().collect())
+}
+
+fn service_port(at: &At<'_>) -> Result<ServicePort, YamlError> {
+    let Some(port) = at.port("port")? else {
+        return at.wrong("port is absent");
+    };
+    let target = match at.text("targetPort")? {
+        None => TargetPort::Number(port),
+        Some(text) => match number(text) {
+            Some(number) => TargetPort::Number(number),
+            None if is_port_name(text) => TargetPort::Name(text.into()),
+            None => {
+                return at.wrong_at(
+                    "targetPort",
+                    &format!("{text:?} is neither a port nor the name of one"),
+                );
+            }
+        },
+    };
+    Ok(ServicePort {
+        name: at.text("name")?.filter(|n| !n.is_empty()).map(Into::into),
+        protocol: at.protocol()?,
+        port,
+        target,
+        // 0 is how an object says that it has none.
+        node_port: match at.text("nodePort")? {
+            Some("0") => None,
+            _ => at.port("nodePort")?,
+        },
+    })
+}
+
+pub(super) fn endpoint_slice(object: &At<'_>) -> Result<EndpointSliceObject, YamlError> {
+    let metadata = metadata(object)?;
+    let mut slice = EndpointSliceObject {
+        namespace: namespace_of(&metadata)?,
+        name: metadata.name("name", "endpoint slice name", is_object_name)?,
+        service: metadata.texts("labels")?.remove(SERVICE_NAME),
+        ..EndpointSliceObject::default()
+    };
+    if object.text("addressType")? != Some("FQDN") {
+        for endpoint in object.list("endpoints")? {
+            slice.addresses.extend(endpoint.addresses("addresses")?);
+        }
+    }
+    for port in object.list("ports")? {
+        if let Some(number) = port.port("port")? {
+            slice.ports.push(ContainerPort {
+                name: port.text("name")?.filter(|n| !n.is_empty()).map(Into::into),
+                number,
+                protocol: port.protocol()?,
+            });
+        }
+    }
+    Ok(slice)
+}
+
+pub(super) fn node(object: &At<'_>) -> Result<NodeObject, YamlError> {
+    let metadata = metadata(object)?;
+    let (mut internal, mut external) = (Vec::new(), Vec::new());
+    if let Some(status) = object.map("status")? {
+        for entry in status.list("addresses")? {
+            match entry.text("type")? {
+                Some("InternalIP") => internal.extend(entry.address("address")?),
+                Some("ExternalIP") => external.extend(entry.address("address")?),
+                // Names.
+                _ => {}
+            }
+        }
+    }
+    internal.append(&mut external);
+    Ok(NodeObject {
+        name: metadata.name("name", "node name", is_object_name)?,
+        addresses: internal,
+    })
+}
