@@ -1,5 +1,6 @@
 //! Between the wire's messages and the core's plain data. Names and shapes are checked on the way in; what the counters may say is the core's.
 
+mod flows;
 mod report;
 mod view;
 
