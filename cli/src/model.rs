@@ -538,6 +538,10 @@ fn kind(number: i32) -> String {
         Ok(v1::BreachKind::MemorySqueeze) => "MemorySqueeze".to_owned(),
         Ok(v1::BreachKind::CrossTenantOom) => "CrossTenantOom".to_owned(),
         Ok(v1::BreachKind::LimitRangeExceeded) => "LimitRangeExceeded".to_owned(),
+        Ok(v1::BreachKind::FlatNetwork) => "FlatNetwork".to_owned(),
+        Ok(v1::BreachKind::FenceLeak) => "FenceLeak".to_owned(),
+        Ok(v1::BreachKind::Probe) => "Probe".to_owned(),
+        Ok(v1::BreachKind::CredentialReach) => "CredentialReach".to_owned(),
         Ok(v1::BreachKind::Unspecified) | Err(_) => format!("Unknown({number})"),
     }
 }

@@ -106,8 +106,8 @@ mod tests {
         v1::Flow {
             index: 1,
             entity: 1,
-            local: vec![10, 0, 0, 1],
-            peer: vec![10, 0, 0, 2],
+            local: vec![10, 0, 0, 1].into(),
+            peer: vec![10, 0, 0, 2].into(),
             protocol: 6,
             port: 80,
             role: v1::Role::Opened.into(),
@@ -117,11 +117,11 @@ mod tests {
     #[test]
     fn mapped_addresses_are_the_ones_they_map() {
         let mut flow = good();
-        flow.local = [[0; 10].as_slice(), &[0xff, 0xff, 10, 0, 0, 9]].concat();
+        flow.local = [[0; 10].as_slice(), &[0xff, 0xff, 10, 0, 0, 9]].concat().into();
         let core = super::flow((0, &flow)).unwrap();
         assert_eq!(core.local, IpAddr::from([10, 0, 0, 9]));
-        flow.local = vec![0; 16];
-        flow.peer = [[0xfd].as_slice(), &[0; 15]].concat();
+        flow.local = vec![0; 16].into();
+        flow.peer = [[0xfd].as_slice(), &[0; 15]].concat().into();
         let core = super::flow((0, &flow)).unwrap();
         assert_eq!(core.peer, "fd00::".parse::<IpAddr>().unwrap());
     }
@@ -134,9 +134,9 @@ mod tests {
             ("flows[7].port", "65536", |f| f.port = 65_536),
             ("flows[7].role", "0", |f| f.role = 0),
             ("flows[7].role", "9", |f| f.role = 9),
-            ("flows[7].local", "0 bytes", |f| f.local = Vec::new()),
-            ("flows[7].peer", "5 bytes", |f| f.peer = vec![0; 5]),
-            ("flows[7].peer", "family", |f| f.peer = vec![1; 16]),
+            ("flows[7].local", "0 bytes", |f| f.local = Vec::new().into()),
+            ("flows[7].peer", "5 bytes", |f| f.peer = vec![0; 5].into()),
+            ("flows[7].peer", "family", |f| f.peer = vec![1; 16].into()),
         ];
         for (field, needle, spoil) in table {
             let mut bad = good();

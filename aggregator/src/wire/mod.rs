@@ -2,7 +2,9 @@
 
 mod flows;
 mod report;
+mod traffic;
 mod view;
 
 pub use report::{receipt, report};
+pub use traffic::{flow_filter, flow_list};
 pub use view::{breach, losses, snapshot};

@@ -294,7 +294,7 @@ fn selected(cluster: &Cluster, service: &ServiceObject, port: &ServicePort) -> V
                 .find(|p| p.protocol == port.protocol && p.name.as_ref() == Some(name))
                 .map(|p| p.number),
         };
-        let addresses = pod.addresses.iter().map(|a| a.to_canonical());
+        let addresses = pod.addresses.iter().map(IpAddr::to_canonical);
         out.extend(
             number
                 .into_iter()

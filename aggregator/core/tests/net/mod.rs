@@ -55,6 +55,13 @@ pub struct Pod {
     pub address: IpAddr,
 }
 
+/// Between tenants by verdict, unattributed by reason, folded.
+pub type Bytes = (
+    BTreeMap<(String, String, Verdict), u64>,
+    BTreeMap<&'static str, u64>,
+    u64,
+);
+
 pub struct Net {
     pub world: World,
     pub cluster: Cluster,
@@ -387,13 +394,7 @@ impl Net {
     }
 
     /// (between tenants by verdict, unattributed, folded), in bytes.
-    pub fn bytes(
-        &mut self,
-    ) -> (
-        BTreeMap<(String, String, Verdict), u64>,
-        BTreeMap<&'static str, u64>,
-        u64,
-    ) {
+    pub fn bytes(&mut self) -> Bytes {
         let s = self.world.snapshot("", false, self.now);
         (
             s.traffic
