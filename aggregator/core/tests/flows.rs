@@ -490,6 +490,30 @@ fn a_policy_that_comes_and_goes_changes_what_happens_after() {
 }
 
 #[test]
+fn datagrams_that_stop_arriving_are_blocked() {
+    let (mut net, client, web) = two();
+    for _ in 0..3 {
+        net.opens(client, web.address, UDP, 9, traffic((5, 500), (0, 0)));
+        net.accepts(web, client.address, UDP, 9, traffic((0, 0), (5, 500)));
+        net.tick();
+    }
+    assert_eq!(net.shown(), ["red/client>blue/web 9 open both"]);
+    net.isolate("blue", "nobody", &[]);
+    for _ in 0..6 {
+        net.opens(client, web.address, UDP, 9, traffic((5, 500), (0, 0)));
+        net.tick();
+    }
+    assert_eq!(net.shown(), ["red/client>blue/web 9 blocked both"]);
+    // It is not enforced any more.
+    net.ticks(6);
+    net.opens(client, web.address, UDP, 9, traffic((5, 500), (0, 0)));
+    net.accepts(web, client.address, UDP, 9, traffic((0, 0), (5, 500)));
+    net.tick();
+    assert_eq!(net.fired(), [LEAK, FLAT]);
+    assert_eq!(net.all_bytes(), 2_000);
+}
+
+#[test]
 fn a_new_policy_has_its_time_to_be_enforced() {
     let (mut net, client, web) = two();
     net.isolate("blue", "nobody", &[]);

@@ -47,6 +47,8 @@ pub struct Directory {
     quotas: BTreeMap<TenantId, [Option<Bound>; 3]>,
     /// By namespace: CPU, memory.
     ranges: BTreeMap<String, [Range; 2]>,
+    /// Where in the cluster data each Namespace object is.
+    namespace_objects: BTreeMap<String, usize>,
     addresses: Addresses,
     /// With pods that have ended: what they did is judged after.
     fence: Fence,
@@ -82,8 +84,8 @@ impl Directory {
 
     /// Labels of a Namespace object.
     pub fn namespace_labels(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
-        let objects = &self.cluster.namespaces;
-        objects.iter().find(|n| n.name == namespace).map(|n| &n.labels)
+        let at = *self.namespace_objects.get(namespace)?;
+        self.cluster.namespaces.get(at).map(|n| &n.labels)
     }
 
     /// What the NetworkPolicies in force say.
@@ -132,6 +134,8 @@ impl Directory {
             dropped += 1;
         }
         self.gone = gone;
+        let objects = self.cluster.namespaces.iter().enumerate();
+        self.namespace_objects = objects.map(|(at, n)| (n.name.clone(), at)).collect();
         self.set_fence(&before, now_ns);
         self.addresses.set(&self.cluster, now_ns);
         self.rebuild(policy);

@@ -36,6 +36,8 @@ pub(super) struct Seen {
     /// The receiver's agent would have told.
     pub(super) receiver_is_covered: bool,
     pub(super) waited_ns: u64,
+    /// The opener goes on, and the receiver has heard nothing for a while.
+    pub(super) in_vain: bool,
 }
 
 impl Seen {
@@ -50,6 +52,7 @@ impl Seen {
         if self.protocol != TCP {
             return match (arrived > 0, grown.sent_packets > 0) {
                 (true, _) => Outcome::Delivered,
+                (false, false) if self.by_receiver && self.in_vain => Outcome::Failed,
                 (false, false) => Outcome::Nothing,
                 (false, true) if patient => Outcome::Wait,
                 (false, true) if self.receiver_is_covered => Outcome::Failed,

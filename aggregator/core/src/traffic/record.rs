@@ -32,6 +32,8 @@ pub(super) struct Record {
     pub(super) marks: Traffic,
     /// A receiver's: its opener.
     pub(super) partner: Option<u32>,
+    /// A receiver's: when its opener was last heard of, as of the last judgement.
+    pub(super) opener_ns: u64,
     /// The flow is counted and shown by this record, not by the other end's.
     pub(super) primary: bool,
     /// A connection was made against the policies in force.
@@ -77,6 +79,7 @@ impl Record {
             matched: Traffic::default(),
             marks: Traffic::default(),
             partner: None,
+            opener_ns: 0,
             primary: false,
             leaked: false,
             judged: None,

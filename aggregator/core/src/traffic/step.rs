@@ -24,6 +24,8 @@ use crate::world::Now;
 
 /// The opener's agent has this long to confirm what a receiver's says: its interval, and what a network takes.
 const CONFIRM_NS: u64 = 2_500_000_000;
+/// An opener that is heard of this much later than its receiver sends in vain.
+const VAIN_NS: u64 = 3 * NS_PER_S;
 /// A name may come this much later than the first counters.
 pub(super) const SETTLE_NS: u64 = 5 * NS_PER_S;
 /// A network plugin may take this long to enforce a policy that is new.
@@ -101,6 +103,8 @@ struct Case {
     /// The opener named the receiver's own address.
     exact: bool,
     by_receiver: bool,
+    /// When the opener was last heard of.
+    opener_ns: u64,
 }
 
 impl Table {
@@ -182,6 +186,7 @@ impl Table {
                     opener: Some(opener),
                     exact,
                     by_receiver: true,
+                    opener_ns: o.last_ns,
                 }
             }
             Opener::None => {
@@ -200,6 +205,7 @@ impl Table {
                     opener: None,
                     exact: false,
                     by_receiver: true,
+                    opener_ns: 0,
                 }
             }
         };
@@ -253,6 +259,7 @@ impl Table {
             opener: Some(id),
             exact: true,
             by_receiver: false,
+            opener_ns: 0,
         };
         self.settle(case, cx, losses)
     }
@@ -273,6 +280,9 @@ impl Table {
             by_receiver: case.by_receiver,
             receiver_is_covered: cx.is_covered(&case.to, record.first_ns),
             waited_ns,
+            in_vain: case.exact
+                && case.opener_ns > record.opener_ns
+                && case.opener_ns > record.last_ns.saturating_add(VAIN_NS),
         };
         let outcome = seen.outcome();
         if outcome == Outcome::Wait {
@@ -294,6 +304,7 @@ impl Table {
         record.primary = true;
         record.leaked = leaked;
         record.marks = case.traffic;
+        record.opener_ns = case.opener_ns;
         record.mark_rate(cx.now.mono_ns, window_ns);
         record.judged = Some(Judged {
             from: case.from,
