@@ -57,7 +57,7 @@ pub struct RunArgs {
     /// Address of /metrics, /healthz and /readyz; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7442")]
     pub http_listen: String,
-    /// Directory of Kubernetes YAML or JSON (Namespace, Pod, ResourceQuota objects; lists too), as `kubectl get -o yaml` writes it
+    /// Directory of Kubernetes YAML or JSON (namespaces, pods, quotas, services, nodes, policies; lists too), as `kubectl get -o yaml` writes it
     #[arg(long, value_name = "DIR")]
     pub cluster_from: Option<PathBuf>,
     /// Policy file: thresholds, tenants, path rules [default: built in, see `policy-default`]

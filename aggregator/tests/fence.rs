@@ -166,7 +166,7 @@ fn a_matrix_is_all_pairs() {
         let fence = Fence::new(&case.cluster());
         for port in ["80/TCP", "53/UDP", "http/TCP", "ICMP"] {
             let question: Question = port.parse().unwrap();
-            let matrix: Vec<_> = fence.matrix(&question).collect();
+            let matrix: Vec<_> = fence.matrix(&question, |_| true).collect();
             let pods = fence.pods().len();
             assert_eq!(matrix.len(), pods * (pods - 1));
             for (from, to, verdict) in matrix {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use partywall_aggregator_core::fence::Question;
 
 const EXAMPLES: &str = "\
 Start here:
@@ -16,14 +17,16 @@ Then:
   partywall breaches                   who broke what, with evidence
   partywall breaches --watch --json    the same as a stream, one JSON object a line
   partywall tenants --aggregator http://aggregator.partywall.svc:7441
+  partywall policy check --cluster-from DIR --from red/web --to blue/db --port 5432
   partywall completions bash > /etc/bash_completion.d/partywall
 
 Exit codes:
   0  done (a reader that closes the pipe is done, too)
-  1  failed; `demo`: the case was not proved
-  2  the command line makes no sense
+  1  failed; `demo`: the case was not proved; `policy check`: denied, nothing else
+  2  the command line makes no sense, or `policy check` cannot use what it names
   3  no aggregator answered
   4  this host or user lacks what the command needs
+  5  `policy check`: unknown whether it is allowed
   130  interrupted";
 
 /// Names the tenant that took another tenant's CPU, and proves it.
@@ -65,12 +68,25 @@ pub(crate) enum Command {
     /// List breaches: who broke what, against whom, with evidence
     #[command(after_help = BREACHES)]
     Breaches(Breaches),
+    /// Ask what the NetworkPolicies of a cluster say; needs no aggregator
+    #[command(after_help = POLICY, arg_required_else_help = true)]
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS)]
     Completions {
         /// The shell to complete for
         shell: Shell,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Say whether a connection is allowed, and by which policy and rule
+    #[command(after_help = CHECK)]
+    Check(PolicyCheck),
 }
 
 const DEMO: &str = "\
@@ -129,6 +145,31 @@ Examples:
   partywall breaches --watch             what holds now, then every change, until Ctrl-C
   partywall breaches --watch --json | jq -c 'select(.state == \"firing\")'";
 
+const POLICY: &str = "\
+Examples:
+  partywall policy check --cluster-from DIR --from red/web --to blue/db --port 5432
+  partywall policy check --cluster-from DIR --matrix --port 80";
+
+const CHECK: &str = "\
+DIR holds what kubectl writes; everything that bears upon a verdict:
+  kubectl get namespaces,pods,nodes,services,networkpolicies.networking.k8s.io -A -o yaml > DIR/all.yaml
+  and, where there are such kinds: kubectl get ciliumnetworkpolicies,ciliumclusterwidenetworkpolicies -A -o yaml > DIR/cilium.yaml
+
+Examples:
+  partywall policy check --cluster-from DIR --from red/web --to blue/db --port 5432/TCP
+  partywall policy check --cluster-from DIR --from blue/web --to 203.0.113.9 --port 443
+  partywall policy check --cluster-from DIR --from blue/web --to green/dns --port dns/UDP
+  partywall policy check --cluster-from DIR --from node:node-a --to blue/web --port 8080
+  partywall policy check --cluster-from DIR --from red/web --to blue/db --port ICMP --json | jq .verdict
+  partywall policy check --cluster-from DIR --matrix --port 80 --namespace red --namespace blue
+
+Exit codes:
+  0  allowed, or open: no policy isolates either end (it says which); --matrix: done
+  1  denied
+  2  the command line makes no sense, or a pod or file that it names is not there or broken
+  4  the answer could not be written
+  5  unknown: there are policies of kinds that are not evaluated, or something is not known that it depends on";
+
 const COMPLETIONS: &str = "\
 Examples:
   partywall completions bash > /etc/bash_completion.d/partywall
@@ -179,6 +220,31 @@ pub(crate) struct Breaches {
     /// Also those that were resolved, as far back as the aggregator keeps them
     #[arg(long, conflicts_with = "watch")]
     pub all: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PolicyCheck {
+    /// Directory of Kubernetes YAML or JSON, as `kubectl get -o yaml` writes it
+    #[arg(long, value_name = "DIR")]
+    pub cluster_from: PathBuf,
+    /// Who opens the connection: NAMESPACE/POD, an IP address, or node:NAME
+    #[arg(long, value_name = "END", required_unless_present = "matrix")]
+    pub from: Option<String>,
+    /// Who is to take it: NAMESPACE/POD, an IP address, or node:NAME
+    #[arg(long, value_name = "END", required_unless_present = "matrix")]
+    pub to: Option<String>,
+    /// 80, 80/TCP, 53/udp, a port's name as the receiving pod has it (http/TCP), or ICMP
+    #[arg(long, value_name = "PORT")]
+    pub port: Question,
+    /// Policy file: which namespace belongs to which tenant
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// All pairs of pods instead of one
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    pub matrix: bool,
+    /// With --matrix: only pods of this namespace; may be given several times
+    #[arg(long, value_name = "NAMESPACE", requires = "matrix")]
+    pub namespace: Vec<String>,
 }
 
 /// A parser's complaint as one line: what is wrong, a tip where there is one, where to read on.
@@ -238,6 +304,30 @@ mod tests {
             (vec!["partywall", "up", "--grpc-listen", "x"], "--grpc-listen"),
             (vec!["partywall", "completions"], "<SHELL>"),
             (vec!["partywall", "completions", "tcsh"], "bash"),
+            (
+                vec![
+                    "partywall",
+                    "policy",
+                    "check",
+                    "--cluster-from",
+                    ".",
+                    "--port",
+                    "80",
+                ],
+                "--from <END>",
+            ),
+            (
+                vec![
+                    "partywall",
+                    "policy",
+                    "check",
+                    "--cluster-from",
+                    ".",
+                    "--port",
+                    "x/y",
+                ],
+                "none of TCP",
+            ),
             (
                 vec!["partywall", "breaches", "--all", "--watch"],
                 "cannot be used with",

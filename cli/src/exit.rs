@@ -7,14 +7,16 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Code {
-    /// Something failed, or `demo` did not prove its case.
+    /// Something failed, or `demo` did not prove its case. Of `policy check`: denied.
     Failed = 1,
-    /// The command line makes no sense; the parser's own code.
+    /// The command line makes no sense; the parser's own code. Of `policy check`, too: what it names cannot be used.
     Usage = 2,
     /// No aggregator answered.
     NoAggregator = 3,
     /// This host or user lacks what the command needs.
     Missing = 4,
+    /// `policy check` cannot say.
+    Unknown = 5,
     /// SIGINT or SIGTERM ended it before it was done: 128 + SIGINT, as shells count.
     Interrupted = 130,
 }
@@ -100,6 +102,10 @@ mod tests {
         assert_eq!(
             report(Err(Failure::new(Code::Missing, anyhow::anyhow!("x")))),
             ExitCode::from(4)
+        );
+        assert_eq!(
+            report(Err(Failure::new(Code::Unknown, anyhow::anyhow!("")))),
+            ExitCode::from(5)
         );
         assert_eq!(
             report(Err(Failure::new(Code::Interrupted, anyhow::anyhow!("")))),

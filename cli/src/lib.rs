@@ -12,6 +12,7 @@ mod host;
 mod logs;
 mod model;
 mod output;
+mod policy;
 #[cfg(test)]
 mod sample;
 mod show;
@@ -29,7 +30,7 @@ use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
-use args::{Cli, Command};
+use args::{Cli, Command, PolicyCommand};
 use exit::{Code, Outcome};
 
 /// The command line as clap knows it, for whoever writes reference pages or completions from it.
@@ -70,13 +71,20 @@ fn obey(cli: Cli) -> Outcome {
         clap_complete::generate(shell, &mut Cli::command(), "partywall", &mut script);
         return Ok(output::print(&String::from_utf8(script)?)?);
     }
+    if let Command::Policy {
+        command: PolicyCommand::Check(args),
+    } = &command
+    {
+        return policy::check(&common, args);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
     runtime.block_on(async {
         match command {
-            Command::Completions { .. } => Ok(()),
+            // Done above: they wait for nobody.
+            Command::Completions { .. } | Command::Policy { .. } => Ok(()),
             Command::Demo(args) => demo::run(&common, &args).await,
             Command::Up(args) => up::run(&common, args).await,
             Command::Top(args) => top::run(&common, &args).await,

@@ -14,7 +14,7 @@ mod selector;
 mod tests;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -26,10 +26,13 @@ pub use model::{Direction, NetworkPolicy, Peer, Port, PortError, PortNumber, Rul
 pub use question::{AskedPort, Question, QuestionError};
 pub use selector::{Expression, Operator, OperatorError, Selector};
 
-use crate::identity::{Cluster, Labels, PodObject};
+use crate::identity::{Cluster, ForeignPolicy, Labels, PodObject};
 
 /// The API server gives every namespace this label, with the namespace's name.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// Calico's API shows each NetworkPolicy a second time, as one of its own kind whose name begins so. Nobody else may use the prefix.
+const CALICO_COPY: &str = "knp.default.";
 
 /// Who can be an end of a connection, with the policies that isolate it.
 #[derive(Debug, Default)]
@@ -148,10 +151,25 @@ fn namespaces(cluster: &Cluster) -> BTreeMap<&str, Arc<Namespace>> {
             .iter()
             .map(|n| (n.name.as_str(), Some(&n.labels))),
     );
+    let policies: BTreeSet<_> = cluster
+        .network_policies
+        .iter()
+        .map(|p| (p.namespace.as_str(), p.name.as_str()))
+        .collect();
+    let is_copy = |foreign: &ForeignPolicy| {
+        let calico = foreign.kind.ends_with("projectcalico.org");
+        let of = foreign.name.strip_prefix(CALICO_COPY).filter(|_| calico);
+        foreign
+            .namespace
+            .as_deref()
+            .zip(of)
+            .is_some_and(|name| policies.contains(&name))
+    };
     let of = |name: &str| {
         let mut foreign: Vec<_> = cluster
             .foreign_policies
             .iter()
+            .filter(|f| !is_copy(f))
             .filter(|f| f.namespace.as_deref().is_none_or(|n| n == name))
             .cloned()
             .collect();

@@ -100,18 +100,18 @@ impl Question {
 }
 
 impl Fence {
-    /// Every pair of two pods. Without a verdict: the receiving pod has no port of that name.
+    /// Every pair of two pods among some. Without a verdict: the receiving pod has no port of that name.
     pub fn matrix<'a>(
         &'a self,
         question: &'a Question,
+        among: impl Fn(&Pod) -> bool,
     ) -> impl Iterator<Item = (&'a Arc<Pod>, &'a Arc<Pod>, Option<Verdict>)> {
-        let pairs = self
-            .pods()
-            .iter()
-            .flat_map(|from| self.pods().iter().map(move |to| (from, to)));
-        pairs.filter(|(from, to)| from.uid != to.uid).map(|(from, to)| {
+        let pods: Vec<_> = self.pods().iter().filter(|pod| among(pod)).collect();
+        let count = pods.len();
+        (0..count * count).filter_map(move |i| {
+            let (from, to) = (pods[i / count], pods[i % count]);
             let traffic = question.between(End::Pod(from), End::Pod(to));
-            (from, to, traffic.map(|t| decide::decide(&t).verdict()))
+            (from.uid != to.uid).then(|| (from, to, traffic.map(|t| decide::decide(&t).verdict())))
         })
     }
 }

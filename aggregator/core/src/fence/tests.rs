@@ -348,7 +348,7 @@ proptest! {
     fn a_matrix_equals_pairwise_checks(cluster in cluster(), port in one_of(&["80", "90/UDP", "http", "dns/UDP", "ICMP"])) {
         let fence = Fence::new(&cluster);
         let question: Question = port.parse().unwrap();
-        let matrix: Vec<_> = fence.matrix(&question).collect();
+        let matrix: Vec<_> = fence.matrix(&question, |_| true).collect();
         let pods = fence.pods().len();
         prop_assert_eq!(matrix.len(), pods * (pods - 1));
         let plain = Plain(&cluster);
@@ -423,7 +423,7 @@ fn a_large_cluster_is_compiled_once() {
     let question: Question = "80".parse().unwrap();
     assert_eq!(
         fence
-            .matrix(&question)
+            .matrix(&question, |_| true)
             .take(100_000)
             .filter(|(_, _, v)| *v == Some(Verdict::Allowed))
             .count(),

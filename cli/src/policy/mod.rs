@@ -1,0 +1,102 @@
+//! `partywall policy check`: what the NetworkPolicies in a directory say of a connection. No aggregator, no agent.
+
+mod answer;
+mod ends;
+mod matrix;
+mod words;
+
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use partywall_aggregator::identify::dir;
+use partywall_aggregator::policy_file;
+use partywall_aggregator_core::fence::{Family, Fence, Verdict};
+use partywall_aggregator_core::identity::{Cluster, Directory};
+use partywall_aggregator_core::policy::Policy;
+use serde::Serialize;
+
+use crate::args::{Common, PolicyCheck};
+use crate::exit::{Code, Failure, Outcome, reader_left};
+use crate::output::{print, print_json};
+
+/// Everything that is asked about.
+struct Known {
+    cluster: Arc<Cluster>,
+    fence: Fence,
+    /// For the tenants.
+    directory: Directory,
+}
+
+pub(crate) fn check(common: &Common, args: &PolicyCheck) -> Outcome {
+    let known = Known::read(args).map_err(usage)?;
+    if args.matrix {
+        let matrix = matrix::Matrix::new(&known, args).map_err(usage)?;
+        return written(common, &matrix, || matrix.to_text());
+    }
+    let (Some(from), Some(to)) = (&args.from, &args.to) else {
+        return Err(usage(anyhow!("--from and --to are wanted")));
+    };
+    let (from_end, to_end) = (
+        ends::find(&known, "--from", from).map_err(usage)?,
+        ends::find(&known, "--to", to).map_err(usage)?,
+    );
+    let mut traffic = args
+        .port
+        .between(from_end, to_end)
+        .ok_or_else(|| usage(ends::no_such_port(&args.port, &to_end)))?;
+    // Whoever gives an address of a pod that has two means the one that was given.
+    traffic.family = [from, to]
+        .iter()
+        .find_map(|typed| typed.parse().ok())
+        .map(Family::of);
+    let explanation = known.fence.explain(&traffic);
+    let answer = answer::Answer::new(&known, &traffic, &explanation);
+    written(common, &answer, || words::text(&answer, &explanation))?;
+    let said = |code| Err(Failure::new(code, anyhow!("")));
+    match explanation.decision.verdict() {
+        Verdict::Open | Verdict::Allowed => Ok(()),
+        Verdict::Denied => said(Code::Failed),
+        Verdict::Unknown => said(Code::Unknown),
+    }
+}
+
+impl Known {
+    fn read(args: &PolicyCheck) -> anyhow::Result<Self> {
+        let policy = match &args.policy {
+            Some(file) => policy_file::read(file)?,
+            None => Policy::default(),
+        };
+        let (cluster, _) = dir::read_once(&args.cluster_from)?;
+        let cluster = Arc::new(cluster);
+        let mut directory = Directory::default();
+        directory.set_cluster(Arc::clone(&cluster), &policy, 0);
+        Ok(Self {
+            fence: Fence::new(&cluster),
+            cluster,
+            directory,
+        })
+    }
+
+    /// The tenant of a pod.
+    fn tenant(&self, uid: &str) -> Option<String> {
+        let pod = self.directory.pod(uid)?;
+        Some(self.directory.tenants.name(pod.tenant).to_string())
+    }
+}
+
+fn usage(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::new(Code::Usage, error)
+}
+
+/// Exit code 1 says `denied` and nothing else, and a verdict holds whether or not somebody reads it to the end.
+fn written<T: Serialize>(common: &Common, document: &T, text: impl FnOnce() -> String) -> Outcome {
+    let told = if common.json {
+        print_json(document)
+    } else {
+        print(&text()).map_err(Into::into)
+    };
+    match told {
+        Err(error) if !reader_left(&error) => Err(Failure::new(Code::Missing, error)),
+        _ => Ok(()),
+    }
+}
