@@ -453,6 +453,22 @@ fn one_short_connection_raises_its_breach_in_time() {
     assert!(fired.0 - begun <= 10, "{} half seconds", fired.0 - begun);
     assert!(net.breach("FlatNetwork").summary.starts_with("red/brief"));
     assert_eq!(net.all_bytes(), 150);
+    assert_eq!(net.shown(), ["red/brief>blue/web 80 open both"]);
+}
+
+#[test]
+fn a_receiver_that_is_told_of_late_takes_over_from_its_opener() {
+    let (mut net, client, web) = two();
+    net.agents.get_mut("node-b").unwrap().cut_off = true;
+    net.connects(client, web, 80, 1_000);
+    net.ticks(6);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 open opener"]);
+    net.agents.get_mut("node-b").unwrap().cut_off = false;
+    net.connects(client, web, 80, 500);
+    net.ticks(4);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 open both"]);
+    assert_eq!(net.all_bytes(), 1_700);
+    assert_eq!(net.fired(), [FLAT]);
 }
 
 #[test]

@@ -413,6 +413,8 @@ impl Table {
             over = opener.counted.least(&sum.less(&all)).least(&grown);
             opener.counted = opener.counted.less(&over);
             opener.matched = opener.matched.plus(&grown);
+            // Shown by itself only for what it alone was counted for.
+            opener.primary &= opener.counted.packets() > 0;
         }
         if let Some(record) = self.get_mut(case.id) {
             record.counted = record.counted.plus(&grown);
