@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Key;
+use super::cx::Cx;
 use super::ends::End;
-use super::step::Cx;
 use super::totals::Amount;
 use crate::breach::{BreachKey, BreachKind, seconds};
 use crate::finding::{Culprit, Figure, Finding, bytes};

@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::cx::Cx;
 use super::record::Record;
-use super::step::Cx;
 use crate::identity::{Owner, Pod, Service, TenantId};
 use crate::node::slot::Kind;
 

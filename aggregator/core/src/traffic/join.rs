@@ -1,7 +1,7 @@
 //! Which records are one flow.
 
+use super::cx::Cx;
 use super::record::Record;
-use super::step::Cx;
 use super::{Key, Table};
 use crate::identity::Owner;
 use crate::limits::NS_PER_S;

@@ -14,8 +14,11 @@
 //! | `record` | one end's counters |
 //! | `ends` | which pod, node or service an end is |
 //! | `join` | which records are one flow |
+//! | `cx` | what a judgement may look at |
 //! | `outcome` | was it delivered |
 //! | `ruling` | what the fence says |
+//! | `verdict` | both put together |
+//! | `count` | what is new of it |
 //! | `step` | a judgement of what moved |
 //! | `folded` | traffic of which no flow is told |
 //! | `totals` | sums since the start |
@@ -23,6 +26,8 @@
 //! | `show` | flows for clients |
 
 mod between;
+mod count;
+mod cx;
 mod ends;
 mod folded;
 mod join;
@@ -34,6 +39,7 @@ mod ruling;
 mod show;
 mod step;
 mod totals;
+mod verdict;
 
 #[allow(
     clippy::disallowed_types,
@@ -52,8 +58,8 @@ use crate::node::Node;
 use crate::node::flows::News;
 use crate::report::Role;
 use crate::world::Now;
+pub(crate) use cx::Cx;
 use record::Record;
-pub(crate) use step::Cx;
 use totals::Totals;
 
 /// What both ends of a flow have in common.
