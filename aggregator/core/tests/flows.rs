@@ -665,6 +665,33 @@ fn fifty_thousand_flows_are_judged_by_what_moved() {
 }
 
 #[test]
+fn a_node_that_tells_of_other_nodes_pods_is_not_believed() {
+    let (mut net, _, web) = two();
+    let liar = net.runs("node-b", EntityKind::Pod("uid-red-client".into()), "10.0.0.1");
+    net.connects(liar, web, 80, 1_000);
+    net.ticks(4);
+    assert!(net.fired().is_empty());
+    assert_eq!(net.bytes().1, BTreeMap::from([("pod_foreign", 1_100)]));
+}
+
+#[test]
+fn a_nodes_flows_are_bounded_and_what_finds_no_room_is_counted() {
+    let (mut net, client, web) = two();
+    for round in 0..8u16 {
+        for port in 0..10_000u16 {
+            let index = net.announces(client, Role::Opened, web.address, round * 8 + port % 8);
+            net.grows(client, index, traffic((1, 1), (0, 0)));
+        }
+        net.pass(S);
+        let receipt = net.report("node-a").remove(0);
+        assert!(!receipt.announce_all, "asking again would not help");
+    }
+    assert_eq!(net.world.flow_records(), 65_536);
+    assert_eq!(net.world.losses().get("window", "flow_cap"), 80_000 - 65_536);
+    net.judge();
+}
+
+#[test]
 fn ended_flows_are_let_go_of_and_indices_mean_one_thing() {
     let (mut net, client, web) = two();
     net.connects(client, web, 80, 1_000);

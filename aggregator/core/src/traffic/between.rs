@@ -128,7 +128,12 @@ impl Book {
     }
 
     pub(super) fn leaks(&mut self, cx: &Cx<'_>, out: &mut Vec<Finding>) {
-        self.of(BreachKind::FenceLeak, &cx.policy.thresholds.fence_leak, cx, out);
+        self.of(
+            BreachKind::FenceLeak,
+            &cx.policy.thresholds.fence_leak.timing,
+            cx,
+            out,
+        );
     }
 }
 

@@ -138,8 +138,8 @@ impl Table {
             match news {
                 News::Begun { flow, owner } => {
                     if self.len() >= MAX_FLOWS {
+                        // Its agent's run goes on to know it: it would only announce it again.
                         losses.add("window", "flow_cap", "flows", 1);
-                        node.flows.forget(flow.index);
                         continue;
                     }
                     let record = Record::new(node.name.clone(), flow, owner, at_ns, unix_ns);
@@ -154,11 +154,10 @@ impl Table {
                         self.enqueue(place);
                     }
                 }
-                News::Ended(index) => {
-                    if let Some(place) = node.flows.place(index) {
-                        self.end(place, now);
-                    }
-                }
+                News::Ended(index) => match node.flows.place(index) {
+                    Some(place) => self.end(place, now),
+                    None => node.flows.forget(index),
+                },
                 News::Folded { owner, grown } => self.fold(owner, grown, now, losses),
             }
         }

@@ -9,11 +9,8 @@ use super::outcome::Outcome;
 use super::ruling::{Ruling, rule};
 use super::step::Case;
 use super::totals::Verdict;
+use crate::breach::seconds;
 use crate::identity::TenantId;
-use crate::limits::NS_PER_S;
-
-/// A network plugin may take this long to enforce a policy that is new.
-const ENFORCE_NS: u64 = 10 * NS_PER_S;
 
 /// Why a verdict is what it is.
 pub(super) enum Why {
@@ -83,9 +80,10 @@ impl Table {
             }
             Outcome::Delivered | Outcome::Continues => {}
         }
+        let enforce_ns = seconds(cx.policy.thresholds.fence_leak.enforce_seconds);
         match ruling {
             Ruling::Denied { why, since_ns } => match outcome {
-                Outcome::Delivered if since_ns > 0 && at_ns < since_ns.saturating_add(ENFORCE_NS) => {
+                Outcome::Delivered if since_ns > 0 && at_ns < since_ns.saturating_add(enforce_ns) => {
                     let early = format!("the policies are too new to be enforced for certain: {why}");
                     (Verdict::Unknown, Why::Words(early.into()), leaked)
                 }
