@@ -1,0 +1,313 @@
+//! A judgement: every record that moved, and every one whose wait is over.
+
+use super::between::Deed;
+use super::cx::Cx;
+use super::ends::{End, Reason, What};
+use super::join::Opener;
+use super::outcome::{GRACE_NS, Outcome, Seen};
+use super::record::{Judged, Record};
+use super::totals::{Amount, Verdict};
+use super::verdict::{Why, unattributed};
+use super::{Key, Table};
+use crate::breach::seconds;
+use crate::finding::Finding;
+use crate::limits::NS_PER_S;
+use crate::losses::Losses;
+use crate::report::{Role, Traffic};
+use crate::sums::Party;
+
+/// The opener's agent has this long to confirm what a receiver's says: its interval, and what a network takes.
+const CONFIRM_NS: u64 = 2_500_000_000;
+/// An opener that is heard of this much later than its receiver sends in vain.
+const VAIN_NS: u64 = 3 * NS_PER_S;
+/// A name may come this much later than the first counters.
+pub(super) const SETTLE_NS: u64 = 5 * NS_PER_S;
+
+/// What is judged of one flow.
+pub(super) struct Case {
+    pub(super) id: u32,
+    pub(super) from: End,
+    pub(super) to: End,
+    /// From the opener's side, with what only the opener knows.
+    pub(super) traffic: Traffic,
+    pub(super) opener: Option<u32>,
+    /// The opener named the receiver's own address.
+    pub(super) exact: bool,
+    pub(super) by_receiver: bool,
+    /// When the opener was last heard of.
+    pub(super) opener_ns: u64,
+}
+
+impl Table {
+    /// Judges what moved. `gone` is told of each flow that is let go of: (node, flow's index, its place).
+    pub(crate) fn judge(
+        &mut self,
+        cx: &Cx<'_>,
+        losses: &mut Losses,
+        out: &mut Vec<Finding>,
+        gone: impl FnMut(&str, u32, u32),
+    ) {
+        let mut again = Vec::new();
+        let mut work = std::mem::take(&mut self.queue);
+        // Receivers are put behind their openers, never the other way.
+        while let Some(id) = work.pop() {
+            let Some(record) = self.get_mut(id) else { continue };
+            record.queued = false;
+            if self.judge_one(id, cx, losses) {
+                if let Some(record) = self.get_mut(id) {
+                    record.waits_since_ns = None;
+                }
+            } else {
+                again.push(id);
+            }
+            work.append(&mut self.queue);
+        }
+        for id in again {
+            self.enqueue(id);
+        }
+        self.judge_folded(cx);
+        self.forget(cx.now, gone);
+        let window_ns = seconds(cx.policy.thresholds.windows.length_seconds);
+        self.totals.mark(cx.now.mono_ns, window_ns);
+        self.flat.flat(cx, out);
+        self.leaks.leaks(cx, out);
+        self.probes.findings(cx, out);
+        self.reach.findings(cx, out);
+    }
+
+    /// False: it must be looked at again.
+    fn judge_one(&mut self, id: u32, cx: &Cx<'_>, losses: &mut Losses) -> bool {
+        let Some(record) = self.get(id) else { return true };
+        match record.flow.role {
+            Role::Accepted => self.judge_receiver(id, cx, losses),
+            Role::Opened => self.judge_opener(id, cx, losses),
+        }
+    }
+
+    fn judge_receiver(&mut self, id: u32, cx: &Cx<'_>, losses: &mut Losses) -> bool {
+        let Some(record) = self.get(id) else { return true };
+        let to = End::own(record, cx);
+        let case = match self.opener_of(record, cx) {
+            Opener::Several => {
+                // Each opener's own record is counted instead.
+                if let Some(record) = self.get_mut(id) {
+                    record.primary = false;
+                    record.counted = record.above_base();
+                    record.marks = record.view();
+                }
+                return true;
+            }
+            Opener::One {
+                record: opener,
+                exact,
+            } => {
+                let Some(o) = self.get(opener) else { return true };
+                let mut traffic = record.view();
+                if exact {
+                    traffic.opened = o.view().opened;
+                    traffic.established = traffic.established.max(o.view().established);
+                    traffic.refused = traffic.refused.max(o.view().refused);
+                    traffic.timed_out = traffic.timed_out.max(o.view().timed_out);
+                }
+                Case {
+                    id,
+                    from: End::own(o, cx),
+                    to,
+                    traffic,
+                    opener: Some(opener),
+                    exact,
+                    by_receiver: true,
+                    opener_ns: o.last_ns,
+                }
+            }
+            Opener::None => {
+                let mut from = End::peer(record, cx);
+                if needs_confirmation(record, &from, cx) {
+                    if waited_ns(record, cx) < CONFIRM_NS {
+                        return false;
+                    }
+                    from = from.unnamed(Reason::SourceUnconfirmed);
+                }
+                Case {
+                    id,
+                    from,
+                    to,
+                    traffic: record.view(),
+                    opener: None,
+                    exact: false,
+                    by_receiver: true,
+                    opener_ns: 0,
+                }
+            }
+        };
+        self.settle(case, cx, losses)
+    }
+
+    fn judge_opener(&mut self, id: u32, cx: &Cx<'_>, losses: &mut Losses) -> bool {
+        let Some(record) = self.get(id) else { return true };
+        let receivers = self.receivers_of(record, cx);
+        let sole: Vec<u32> = receivers
+            .into_iter()
+            .filter(|r| {
+                let receiver = self.get(*r);
+                receiver.is_some_and(|r| matches!(self.opener_of(r, cx), Opener::One { .. }))
+            })
+            .collect();
+        let key = Key::of(record);
+        let to = End::peer(record, cx);
+        if !sole.is_empty() {
+            // Through a Service, what went to endpoints whose nodes have no agent is in this record alone.
+            let addresses = cx.directory.addresses();
+            let all_told = addresses
+                .behind(key.to, key.protocol, key.port)
+                .is_none_or(|endpoints| {
+                    let covered = |a| cx.is_covered(&End::at(a, record.last_ns, cx), record.first_ns);
+                    endpoints.iter().all(|(address, _)| covered(*address))
+                });
+            for receiver in sole {
+                self.enqueue(receiver);
+            }
+            if all_told {
+                if let Some(record) = self.get_mut(id) {
+                    record.primary = false;
+                }
+                return true;
+            }
+        }
+        let Some(record) = self.get(id) else { return true };
+        let may_be_told = match &to.what {
+            What::Service(_) => true,
+            _ => cx.is_covered(&to, record.first_ns),
+        };
+        if may_be_told && waited_ns(record, cx) < GRACE_NS {
+            return false;
+        }
+        let case = Case {
+            id,
+            from: End::own(record, cx),
+            to,
+            traffic: record.view(),
+            opener: Some(id),
+            exact: true,
+            by_receiver: false,
+            opener_ns: 0,
+        };
+        self.settle(case, cx, losses)
+    }
+
+    fn settle(&mut self, case: Case, cx: &Cx<'_>, losses: &mut Losses) -> bool {
+        let Some(record) = self.get(case.id) else {
+            return true;
+        };
+        let waited_ns = waited_ns(record, cx);
+        if is_nameless(&case, record) && waited_ns < SETTLE_NS {
+            return false;
+        }
+        let key = Key::of(record);
+        let seen = Seen {
+            protocol: key.protocol,
+            now: case.traffic,
+            before: record.marks,
+            by_receiver: case.by_receiver,
+            receiver_is_covered: cx.is_covered(&case.to, record.first_ns),
+            waited_ns,
+            in_vain: case.exact
+                && case.opener_ns > record.opener_ns
+                && case.opener_ns > record.last_ns.saturating_add(VAIN_NS),
+        };
+        let outcome = seen.outcome();
+        if outcome == Outcome::Wait {
+            return false;
+        }
+        let delivered = seen.is_delivered();
+        let (verdict, reason, leaked) = self.verdict(&case, outcome, cx);
+        let amount = self.count(&case);
+        let (from, to) = (case.from.tenant.map(Party::from), case.to.tenant.map(Party::from));
+        match case.from.reason().or(case.to.reason()).or(unattributed(&reason)) {
+            Some(reason) => self.totals.add_unattributed(reason, amount),
+            None => self.totals.add(from, to, verdict, amount, losses),
+        }
+        self.note(&case, &key, verdict, outcome, &reason, amount, cx, losses);
+        let window_ns = seconds(cx.policy.thresholds.windows.length_seconds);
+        let Some(record) = self.get_mut(case.id) else {
+            return true;
+        };
+        record.primary = true;
+        record.leaked = leaked;
+        record.marks = case.traffic;
+        record.opener_ns = case.opener_ns;
+        record.mark_rate(cx.now.mono_ns, window_ns);
+        record.judged = Some(Judged {
+            from: case.from,
+            to: case.to,
+            verdict,
+            reason: reason.text(),
+            delivered,
+            traffic: case.traffic,
+        });
+        true
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one caller")]
+    fn note(
+        &mut self,
+        case: &Case,
+        key: &Key,
+        verdict: Verdict,
+        outcome: Outcome,
+        reason: &Why,
+        amount: Amount,
+        cx: &Cx<'_>,
+        losses: &mut Losses,
+    ) {
+        let (from, to) = (&case.from, &case.to);
+        self.reach.note(from, to, outcome, cx, losses);
+        let failed = outcome == Outcome::Failed;
+        if failed && case.opener.is_some() && verdict != Verdict::Allowed {
+            self.probes.note(from, to, key, cx, losses);
+        }
+        let happened = matches!(outcome, Outcome::Delivered | Outcome::Continues);
+        let (Some(a), Some(b)) = (from.named_tenant(), to.named_tenant()) else {
+            return;
+        };
+        let node = [from, to].map(|e| e.node.as_deref());
+        let covered = node.iter().flatten().map(|n| cx.covered(n)).fold(1.0, f64::min);
+        let deed = Deed {
+            from: (a, from),
+            to: (b, to),
+            key: *key,
+            why: reason.text(),
+            amount,
+            seen_by_both: case.by_receiver && case.opener.is_some(),
+            covered,
+        };
+        match verdict {
+            Verdict::Open if happened => self.flat.note(deed, cx, losses),
+            Verdict::Leaked if happened => self.leaks.note(deed, cx, losses),
+            _ => {}
+        }
+    }
+}
+
+fn waited_ns(record: &Record, cx: &Cx<'_>) -> u64 {
+    record
+        .waits_since_ns
+        .map_or(u64::MAX, |since| cx.now.mono_ns.saturating_sub(since))
+}
+
+/// The peer is a pod by its address alone, and its own node's agent would know of it.
+fn needs_confirmation(record: &Record, from: &End, cx: &Cx<'_>) -> bool {
+    let Some(pod) = from.pod() else { return false };
+    let own = matches!(&record.owner, crate::node::slot::Kind::Pod(uid) if *uid == pod.uid);
+    !own && cx.is_covered(from, record.first_ns)
+}
+
+/// A name may still be on its way. What has been looked at before is not waited for again.
+fn is_nameless(case: &Case, record: &Record) -> bool {
+    let nameless = |end: &End| match end.what {
+        What::Unnamed(reason) => reason == Reason::PodUnknown,
+        What::Outside { private } => private && record.judged.is_none(),
+        _ => false,
+    };
+    nameless(&case.from) || nameless(&case.to)
+}
