@@ -1,8 +1,29 @@
 //! What the agent reported of traffic, added up exactly.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use partywall_proto::v1::{Flow, Report, Role, Traffic};
+
+/// What a pod's sockets sent and received since the agent's start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PodTraffic {
+    pub(crate) by_peer: BTreeMap<IpAddr, Traffic>,
+    /// Found no place.
+    pub(crate) folded: Traffic,
+}
+
+impl PodTraffic {
+    /// With these peers; `None`: with all.
+    pub(crate) fn with(&self, peers: Option<&[IpAddr]>) -> Traffic {
+        let mut sum = Traffic::default();
+        for (peer, traffic) in &self.by_peer {
+            if peers.is_none_or(|peers| peers.contains(peer)) {
+                add(&mut sum, traffic);
+            }
+        }
+        sum
+    }
+}
 
 /// Flows and what was counted beside them, of one agent run.
 #[derive(Debug, Default)]
@@ -46,6 +67,24 @@ impl FlowRecord {
         }
     }
 
+    /// All that these entities' sockets did.
+    pub(crate) fn pod(&self, entities: &[u32]) -> PodTraffic {
+        let mut pod = PodTraffic {
+            folded: self.folded_of(entities),
+            ..PodTraffic::default()
+        };
+        for (index, flow) in self
+            .flows
+            .iter()
+            .filter(|(_, flow)| entities.contains(&flow.entity))
+        {
+            if let (Some(peer), Some(traffic)) = (address(&flow.peer), self.samples.get(index)) {
+                add(pod.by_peer.entry(peer).or_default(), traffic);
+            }
+        }
+        pod
+    }
+
     /// All that an entity's flows of this role sent and received, and how many these are.
     pub(crate) fn flows_of(&self, entities: &[u32], role: Role) -> (usize, Traffic) {
         let mut sum = Traffic::default();
@@ -66,6 +105,13 @@ impl FlowRecord {
             add(&mut sum, self.folded.get(entity).unwrap_or(&Traffic::default()));
         }
         sum
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        _ => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Figures over the observed time, from the agent's exact counters.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
+use partywall_proto::v1::Traffic;
 use serde::Serialize;
 
 use crate::{
@@ -46,6 +47,8 @@ impl Measured {
 #[derive(Debug, Default)]
 pub(crate) struct Tenants {
     pub(crate) by_uid: BTreeMap<String, String>,
+    /// Of pods, by `namespace/name`.
+    pub(crate) addresses: BTreeMap<String, Vec<IpAddr>>,
 }
 
 impl Tenants {
@@ -72,6 +75,14 @@ pub(crate) fn measure(
         Some(by) => by == tenant,
         // Stolen is what other tenants took; what the system or nobody known took is not.
         None => ![own_tenant, "system", "unknown"].contains(&tenant),
+    };
+    // Both ways, as the pod's own sockets have it.
+    let peers = measure.by.as_ref().map(|by| {
+        let known = tenants.addresses.get(by);
+        known.map_or(&[][..], Vec::as_slice)
+    });
+    let flows = |figure: &dyn Fn(&Traffic) -> u64| {
+        nanoseconds(totals.iter().map(|pod| figure(&pod.traffic.with(peers))).sum())
     };
     let value = match measure.what {
         What::RunCores => cores(sum(|pod| pod.run_ns)),
@@ -103,8 +114,17 @@ pub(crate) fn measure(
                 }
             }) / 1e9
         }
-        // Refused when the scenario was read.
-        What::FlowBytes | What::FlowPackets | What::FlowConnections | What::LostShare => f64::NAN,
+        What::FlowBytes => flows(&|traffic| traffic.sent_bytes + traffic.received_bytes),
+        What::FlowPackets => flows(&|traffic| traffic.sent_packets + traffic.received_packets),
+        What::FlowConnections => flows(&|traffic| traffic.established),
+        What::LostShare => {
+            let packets = |traffic: &Traffic| traffic.sent_packets + traffic.received_packets;
+            let folded: u64 = totals.iter().map(|pod| packets(&pod.traffic.folded)).sum();
+            match flows(&packets) + nanoseconds(folded) {
+                0.0 => f64::NAN,
+                all => nanoseconds(folded) / all,
+            }
+        }
     };
     let ok = value.is_finite()
         && measure.min.is_none_or(|min| value >= min)
@@ -210,6 +230,7 @@ mod tests {
             by_uid: by_uid
                 .map(|(uid, tenant)| (uid.to_owned(), tenant.to_owned()))
                 .into(),
+            ..Tenants::default()
         };
         let measured = measure(&entry, &[totals], "blue", &tenants, Duration::from_secs(10));
         (measured.value, measured.ok)

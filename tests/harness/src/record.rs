@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use partywall_proto::v1::{AgentCost, CpuSample, LedgerRow, Loss, Report, entity::Kind};
 
-use crate::{flow_record::FlowRecord, memory::Memory};
+use crate::{
+    flow_record::{FlowRecord, PodTraffic},
+    memory::Memory,
+};
 
 /// An entity of the agent's, by what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +48,7 @@ pub(crate) struct PodTotals {
     pub(crate) throttled_ns: u64,
     /// Who ran while it waited.
     pub(crate) ran: Vec<(Who, u64)>,
+    pub(crate) traffic: PodTraffic,
     /// None: the agent said nothing of its memory.
     pub(crate) memory: Option<Memory>,
 }
@@ -179,7 +183,10 @@ impl Record {
 
     /// A pod's counters; all zero where the agent never reported it.
     pub(crate) fn pod(&self, uid: &str) -> PodTotals {
-        let mut totals = PodTotals::default();
+        let mut totals = PodTotals {
+            traffic: self.traffic.pod(&self.entities_of(uid)),
+            ..PodTotals::default()
+        };
         let of_pod = self
             .entities
             .iter()

@@ -175,6 +175,14 @@ impl Bench {
                 .iter()
                 .map(|pod| (pod.spec.uid.clone(), tenant_of_pod(pod)))
                 .collect(),
+            addresses: scenario
+                .pods
+                .iter()
+                .map(|pod| {
+                    let addresses = pod.spec.pod_ips.iter().filter_map(|ip| ip.parse().ok());
+                    (pod.full_name(), addresses.collect())
+                })
+                .collect(),
         };
         let began: Vec<Began> = stage
             .began

@@ -5,8 +5,8 @@ use toml::Spanned;
 
 use super::{Checker, Expect, Measure, ScenarioPod, What, raw};
 
-/// Breach kinds that design and format name. The first group is judged today.
-const JUDGED: [&str; 8] = [
+/// Breach kinds that design and format name.
+const BREACHES: [&str; 12] = [
     "NoisyNeighbour",
     "NodeOvercommitted",
     "SystemNoise",
@@ -15,16 +15,19 @@ const JUDGED: [&str; 8] = [
     "MemorySqueeze",
     "CrossTenantOom",
     "LimitRangeExceeded",
+    "FlatNetwork",
+    "FenceLeak",
+    "Probe",
+    "CredentialReach",
 ];
-const NOT_JUDGED_YET: [&str; 4] = ["FlatNetwork", "FenceLeak", "Probe", "CredentialReach"];
 
 impl Checker<'_> {
     pub(super) fn breach<'b>(&self, breach: &'b Spanned<String>) -> Result<&'b str> {
         let name = breach.get_ref().as_str();
-        if JUDGED.contains(&name) || NOT_JUDGED_YET.contains(&name) {
+        if BREACHES.contains(&name) {
             return Ok(name);
         }
-        let known = [JUDGED.as_slice(), NOT_JUDGED_YET.as_slice()].concat().join(", ");
+        let known = BREACHES.join(", ");
         self.refuse(
             breach,
             "breach",
@@ -32,17 +35,10 @@ impl Checker<'_> {
         )
     }
 
-    pub(super) fn expectations(
-        &self,
-        raw: Vec<raw::Expect>,
-        unsupported: &mut Vec<String>,
-    ) -> Result<Vec<Expect>> {
+    pub(super) fn expectations(&self, raw: Vec<raw::Expect>) -> Result<Vec<Expect>> {
         let mut expect = Vec::new();
         for entry in raw {
             let breach = self.breach(&entry.breach)?.to_owned();
-            if NOT_JUDGED_YET.contains(&breach.as_str()) {
-                unsupported.push(format!("breach {breach} is not judged yet"));
-            }
             if !(entry.within_s.is_finite() && entry.within_s > 0.0) {
                 return self.refuse(&entry.breach, "within_s", "must be more than zero");
             }
@@ -64,12 +60,7 @@ impl Checker<'_> {
         Ok(expect)
     }
 
-    pub(super) fn measures(
-        &self,
-        raw: Vec<raw::Measure>,
-        pods: &[ScenarioPod],
-        unsupported: &mut Vec<String>,
-    ) -> Result<Vec<Measure>> {
+    pub(super) fn measures(&self, raw: Vec<raw::Measure>, pods: &[ScenarioPod]) -> Result<Vec<Measure>> {
         let mut measures = Vec::new();
         for entry in raw {
             let what = *entry.what.get_ref();
@@ -80,13 +71,14 @@ impl Checker<'_> {
             if entry.min.is_none() && entry.max.is_none() {
                 return self.refuse(&entry.what, "min, max", "one of them is needed");
             }
-            if what.is_of_flows() {
-                unsupported.push(format!(
-                    "measure {} is not supported yet by this harness",
-                    what.name()
-                ));
-            } else if let Some(by) = &entry.by {
+            if let Some(by) = &entry.by {
                 match what {
+                    What::FlowBytes | What::FlowPackets | What::FlowConnections => {
+                        if !pods.iter().any(|pod| pod.full_name() == *by) {
+                            let why = format!("`{by}` is no pod of this scenario");
+                            return self.refuse(&entry.what, "by", &why);
+                        }
+                    }
                     What::StolenCores => {}
                     What::StallSeconds if ["limit", "node"].contains(&by.as_str()) => {}
                     What::StallSeconds => {

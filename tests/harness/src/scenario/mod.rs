@@ -72,13 +72,6 @@ impl What {
             Self::LostShare => "lost_share",
         }
     }
-
-    fn is_of_flows(self) -> bool {
-        matches!(
-            self,
-            Self::FlowBytes | Self::FlowPackets | Self::FlowConnections | Self::LostShare
-        )
-    }
 }
 
 #[derive(Debug)]
@@ -103,8 +96,6 @@ pub(crate) struct Scenario {
     pub(crate) refuse: Vec<Refuse>,
     pub(crate) measure: Vec<Measure>,
     needs: Vec<Need>,
-    /// What this harness cannot do yet, as a sentence each.
-    unsupported: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -231,7 +222,6 @@ impl Scenario {
         let reasons: BTreeSet<String> = missing
             .chain(offline)
             .chain(self.networked.then(|| machine.lacks_network()).flatten())
-            .chain(self.unsupported.iter().cloned())
             .collect();
         (!reasons.is_empty()).then(|| reasons.into_iter().collect::<Vec<_>>().join("; "))
     }
@@ -315,7 +305,6 @@ impl Checker<'_> {
             }
             cpus => cpus.map(Spanned::into_inner),
         };
-        let mut unsupported = Vec::new();
         let documents = self.documents(raw.manifests.as_ref())?;
         let changes = self.changes(raw.change, &documents)?;
         let mut pods = Vec::new();
@@ -359,7 +348,7 @@ impl Checker<'_> {
                 pod.spec.host_ips.clear();
             }
         }
-        let expect = self.expectations(raw.expect, &mut unsupported)?;
+        let expect = self.expectations(raw.expect)?;
         let mut refuse = Vec::new();
         for entry in raw.refuse {
             let breach = self.breach(&entry.breach)?.to_owned();
@@ -369,7 +358,7 @@ impl Checker<'_> {
                 against: entry.against,
             });
         }
-        let measure = self.measures(raw.measure, &pods, &mut unsupported)?;
+        let measure = self.measures(raw.measure, &pods)?;
         Ok(Scenario {
             name: raw.name.into_inner(),
             about: raw.about,
@@ -388,7 +377,6 @@ impl Checker<'_> {
             refuse,
             measure,
             needs: raw.needs,
-            unsupported,
         })
     }
 }
