@@ -12,15 +12,19 @@
 #![allow(unsafe_code, reason = "kernel memory and maps have no safe interface")]
 
 mod cgroups;
+mod flows;
 mod kread;
 mod losses;
 mod maps;
 mod memory;
+mod packet;
+mod places;
 mod slots;
+mod socks;
 mod switch;
 
-use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
-use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
+use aya_ebpf::macros::{btf_tracepoint, cgroup_skb, cgroup_sock, raw_tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, SkBuffContext, SockContext};
 use partywall_abi::{CGROUP_MADE, CGROUP_REMOVED, SCOPE_LIMIT, SCOPE_NODE};
 
 use kread::{Direct, Probe, Task};
@@ -136,6 +140,27 @@ fn node_reclaim_ends_raw(ctx: RawTracePointContext) -> i32 {
 fn oom_killed_raw(ctx: RawTracePointContext) -> i32 {
     memory::killed::<Probe>(&ctx, ctx.arg(0));
     0
+}
+
+/// What these return lets the packet, or the socket's end, go its way.
+const GO_ON: i32 = 1;
+
+#[cgroup_skb(egress)]
+fn sent(ctx: SkBuffContext) -> i32 {
+    flows::sent(&ctx);
+    GO_ON
+}
+
+#[cgroup_skb(ingress)]
+fn received(ctx: SkBuffContext) -> i32 {
+    flows::received(&ctx);
+    GO_ON
+}
+
+#[cgroup_sock(sock_release)]
+fn socket_released(ctx: SockContext) -> i32 {
+    flows::socket_released(ctx.sock);
+    GO_ON
 }
 
 #[panic_handler]

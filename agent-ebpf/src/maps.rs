@@ -4,9 +4,13 @@
 //! maps the memory and reads it without a system call.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::macros::map;
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, RingBuf, Stack};
-use partywall_abi::{CACHE, Cpu, LOSS_REASONS, Reclaim, Row, SLOTS, Stall, Throttle};
+use partywall_abi::{
+    CACHE, Cpu, FLOWS as FLOW_PLACES, Flow, FlowName, LOSS_REASONS, Reclaim, Row, SLOTS, Sock, Stall,
+    Throttle, UNITS as UNIT_PLACES, Unit,
+};
 
 /// Counters by CPU and slot: `cpu * SLOTS + slot`. The agent sets the size to the possible CPUs: 96 KiB each.
 #[map]
@@ -50,6 +54,42 @@ pub(crate) static RECLAIMS: Array<Reclaim> = Array::with_max_entries(SLOTS as u3
 /// what ended long ago. 4,096 tasks that reclaim within ten seconds are a node beyond help.
 #[map]
 pub(crate) static STALLS: HashMap<u32, Stall> = HashMap::with_max_entries(4096, 0);
+
+/// Counters of flows, by place. One for all CPUs, with atomic additions: one for each would be 320 MiB with 320 CPUs.
+#[map]
+pub(crate) static FLOWS: Array<Flow> = Array::with_max_entries(FLOW_PLACES as u32, BPF_F_MMAPABLE);
+
+/// Place → what flow has it. Apart from the counters, which are read at every packet.
+#[map]
+pub(crate) static FLOW_NAMES: Array<FlowName> = Array::with_max_entries(FLOW_PLACES as u32, BPF_F_MMAPABLE);
+
+/// Flow → place. The agent deletes.
+#[map]
+pub(crate) static FLOW_OF: HashMap<FlowName, u32> = HashMap::with_max_entries(FLOW_PLACES as u32, 0);
+
+/// Places that belong to nobody. Filled by the agent.
+#[map]
+pub(crate) static FLOW_FREE: Stack<u32> = Stack::with_max_entries(FLOW_PLACES as u32, 0);
+
+/// How many places are taken, one element. The agent subtracts.
+#[map]
+pub(crate) static FLOWS_TAKEN: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// What units hold, and what of theirs found no place.
+#[map]
+pub(crate) static UNITS: Array<Unit> = Array::with_max_entries(UNIT_PLACES as u32, BPF_F_MMAPABLE);
+
+/// cgroup id → unit. The agent deletes.
+#[map]
+pub(crate) static UNIT_OF: HashMap<u64, u32> = HashMap::with_max_entries(UNIT_PLACES as u32, 0);
+
+/// Units that belong to nobody. Filled by the agent.
+#[map]
+pub(crate) static UNIT_FREE: Stack<u32> = Stack::with_max_entries(UNIT_PLACES as u32, 0);
+
+/// What is remembered of each socket, freed by the kernel with it: some 100 bytes of the memory of whose socket it is.
+#[btf_map]
+pub(crate) static SOCKS: SkStorage<Sock> = SkStorage::new();
 
 /// Slots that belong to nobody. Filled by the agent; a stack hands out each once without atomics that 5.10 lacks. Not a queue:
 /// that would go through all slots, and what the agent remembers of each would grow until it had.

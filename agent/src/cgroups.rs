@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use partywall_agent_core::identity::{Identity, identify};
 use partywall_agent_core::inventory::CAPACITY;
 
 /// Deepest nesting that is read. Kubernetes' own is 5; a kubelet inside a container doubles it.
@@ -19,6 +20,26 @@ pub fn scan(root: &Path) -> Vec<(u64, String)> {
         descend(root, "", 0, &mut found);
     }
     found
+}
+
+/// How deep below the root pods are told apart: a pod's own cgroup, or one of its containers', whatever the pod makes below.
+///
+/// Two below the deepest kubepods root: kubelet puts a class between that and all pods but the guaranteed. 3 where there is no pod yet.
+pub fn pod_level(root: &Path) -> u32 {
+    let below_kubepods = scan(root).iter().filter_map(|(_, path)| pod_level_of(path)).max();
+    below_kubepods.unwrap_or(3)
+}
+
+/// Of a pod's own cgroup or one below: the level two below its kubepods root.
+fn pod_level_of(path: &str) -> Option<u32> {
+    if !matches!(identify(path), Identity::Pod { .. } | Identity::Container { .. }) {
+        return None;
+    }
+    let at = path
+        .split('/')
+        .skip(1)
+        .position(|part| part.contains("kubepods"))?;
+    u32::try_from(at + 3).ok()
 }
 
 fn descend(directory: &Path, path: &str, depth: usize, found: &mut Vec<(u64, String)>) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use partywall_abi::SLOTS;
+use partywall_abi::{FLOWS, SLOTS};
 use partywall_proto::v1::{AgentCost, Coverage};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric};
@@ -83,6 +83,7 @@ fn readings(out: &mut Out<'_>, status: &Status) -> fmt::Result {
         containers,
         slots,
         watched,
+        flows,
     } = status.tracked;
     out.counter("readings", "Readings of the kernel side's maps", status.reading)?;
     out.seconds("interval", "Wanted time between two readings", status.interval)?;
@@ -101,7 +102,9 @@ fn readings(out: &mut Out<'_>, status: &Status) -> fmt::Result {
         watched,
     )?;
     out.gauge("slots_used", "Kernel slots that hold a cgroup's counters", slots)?;
-    out.gauge("slots", "Kernel slots in all", SLOTS)
+    out.gauge("slots", "Kernel slots in all", SLOTS)?;
+    out.gauge("flows_used", "Places that hold a flow's counters", flows)?;
+    out.gauge("flows", "Places for flows in all", FLOWS)
 }
 
 fn coverage(out: &mut Out<'_>, coverage: &Coverage) -> fmt::Result {

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use partywall_abi::{LossReason, SLOT_IDLE, SLOT_NONE, SLOT_STEAL, SLOT_THROTTLED, SLOT_UNRESOLVED, SLOTS};
+use partywall_abi::{
+    FlowName, LossReason, SLOT_IDLE, SLOT_NONE, SLOT_STEAL, SLOT_THROTTLED, SLOT_UNRESOLVED, SLOTS, Unit,
+};
+use partywall_agent_core::flows::{FlowBook, FlowChanges};
 use partywall_agent_core::fold::{Changes, Fold};
 use partywall_agent_core::identity::Identity;
 use partywall_agent_core::inventory::{Inventory, QUARANTINE_NS};
@@ -41,6 +44,8 @@ pub struct ReadLosses {
     pub give_back: u64,
     /// OOM kills that found no room between two readings.
     pub oom_kills: u64,
+    /// Places of flows, and units, that could not be given back.
+    pub flow_places: u64,
 }
 
 /// What the agent tracks at the moment.
@@ -52,6 +57,8 @@ pub struct Tracked {
     pub slots: usize,
     /// cgroups whose memory and pressure files are read.
     pub watched: usize,
+    /// Flows that have a place.
+    pub flows: usize,
 }
 
 /// What one reading found.
@@ -59,6 +66,7 @@ pub struct Tracked {
 pub struct Reading {
     pub changes: Changes,
     pub oom_kills: Vec<ReportedKill>,
+    pub flows: FlowChanges,
 }
 
 /// A kill between entities of the same report or an earlier one.
@@ -76,6 +84,7 @@ pub struct Reader {
     inventory: Inventory,
     book: Book,
     fold: Fold,
+    flows: FlowBook,
     losses: ReadLosses,
     ring_full_seen: u64,
     scanned_ns: u64,
@@ -100,6 +109,7 @@ impl Reader {
             inventory: Inventory::default(),
             book: Book::default(),
             fold: Fold::default(),
+            flows: FlowBook::default(),
             losses: ReadLosses::default(),
             ring_full_seen: 0,
             scanned_ns: 0,
@@ -153,6 +163,7 @@ impl Reader {
         for (entity, files) in self.watch.read(|entity| self.fold.reclaimed(entity)) {
             self.fold.set_memory(entity, files);
         }
+        self.read_flows(now_ns);
         self.forget_stalls(now_ns);
         self.give_back(slots, now_ns);
         let oom_kills = std::mem::take(&mut self.oom_kills)
@@ -166,6 +177,7 @@ impl Reader {
         Reading {
             changes: self.fold.take_changes(),
             oom_kills,
+            flows: self.flows.take_changes(),
         }
     }
 
@@ -193,6 +205,68 @@ impl Reader {
             self.watch
                 .begin(own.id, entity, directory, is_pod, own.made_ns == 0);
         }
+    }
+
+    /// Reads what sockets sent and received, and gives back places that rest.
+    fn read_flows(&mut self, now_ns: u64) {
+        let Some(maps) = &mut self.kernel.flows else {
+            return;
+        };
+        let (inventory, fold, book) = (&self.inventory, &mut self.fold, &mut self.flows);
+        let names: Vec<(u32, FlowName)> = maps.names().collect();
+        for (place, name) in &names {
+            book.enter(*place, name, &maps.flow(*place).traffic, now_ns, |cgroup| {
+                fold.hold_owner(inventory.identity(cgroup))
+            });
+        }
+        let units: Vec<(u32, Unit)> = maps.units().collect();
+        for (index, unit) in &units {
+            book.enter_unit(*index, unit.cgroup, &unit.folded, |cgroup| match cgroup {
+                0 => fold.mention_nobody(),
+                cgroup => fold.hold_owner(inventory.identity(cgroup)),
+            });
+        }
+        for (place, entity) in book.take_final() {
+            fold.let_go_owner(entity);
+            if let Err(error) = maps.free(place) {
+                self.losses.flow_places += 1;
+                warn!(%error, place, "a flow's place could not be given back");
+            }
+        }
+        let gone = |cgroup| inventory.expired(cgroup, now_ns);
+        for (place, name) in book.idle(now_ns, gone) {
+            match maps.close(place, &name) {
+                Ok(()) => book.closed(place),
+                Err(error) => {
+                    self.losses.flow_places += 1;
+                    warn!(%error, place, "a resting flow could not be closed");
+                }
+            }
+        }
+        for (index, unit) in units {
+            if index == 0 || !gone(unit.cgroup) || maps.unit(index).flows != 0 {
+                continue;
+            }
+            match maps.free_unit(index, unit.cgroup) {
+                Ok(()) => {
+                    if let Some(entity) = book.forget_unit(index) {
+                        fold.let_go_owner(entity);
+                    }
+                }
+                Err(error) => {
+                    self.losses.flow_places += 1;
+                    warn!(%error, index, "a removed cgroup's unit could not be given back");
+                }
+            }
+        }
+    }
+
+    /// Whether there is traffic of a cgroup that was never heard of.
+    fn strange_traffic(&self) -> bool {
+        self.kernel.flows.as_ref().is_some_and(|maps| {
+            maps.units()
+                .any(|(index, unit)| index != 0 && self.inventory.identity(unit.cgroup).is_none())
+        })
     }
 
     fn forget_stalls(&mut self, now_ns: u64) {
@@ -226,6 +300,7 @@ impl Reader {
             containers,
             slots: self.kernel.maps.slots_in_use().count(),
             watched: self.watch.len(),
+            flows: self.flows.len(),
         }
     }
 
@@ -296,7 +371,11 @@ impl Reader {
             let id = self.kernel.maps.owner(*slot);
             self.fold.bound(*slot) != Some(id) && self.inventory.identity(id).is_none()
         });
-        if unknown || self.scan_wanted || now_ns.saturating_sub(self.scanned_ns) >= RESCAN_NS {
+        if unknown
+            || self.strange_traffic()
+            || self.scan_wanted
+            || now_ns.saturating_sub(self.scanned_ns) >= RESCAN_NS
+        {
             self.scan(now_ns);
         }
         for slot in slots {
@@ -342,6 +421,8 @@ impl Reader {
         let fold = &self.fold;
         let bound: std::collections::BTreeSet<u64> =
             slots.iter().filter_map(|slot| fold.bound(*slot)).collect();
-        self.inventory.forget_expired(now_ns, |id| bound.contains(&id));
+        let flows = &self.flows;
+        self.inventory
+            .forget_expired(now_ns, |id| bound.contains(&id) || flows.knows(id));
     }
 }

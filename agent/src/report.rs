@@ -1,6 +1,10 @@
 //! What changed, as it goes over the wire.
 
-use partywall_abi::{LossReason, Reclaimed};
+use std::net::Ipv6Addr;
+
+use bytes::Bytes;
+use partywall_abi::{FlowName, LossReason, ROLE_ACCEPTED, ROLE_OPENED, Reclaimed, address_bytes};
+use partywall_agent_core::flows::{FlowChanges, Totals};
 use partywall_agent_core::fold::{LedgerRow, MemorySample, Sample, Who, Why};
 use partywall_agent_core::memory::Pressure;
 use partywall_proto::v1;
@@ -35,6 +39,72 @@ pub fn fill(report: &mut v1::Report, reading: Reading, reclaim: bool) {
         .map(|(index, sample)| memory(index, &sample, reclaim))
         .collect();
     report.oom_kills = reading.oom_kills.iter().map(oom_kill).collect();
+    flows(report, reading.flows);
+}
+
+fn flows(report: &mut v1::Report, changes: FlowChanges) {
+    report.flows = changes
+        .flows
+        .into_iter()
+        .map(|(index, entity, name)| flow(index, entity, &name))
+        .collect();
+    report.flow_samples = changes
+        .samples
+        .into_iter()
+        .map(|(flow, totals)| v1::FlowSample {
+            flow,
+            traffic: Some(traffic(&totals)),
+        })
+        .collect();
+    report.flows_ended = changes.ended;
+    report.folded = changes
+        .folded
+        .into_iter()
+        .map(|(entity, totals)| v1::FoldedTraffic {
+            entity,
+            traffic: Some(traffic(&totals)),
+        })
+        .collect();
+}
+
+fn flow(index: u32, entity: u32, name: &FlowName) -> v1::Flow {
+    let role = match name.role {
+        ROLE_OPENED => v1::Role::Opened,
+        ROLE_ACCEPTED => v1::Role::Accepted,
+        _ => v1::Role::Unspecified,
+    };
+    v1::Flow {
+        index,
+        entity,
+        local: address(name.local),
+        peer: address(name.peer),
+        protocol: u32::from(name.protocol),
+        port: u32::from(name.port),
+        role: role.into(),
+    }
+}
+
+/// 4 bytes where it is an IPv4 address, else 16.
+fn address(words: [u64; 2]) -> Bytes {
+    let address = Ipv6Addr::from(address_bytes(words));
+    address.to_ipv4_mapped().map_or_else(
+        || Bytes::copy_from_slice(&address.octets()),
+        |mapped| Bytes::copy_from_slice(&mapped.octets()),
+    )
+}
+
+fn traffic(totals: &Totals) -> v1::Traffic {
+    v1::Traffic {
+        sent_packets: totals.sent_packets,
+        sent_bytes: totals.sent_bytes,
+        received_packets: totals.received_packets,
+        received_bytes: totals.received_bytes,
+        opened: totals.opened,
+        established: totals.established,
+        refused: totals.refused,
+        reset: totals.reset,
+        timed_out: totals.timed_out,
+    }
 }
 
 /// What the agent could see, and what was lost where. `queue`: the uplink's losses.
@@ -63,6 +133,7 @@ pub fn coverage(features: &[Feature], reader: &Reader, queue: Vec<v1::Loss>) -> 
         .losses()
         .map(|(reason, count)| match reason {
             LossReason::Stall => loss("probe", reason.name(), "reclaims", count),
+            LossReason::FlowInsert => loss("probe", reason.name(), "flows", count),
             LossReason::RingFull => loss("ring", reason.name(), "events", count),
             _ => loss("probe", reason.name(), "switches", count),
         })
@@ -75,6 +146,7 @@ pub fn coverage(features: &[Feature], reader: &Reader, queue: Vec<v1::Loss>) -> 
         cut_paths,
         give_back,
         oom_kills,
+        flow_places,
     } = reader.losses();
     losses.extend([
         loss("read", "in_flight", "readings", in_flight),
@@ -84,6 +156,7 @@ pub fn coverage(features: &[Feature], reader: &Reader, queue: Vec<v1::Loss>) -> 
         loss("ring", "path_cut", "events", cut_paths),
         loss("read", "give_back", "slots", give_back),
         loss("ring", "oom_kills", "events", oom_kills),
+        loss("read", "flow_places", "places", flow_places),
         loss("attribute", "too_many_cgroups", "cgroups", reader.turned_away()),
     ]);
     losses.extend(queue);

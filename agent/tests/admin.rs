@@ -64,6 +64,7 @@ fn read_just_now() -> Status {
             containers: 20,
             slots: 33,
             watched: 31,
+            flows: 4,
         },
         switches: 123_456,
         coverage: Coverage {
@@ -151,6 +152,8 @@ async fn metrics_tell_the_snapshot() {
         "partywall_agent_memory_cgroups 31",
         "partywall_agent_slots_used 33",
         "partywall_agent_slots 1024",
+        "partywall_agent_flows_used 4",
+        "partywall_agent_flows 16384",
         "partywall_agent_feature{feature=\"cpu_ledger\"} 1",
         "partywall_agent_feature{feature=\"steal\"} 0",
         "partywall_agent_losses_total{stage=\"queue\",reason=\"full\",unit=\"reports\"} 3",

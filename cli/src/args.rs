@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use partywall_aggregator_core::fence::Question;
 
@@ -65,6 +65,9 @@ pub(crate) enum Command {
     /// List tenants: what they use, wait for, lose to others and take from others
     #[command(after_help = TENANTS)]
     Tenants,
+    /// List flows: who reaches whom, and what the fence says of it
+    #[command(after_help = FLOWS)]
+    Flows(FlowArgs),
     /// List breaches: who broke what, against whom, with evidence
     #[command(after_help = BREACHES)]
     Breaches(Breaches),
@@ -137,6 +140,22 @@ Examples:
   partywall tenants
   partywall tenants --json | jq '.tenants[] | select(.stolen_cores > 0.1) | .name'";
 
+const FLOWS: &str = "\
+Verdicts:
+  allowed   the policy file admits it, or a NetworkPolicy isolates an end and admits it
+  open      delivered, and no NetworkPolicy isolates either end: the flat network let it through
+  leaked    delivered, though the policies in force deny it: the fence is not enforced
+  blocked   tried, not delivered
+  unknown   the other end cannot be named, or policies are in force that are not evaluated
+  within    both ends are one tenant's, or one is nobody's
+
+Examples:
+  partywall flows --cross-tenant                       between different tenants only
+  partywall flows --from red --to blue/web             a tenant, `namespace/` or a pod on either side
+  partywall flows --verdict open --verdict leaked      the holes
+  partywall flows --cross-tenant --watch               new flows and changed verdicts, until Ctrl-C
+  partywall flows --json | jq '.flows[] | select(.verdict == \"leaked\")'";
+
 const BREACHES: &str = "\
 Examples:
   partywall breaches                     what holds now: pending and firing
@@ -207,6 +226,35 @@ pub(crate) struct Top {
     /// Print all four views once as text
     #[arg(long)]
     pub once: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FlowArgs {
+    /// Only flows between different tenants
+    #[arg(long)]
+    pub cross_tenant: bool,
+    /// Only flows opened by this tenant, `namespace/` or `namespace/pod`
+    #[arg(long, value_name = "WHO")]
+    pub from: Option<String>,
+    /// Only flows to this tenant, `namespace/` or `namespace/pod`
+    #[arg(long, value_name = "WHO")]
+    pub to: Option<String>,
+    /// Only flows of this verdict; may be repeated
+    #[arg(long, value_enum)]
+    pub verdict: Vec<VerdictArg>,
+    /// Print new flows and changed verdicts until interrupted
+    #[arg(long)]
+    pub watch: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum VerdictArg {
+    Allowed,
+    Open,
+    Leaked,
+    Blocked,
+    Unknown,
+    Within,
 }
 
 #[derive(Clone, Debug, Args)]

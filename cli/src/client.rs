@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use partywall_proto::v1::query_service_client::QueryServiceClient;
-use partywall_proto::v1::{GetSnapshotRequest, WatchBreachesRequest};
+use partywall_proto::v1::{GetFlowsRequest, GetSnapshotRequest, WatchBreachesRequest};
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code as Grpc, Status};
 
 use crate::exit::{Code, Failure};
+use crate::flows::Flows;
 use crate::model::{Breach, Snapshot};
 use crate::text::clean;
 
@@ -63,15 +64,29 @@ impl Client {
                 Ok(answer.into_inner().into())
             }
             Ok(Err(status)) => Err(refused(&self.address, &status, self.answered)),
-            Err(_) => {
-                let late = anyhow!(
-                    "{} did not answer within {} s",
-                    self.address,
-                    ANSWER_TIMEOUT.as_secs()
-                );
-                Err(Failure::new(Code::NoAggregator, late))
-            }
+            Err(_) => Err(self.late()),
         }
+    }
+
+    /// The flows that the request admits.
+    pub(crate) async fn flows(&mut self, request: GetFlowsRequest) -> Result<Flows, Failure> {
+        match timeout(ANSWER_TIMEOUT, self.service.get_flows(request)).await {
+            Ok(Ok(answer)) => {
+                self.answered = true;
+                Ok(answer.into_inner().into())
+            }
+            Ok(Err(status)) => Err(refused(&self.address, &status, self.answered)),
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    fn late(&self) -> Failure {
+        let late = anyhow!(
+            "{} did not answer within {} s",
+            self.address,
+            ANSWER_TIMEOUT.as_secs()
+        );
+        Failure::new(Code::NoAggregator, late)
     }
 
     /// The live breaches, then every change of one. `tenant` empty: all.

@@ -8,6 +8,7 @@ mod breaches;
 mod client;
 mod demo;
 mod exit;
+mod flows;
 mod host;
 mod logs;
 mod model;
@@ -89,6 +90,7 @@ fn obey(cli: Cli) -> Outcome {
             Command::Up(args) => up::run(&common, args).await,
             Command::Top(args) => top::run(&common, &args).await,
             Command::Tenants => tenants::run(&common).await,
+            Command::Flows(args) => flows::run(&common, &args).await,
             Command::Breaches(args) => breaches::run(&common, &args).await,
         }
     })

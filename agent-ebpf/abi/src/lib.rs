@@ -193,6 +193,131 @@ pub const CGROUP_MADE: u32 = 1;
 pub const CGROUP_REMOVED: u32 = 2;
 pub const OOM_KILL: u32 = 3;
 
+/// Flows that have a place at once: what the sockets of one unit say with one peer about one port. A power of two.
+///
+/// 16,384 are 149 for each of 110 pods. Names, counters and the hash in front of them cost 3.8 MiB whatever the number of CPUs.
+pub const FLOWS: usize = 16_384;
+
+/// Units: cgroups that have sockets, as deep as pods are told apart. Unit 0 is nobody's: of what found no unit.
+pub const UNITS: usize = 1_024;
+
+/// Places that one unit may have while there are plenty: one peer that is scanned on every low port fits.
+pub const UNIT_FLOWS: u64 = 2_048;
+
+/// Places that nobody can take from a unit. Half of all are kept for this: a scan, or many, leaves each of 128 others these.
+pub const UNIT_FLOWS_KEPT: u64 = 64;
+
+/// Who opened a flow: this unit.
+pub const ROLE_OPENED: u8 = 1;
+/// The peer.
+pub const ROLE_ACCEPTED: u8 = 2;
+
+/// What makes two packets one flow. Key of map `FLOW_OF`, element of `FLOW_NAMES`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C)]
+pub struct FlowName {
+    /// cgroup id of the unit; 0: the place is free.
+    pub cgroup: u64,
+    /// The unit's address in the packets, IPv4 mapped into IPv6: the 16 bytes as they stand on the wire, see [`address_bytes`].
+    pub local: [u64; 2],
+    pub peer: [u64; 2],
+    /// The port that was opened, in the machine's order; 0: the protocol has none.
+    pub port: u16,
+    /// Of IP: 6 TCP, 17 UDP, 1 ICMP, 58 ICMPv6.
+    pub protocol: u8,
+    /// [`ROLE_OPENED`], [`ROLE_ACCEPTED`]; 0: not known.
+    pub role: u8,
+    pub reserved: u32,
+}
+
+/// An address of a [`FlowName`] in network order.
+pub const fn address_bytes(words: [u64; 2]) -> [u8; 16] {
+    let value = words[0] as u128 | (words[1] as u128) << 64;
+    // The words hold bytes as they lie in memory: the first byte is the lowest on a little-endian machine.
+    if cfg!(target_endian = "little") {
+        value.to_le_bytes()
+    } else {
+        ((words[0] as u128) << 64 | words[1] as u128).to_be_bytes()
+    }
+}
+
+/// What was sent and received. Cumulative; other CPUs add at the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Traffic {
+    pub sent_packets: u64,
+    /// Of the IP packets.
+    pub sent_bytes: u64,
+    pub received_packets: u64,
+    pub received_bytes: u64,
+    /// TCP connections begun. This and the following wrap after 2^32.
+    pub opened: u32,
+    /// Whose handshake completed.
+    pub established: u32,
+    /// Begun, and answered by a reset.
+    pub refused: u32,
+    /// Ended by a reset after the handshake.
+    pub reset: u32,
+    /// Begun, and given up without any answer.
+    pub timed_out: u32,
+    pub reserved: u32,
+}
+
+/// A flow's counters. Map `FLOWS`, index: its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Flow {
+    pub traffic: Traffic,
+    /// Counts how often the place changed hands: a socket that remembers another one must look again. Written by the agent.
+    pub generation: u32,
+    /// Whose share the place is of.
+    pub unit: u32,
+}
+
+/// What a unit has of places, and what found none. Map `UNITS`, index: unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Unit {
+    /// 0: nobody's.
+    pub cgroup: u64,
+    /// Places that its flows hold.
+    pub flows: u64,
+    /// Traffic without a place.
+    pub folded: Traffic,
+    pub reserved: [u64; 7],
+}
+
+/// How far a socket's connection has come.
+pub const STAGE_OPENING: u32 = 1;
+pub const STAGE_OPEN: u32 = 2;
+pub const STAGE_ENDED: u32 = 3;
+/// Not a connection: each packet may be another flow's.
+pub const STAGE_DATAGRAMS: u32 = 4;
+
+/// What is remembered of a socket, in its own storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sock {
+    pub stage: u32,
+    /// Place of its flow, of the last packet's where it is no connection; [`NO_FLOW`]: none found room.
+    pub flow: u32,
+    pub generation: u32,
+    /// [`ROLE_OPENED`], [`ROLE_ACCEPTED`] or 0.
+    pub role: u32,
+    /// Of a connection's flow, in the machine's order.
+    pub port: u32,
+    /// Datagrams: something that was received had no place. Which of what is sent are answers to it cannot be told from then on.
+    pub folded: u32,
+    /// Datagrams: addresses and ports (own, peer's) of the last packet.
+    pub local: [u64; 2],
+    pub peer: [u64; 2],
+    pub ports: [u16; 2],
+    pub reserved: u32,
+}
+
+/// No place.
+pub const NO_FLOW: u32 = u32::MAX;
+
 /// What the kernel side discards or cannot store. Map `LOSSES`, index `cpu * LOSS_REASONS + reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -211,13 +336,15 @@ pub enum LossReason {
     MissedSwitch = 5,
     /// Reclaims that found no room, or whose beginning was not seen.
     Stall = 6,
+    /// Places and units that a hash refused for another reason than an existing key. Their traffic is counted as folded.
+    FlowInsert = 7,
 }
 
 /// Number of [`LossReason`]s, rounded up to one cache line per CPU.
 pub const LOSS_REASONS: usize = 8;
 
 impl LossReason {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NoSlot,
         Self::SlotInsert,
         Self::ClockBackwards,
@@ -225,6 +352,7 @@ impl LossReason {
         Self::Unreachable,
         Self::MissedSwitch,
         Self::Stall,
+        Self::FlowInsert,
     ];
 
     /// Label value in metrics and reports.
@@ -237,6 +365,7 @@ impl LossReason {
             Self::Unreachable => "unreachable",
             Self::MissedSwitch => "missed_switch",
             Self::Stall => "stall",
+            Self::FlowInsert => "flow_insert",
         }
     }
 }
@@ -329,6 +458,9 @@ const _: () = {
     assert!(size_of::<Cpu>() == 64 + 16 * SLICES);
     assert!(size_of::<CgroupEvent>() == 504);
     assert!(size_of::<Offsets>() == 16 * 4);
+    assert!(size_of::<FlowName>() == 48 && size_of::<Traffic>() == 56 && size_of::<Flow>() == 64);
+    assert!(size_of::<Unit>() == 128 && size_of::<Sock>() == 64);
+    assert!(FLOWS.is_power_of_two() && UNITS.is_power_of_two());
     assert!(SLICES.is_power_of_two() && CACHE.is_power_of_two() && SLOTS.is_power_of_two());
     assert!(LossReason::ALL.len() <= LOSS_REASONS);
 };

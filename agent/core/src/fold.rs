@@ -235,6 +235,23 @@ impl Fold {
         }
     }
 
+    /// The pod, host cgroup or unknown of a cgroup whose traffic is counted, kept until [`let_go_owner`](Self::let_go_owner).
+    pub fn hold_owner(&mut self, identity: Option<&Identity>) -> u32 {
+        let (who, _) = self.who(identity);
+        self.hold_both(who, None, 0).0
+    }
+
+    /// The entity of what found no room in the kernel side. Kept for ever.
+    pub fn mention_nobody(&mut self) -> u32 {
+        let (index, _) = self.hold_both(Who::Unknown(Why::NoSlot), None, 0);
+        index
+    }
+
+    /// Traffic of it is counted no longer.
+    pub fn let_go_owner(&mut self, index: u32) {
+        self.drop_holder(index);
+    }
+
     /// The entity of whom the next report speaks.
     pub fn mention(&mut self, identity: Option<&Identity>) -> u32 {
         let (who, container) = self.who(identity);

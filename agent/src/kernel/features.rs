@@ -6,14 +6,20 @@ use partywall_abi::{ABSENT, Offsets};
 use procfs::process::Process;
 
 use super::btf::{self, Layout};
+use crate::cgroups;
 
 const BTF_FILE: &str = "/sys/kernel/btf/vmlinux";
 const LOCKDOWN_FILE: &str = "/sys/kernel/security/lockdown";
 const BPF_STATS_FILE: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
+const PORTS_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+/// Where the kernel does not tell: its default.
+const EPHEMERAL_FROM: u16 = 32_768;
+
 const PSI_FILE: &str = "/proc/pressure/memory";
 
 /// Bits of CapEff, linux/capability.h.
+const CAP_NET_ADMIN: u64 = 1 << 12;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_PERFMON: u64 = 1 << 38;
 const CAP_BPF: u64 = 1 << 39;
@@ -36,6 +42,10 @@ pub struct Facts {
     pub memory_controller: Result<(), String>,
     /// Whether the kernel tells pressure, or why not.
     pub psi: Result<(), String>,
+    /// How deep below the cgroup root pods lie.
+    pub pod_level: u32,
+    /// The first of the ports that the kernel chooses itself, where it tells.
+    pub ephemeral_from: Option<u16>,
 }
 
 /// One thing that the agent can do here, or cannot.
@@ -52,7 +62,13 @@ pub struct Feature {
     pub required: bool,
 }
 
-/// How the scheduler half is loaded.
+/// How traffic is counted.
+#[derive(Clone, Debug)]
+pub struct Flows {
+    pub cgroup_root: PathBuf,
+}
+
+/// How the kernel side is loaded.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub offsets: Offsets,
@@ -61,6 +77,12 @@ pub struct Plan {
     pub cgroup_events: bool,
     pub reclaim: bool,
     pub oom_kills: bool,
+    /// `None`: traffic is not counted.
+    pub flows: Option<Flows>,
+    /// How deep below the cgroup root pods are told apart.
+    pub unit_level: u32,
+    /// The first port that the kernel chooses itself for who opens a connection.
+    pub ephemeral_from: u16,
 }
 
 impl Facts {
@@ -77,6 +99,10 @@ impl Facts {
                 .map_err(Clone::clone)
                 .and_then(memory_controller),
             psi: psi(),
+            pod_level: cgroup_root.as_deref().map_or(0, cgroups::pod_level),
+            ephemeral_from: std::fs::read_to_string(PORTS_FILE)
+                .ok()
+                .and_then(|range| range.split_whitespace().next()?.parse().ok()),
             cgroup_root,
             layout: btf::resolve(Path::new(BTF_FILE)).map_err(|error| format!("{BTF_FILE}: {error}")),
             lockdown: std::fs::read_to_string(LOCKDOWN_FILE)
@@ -155,7 +181,7 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
         .and(unlocked)
         .and(identity)
         .and(arguments)
-        .and(cgroups);
+        .and(cgroups.clone());
     let wait = run_time.clone().and(missing(&[(
         "task_struct.sched_info.last_queued",
         offsets.task_last_queued,
@@ -201,12 +227,27 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
         Err("kernel.bpf_stats_enabled is 0".to_owned())
     };
 
+    let net_admin = if facts.has(CAP_NET_ADMIN) {
+        Ok(())
+    } else {
+        Err("CAP_NET_ADMIN is missing; run as root or add the capability".to_owned())
+    };
+    let flows = rights.clone().and(net_admin).and(cgroups.clone());
     let plan = Plan {
         offsets,
         btf_typed: true,
         cgroup_events: events.is_ok(),
         reclaim: reclaim.is_ok(),
         oom_kills: oom_kills.is_ok(),
+        flows: flows
+            .as_ref()
+            .ok()
+            .and(facts.cgroup_root.as_ref().ok())
+            .map(|root| Flows {
+                cgroup_root: root.clone(),
+            }),
+        unit_level: facts.pod_level,
+        ephemeral_from: facts.ephemeral_from.unwrap_or(EPHEMERAL_FROM),
     };
     let feature = |name, found: Result<(), String>, how: &str, lost_without, required| Feature {
         name,
@@ -224,8 +265,8 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
             "btf",
             facts.layout.as_ref().map(|_| ()).map_err(Clone::clone),
             BTF_FILE,
-            "everything: fields are found by BTF",
-            true,
+            "all but traffic: fields are found by BTF",
+            false,
         ),
         feature(
             "rights",
@@ -241,7 +282,7 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
             "everything: pods are known by cgroup",
             true,
         ),
-        feature("run_time", run_time, "sched_switch", "CPU time per pod", true),
+        feature("run_time", run_time, "sched_switch", "CPU time per pod", false),
         feature(
             "ledger",
             wait,
@@ -296,6 +337,20 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
             oom_kills,
             "mark_victim",
             "who ran out of memory when a task was killed for it",
+            false,
+        ),
+        feature(
+            "flows",
+            flows.clone(),
+            "cgroup_skb at the cgroup root",
+            "traffic of pods: who reaches whom",
+            false,
+        ),
+        feature(
+            "timeouts",
+            flows,
+            "cgroup/sock_release",
+            "connections that were given up without an answer",
             false,
         ),
         feature(
@@ -407,7 +462,7 @@ mod tests {
         }
         Facts {
             release: "6.18.0".into(),
-            capabilities: CAP_BPF | CAP_PERFMON,
+            capabilities: CAP_BPF | CAP_PERFMON | CAP_NET_ADMIN,
             cgroup_root: Ok("/sys/fs/cgroup".into()),
             layout: Ok(Layout {
                 offsets,
@@ -420,6 +475,8 @@ mod tests {
             bpf_stats: true,
             memory_controller: Ok(()),
             psi: Ok(()),
+            pod_level: 3,
+            ephemeral_from: Some(32_768),
         }
     }
 
@@ -441,7 +498,7 @@ mod tests {
     #[test]
     fn each_lack_takes_what_stands_on_it_and_nothing_else() {
         type Change = fn(&mut Facts);
-        let cases: [(&str, Change, &[&str]); 16] = [
+        let cases: [(&str, Change, &[&str]); 17] = [
             (
                 "no capability",
                 |facts| facts.capabilities = CAP_PERFMON,
@@ -453,6 +510,8 @@ mod tests {
                     "cgroup_events",
                     "reclaim",
                     "oom_kills",
+                    "flows",
+                    "timeouts",
                 ],
             ),
             (
@@ -466,7 +525,14 @@ mod tests {
                     "cgroup_events",
                     "reclaim",
                     "oom_kills",
+                    "flows",
+                    "timeouts",
                 ],
+            ),
+            (
+                "no net admin",
+                |facts| facts.capabilities = CAP_BPF | CAP_PERFMON,
+                &["flows", "timeouts"],
             ),
             ("before 5.8", |facts| facts.capabilities = CAP_SYS_ADMIN, &[]),
             (
@@ -497,6 +563,8 @@ mod tests {
                     "cgroup_events",
                     "reclaim",
                     "oom_kills",
+                    "flows",
+                    "timeouts",
                 ],
             ),
             (

@@ -1,16 +1,22 @@
 //! Loads the programs by plan, attaches them, and holds them. Dropping a [`Kernel`] detaches and frees everything: nothing is pinned.
 
+use std::fs::File;
 use std::io;
+use std::path::Path;
 
 use aya::maps::{Map, MapData, RingBuf};
-use aya::programs::{BtfTracePoint, Program, ProgramError, RawTracePoint};
+use aya::programs::{
+    BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, Program, ProgramError,
+    RawTracePoint,
+};
 use aya::{Btf, Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use partywall_abi::{ABSENT, LOSS_REASONS, SLOTS};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tracing::{debug, info, warn};
 
-use super::features::{Feature, Plan};
+use super::features::{Feature, Flows, Plan};
+use super::flows::FlowMaps;
 use super::maps::Maps;
 use super::sys;
 
@@ -54,6 +60,9 @@ const RECLAIM: [Hook; 4] = [
 
 const OOM_KILLS: [Hook; 1] = [("oom_killed_btf", "oom_killed_raw", "mark_victim")];
 
+/// What is off where switches are not told.
+const SCHEDULER_HALF: [&str; 3] = ["run_time", "ledger", "throttle"];
+
 /// Why the kernel side could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -73,6 +82,8 @@ pub enum LoadError {
 pub struct Kernel {
     ebpf: Ebpf,
     pub maps: Maps,
+    /// What sockets send and receive, where it is counted.
+    pub flows: Option<FlowMaps>,
     /// cgroups made and removed.
     pub events: RingBuf<MapData>,
     /// What the kernel side has to say, rarely.
@@ -111,6 +122,10 @@ impl Kernel {
                 reason: feature.reason.clone(),
             });
         }
+        let lacks_run_time = features
+            .iter()
+            .find(|feature| feature.name == "run_time" && !feature.present)
+            .map(|feature| feature.reason.clone());
         let cpus = aya::util::nr_cpus().map_err(|(file, error)| LoadError::Map {
             map: "CPUS",
             reason: format!("{file}: {error}"),
@@ -121,11 +136,21 @@ impl Kernel {
         } else {
             possible.saturating_mul(SLOTS as u32)
         };
-        let btf = Btf::from_sys_fs()?;
+        // Traffic is counted without it.
+        let btf = match Btf::from_sys_fs() {
+            Ok(btf) => Some(btf),
+            Err(error) if lacks_run_time.is_some() => {
+                debug!(%error, "no BTF");
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
         lift_memlock();
         let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
+            .btf(btf.as_ref())
             .override_global("OFFSETS", &plan.offsets.words()[..], true)
+            .override_global("UNIT_LEVEL", &plan.unit_level, true)
+            .override_global("EPHEMERAL_FROM", &plan.ephemeral_from, true)
             .map_max_entries("ROWS", possible.saturating_mul(SLOTS as u32))
             .map_max_entries("CPUS", possible)
             .map_max_entries("THROTTLES", throttles)
@@ -139,17 +164,30 @@ impl Kernel {
         let mut kernel = Self {
             ebpf,
             maps,
+            flows: None,
             events,
             logger,
             programs: Vec::new(),
         };
+        if let Some(flows) = &plan.flows {
+            kernel.count_flows(flows, features);
+        }
 
+        if let Some(reason) = lacks_run_time {
+            return match kernel.flows {
+                Some(_) => Ok(kernel),
+                None => Err(LoadError::Required {
+                    name: "run_time",
+                    reason,
+                }),
+            };
+        }
         kernel
             .raw("flush")?
             .load()
             .map_err(|error| refused("flush", &error))?;
         kernel.programs.push("flush");
-        let typed = plan.btf_typed.then_some(&btf);
+        let typed = btf.as_ref().filter(|_| plan.btf_typed);
         for (wanted, feature, hooks) in [
             (plan.cgroup_events, "cgroup_events", &CGROUP_EVENTS[..]),
             (plan.reclaim, "reclaim", &RECLAIM[..]),
@@ -162,10 +200,73 @@ impl Kernel {
                 }
             }
         }
-        let how = kernel.attach("switch_btf", "switch_raw", "sched_switch", typed)?;
-        correct(features, "run_time", true, format!("sched_switch, {how}"));
-        info!(how, possible_cpus = cpus, "ledger attached");
+        match kernel.attach("switch_btf", "switch_raw", "sched_switch", typed) {
+            Ok(how) => {
+                correct(features, "run_time", true, format!("sched_switch, {how}"));
+                info!(how, possible_cpus = cpus, "ledger attached");
+            }
+            // One half is better than none.
+            Err(error) if kernel.flows.is_some() => {
+                warn!(%error, "no CPU time: traffic alone is counted");
+                for feature in SCHEDULER_HALF {
+                    correct(features, feature, false, error.to_string());
+                }
+            }
+            Err(error) => return Err(error),
+        }
         Ok(kernel)
+    }
+
+    /// Attaches what counts traffic at the cgroup root. Independent of the scheduler half: where one cannot be had, the other is.
+    fn count_flows(&mut self, wanted: &Flows, features: &mut [Feature]) {
+        match self.attach_flows(&wanted.cgroup_root) {
+            Ok(flows) => self.flows = Some(flows),
+            Err(error) => {
+                warn!(%error, feature = "flows", "not attached: it is off");
+                correct(features, "flows", false, error.to_string());
+                correct(features, "timeouts", false, error.to_string());
+                return;
+            }
+        }
+        if let Err(error) = self.attach_release(&wanted.cgroup_root) {
+            warn!(%error, feature = "timeouts", "not attached: it is off");
+            correct(features, "timeouts", false, error.to_string());
+        }
+    }
+
+    fn attach_flows(&mut self, root: &Path) -> Result<FlowMaps, LoadError> {
+        let flows = FlowMaps::open(&mut self.ebpf)?;
+        let root = open(root, "received")?;
+        for (name, direction) in [
+            ("received", CgroupSkbAttachType::Ingress),
+            ("sent", CgroupSkbAttachType::Egress),
+        ] {
+            let program: &mut CgroupSkb = self
+                .program(name)?
+                .try_into()
+                .map_err(|error: ProgramError| refused(name, &error))?;
+            program
+                .load()
+                .and_then(|()| program.attach(&root, direction, CgroupAttachMode::Single))
+                .map_err(|error| refused(name, &error))?;
+            self.programs.push(name);
+        }
+        Ok(flows)
+    }
+
+    fn attach_release(&mut self, root: &Path) -> Result<(), LoadError> {
+        const NAME: &str = "socket_released";
+        let root = open(root, NAME)?;
+        let program: &mut CgroupSock = self
+            .program(NAME)?
+            .try_into()
+            .map_err(|error: ProgramError| refused(NAME, &error))?;
+        program
+            .load()
+            .and_then(|()| program.attach(&root, CgroupAttachMode::Single))
+            .map_err(|error| refused(NAME, &error))?;
+        self.programs.push(NAME);
+        Ok(())
     }
 
     /// Attaches the BTF-typed program, or its raw twin where the kernel refuses it. Says which.
@@ -294,6 +395,13 @@ fn take_events(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, LoadError> {
         .take_map("EVENTS")
         .ok_or_else(|| error("not in the eBPF object".to_owned()))?;
     RingBuf::try_from(map).map_err(|cause| error(cause.to_string()))
+}
+
+fn open(root: &Path, program: &'static str) -> Result<File, LoadError> {
+    File::open(root).map_err(|error| LoadError::Program {
+        program,
+        reason: format!("{}: {error}", root.display()),
+    })
 }
 
 fn correct(features: &mut [Feature], name: &str, present: bool, reason: String) {

@@ -3,8 +3,8 @@
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData, Stack};
 use partywall_abi::{
-    CACHE, Cpu, LOSS_REASONS, LossReason, Reclaim, Row, SLOT_FIRST, SLOT_IDLE, SLOT_NONE, SLOTS, Stall,
-    Throttle,
+    CACHE, Cpu, FLOWS, Flow, FlowName, LOSS_REASONS, LossReason, Reclaim, Row, SLOT_FIRST, SLOT_IDLE,
+    SLOT_NONE, SLOTS, Stall, Throttle, UNITS, Unit,
 };
 use partywall_agent_core::slots::Totals;
 use partywall_ebpf::cache;
@@ -201,11 +201,14 @@ pub fn map_bytes_for(cpus: u64) -> u64 {
     // A hash element: header, key and value, rounded; and a bucket of 16 bytes.
     const HASH: u64 = SLOTS as u64 * (64 + 16);
     const STALLS: u64 = 4096 * (size_of::<Stall>() as u64 + 8 + 48 + 16);
-    const STACK: u64 = SLOTS as u64 * 4;
+    const STACKS: u64 = (SLOTS + FLOWS + UNITS) as u64 * 4;
+    // Counters, names, and the hash in front of them, with its element and bucket; the same of units.
+    const TRAFFIC: u64 = (FLOWS * (size_of::<Flow>() + 2 * size_of::<FlowName>() + 8 + 48 + 16)
+        + UNITS * (size_of::<Unit>() + 64 + 16)) as u64;
     let arrays = (SLOTS * SLOTS * 8 + CACHE * 8 + SLOTS * 8 + SLOTS * size_of::<Reclaim>()) as u64;
     let per_cpu =
         (SLOTS * (size_of::<Row>() + size_of::<Throttle>()) + size_of::<Cpu>() + LOSS_REASONS * 8) as u64;
-    arrays + HASH + STALLS + STACK + RINGS + cpus * per_cpu
+    arrays + HASH + STALLS + STACKS + TRAFFIC + RINGS + cpus * per_cpu
 }
 
 fn map_bytes(map: &Map) -> Option<u64> {
@@ -215,7 +218,7 @@ fn map_bytes(map: &Map) -> Option<u64> {
     super::memory::locked_bytes(data)
 }
 
-fn take<M, E: std::error::Error>(
+pub(super) fn take<M, E: std::error::Error>(
     ebpf: &mut Ebpf,
     name: &'static str,
     convert: impl FnOnce(Map) -> Result<M, E>,
@@ -228,7 +231,7 @@ fn take<M, E: std::error::Error>(
 }
 
 /// Maps an array into memory. The map itself stays with the object, whose programs use it.
-fn mapped<T: super::memory::Plain>(
+pub(super) fn mapped<T: super::memory::Plain>(
     ebpf: &mut Ebpf,
     name: &'static str,
     len: usize,
@@ -242,7 +245,7 @@ fn mapped<T: super::memory::Plain>(
     Mapped::map(data.fd(), len).map_err(|error| failed(name, &error))
 }
 
-fn failed(map: &'static str, error: &dyn std::error::Error) -> LoadError {
+pub(super) fn failed(map: &'static str, error: &dyn std::error::Error) -> LoadError {
     LoadError::Map {
         map,
         reason: error.to_string(),

@@ -3,9 +3,10 @@
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
-use partywall_abi::{Cpu, Reclaim, Row, Throttle};
+use partywall_abi::{Cpu, Flow, FlowName, Reclaim, Row, Throttle, Unit};
 
 /// What an array may hold: any bytes are a value of it.
 ///
@@ -22,6 +23,12 @@ unsafe impl Plain for Cpu {}
 unsafe impl Plain for Throttle {}
 // SAFETY: as above.
 unsafe impl Plain for Reclaim {}
+// SAFETY: as above.
+unsafe impl Plain for Flow {}
+// SAFETY: as above.
+unsafe impl Plain for FlowName {}
+// SAFETY: as above.
+unsafe impl Plain for Unit {}
 
 /// A mapped array of `T`, written by the kernel side while it is read here.
 pub(super) struct Mapped<T: Plain> {
@@ -64,6 +71,33 @@ impl<T: Plain> Mapped<T> {
                     .add(index)
                     .write_volatile(value);
             };
+        }
+    }
+}
+
+impl<T: Plain> Mapped<T> {
+    /// The word at `offset` bytes into the element at `index`, which the kernel side changes at the same time.
+    fn word(&self, index: usize, offset: usize) -> Option<&AtomicU64> {
+        let within =
+            index < self.len && offset + size_of::<u64>() <= size_of::<T>() && offset.is_multiple_of(8);
+        // SAFETY: within the mapping and aligned; the kernel side changes the word atomically, and nothing else here holds it.
+        within.then(|| unsafe {
+            let element = self.memory.as_mut_ptr().cast::<T>().add(index);
+            AtomicU64::from_ptr(element.cast::<u8>().add(offset).cast())
+        })
+    }
+
+    /// Writes one word of an element; the rest is left to the kernel side.
+    pub(super) fn set_word(&self, index: usize, offset: usize, value: u64) {
+        if let Some(word) = self.word(index, offset) {
+            word.store(value, Ordering::Release);
+        }
+    }
+
+    /// Subtracts from a word to which the kernel side adds.
+    pub(super) fn subtract(&self, index: usize, offset: usize, less: u64) {
+        if let Some(word) = self.word(index, offset) {
+            word.fetch_sub(less, Ordering::Relaxed);
         }
     }
 }

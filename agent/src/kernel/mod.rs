@@ -3,6 +3,7 @@
 pub mod btf;
 pub mod events;
 pub mod features;
+pub mod flows;
 pub mod load;
 pub mod maps;
 mod memory;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use partywall_proto::v1::{LedgerRow, Report};
+use partywall_proto::v1::{Flow, FlowSample, FoldedTraffic, LedgerRow, Report};
 
 /// The report that tells what `old` and then `next` would have told. Counters are cumulative but sent only when they
 /// change: a counter that rests after `old` would never be heard of again if `old` were thrown away. What is lost is when
@@ -47,7 +47,39 @@ pub(super) fn merge(old: Report, next: Report) -> Report {
     memory.extend(merged.memory.into_iter().map(|sample| (sample.entity, sample)));
     merged.memory = memory.into_values().collect();
     merged.oom_kills.splice(0..0, old.oom_kills);
+    merge_flows(
+        &mut merged,
+        old.flows,
+        old.flow_samples,
+        old.flows_ended,
+        old.folded,
+    );
     merged
+}
+
+fn merge_flows(
+    merged: &mut Report,
+    flows: Vec<Flow>,
+    samples: Vec<FlowSample>,
+    ended: Vec<u32>,
+    folded: Vec<FoldedTraffic>,
+) {
+    merged.flows.splice(0..0, flows);
+    merged.flows_ended.splice(0..0, ended);
+    let newer = std::mem::take(&mut merged.flow_samples);
+    let by_flow: BTreeMap<u32, _> = samples
+        .into_iter()
+        .chain(newer)
+        .map(|sample| (sample.flow, sample))
+        .collect();
+    merged.flow_samples = by_flow.into_values().collect();
+    let newer = std::mem::take(&mut merged.folded);
+    let by_entity: BTreeMap<u32, _> = folded
+        .into_iter()
+        .chain(newer)
+        .map(|folded| (folded.entity, folded))
+        .collect();
+    merged.folded = by_entity.into_values().collect();
 }
 
 fn merge_rows(old: LedgerRow, mut next: LedgerRow) -> LedgerRow {

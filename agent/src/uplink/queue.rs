@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use partywall_proto::MAX_MESSAGE_BYTES;
-use partywall_proto::v1::{Entity, MemorySample, Outcome, Receipt, Report};
+use partywall_proto::v1::{Entity, Flow, MemorySample, Outcome, Receipt, Report};
 use prost::Message;
 
 use super::merge::merge;
@@ -31,8 +31,28 @@ struct Entry {
     sequence: u64,
     /// Encoded, because a decoded report takes several times the room.
     encoded: Bytes,
-    /// Entities that need no name once this report is gone.
-    ended: Vec<u32>,
+    /// Entities and flows that need no name once this report is gone.
+    ended: Ended,
+}
+
+#[derive(Default)]
+struct Ended {
+    entities: Vec<u32>,
+    flows: Vec<u32>,
+}
+
+impl Ended {
+    fn of(report: &mut Report) -> Self {
+        Self {
+            entities: std::mem::take(&mut report.ended),
+            flows: std::mem::take(&mut report.flows_ended),
+        }
+    }
+
+    fn extend(&mut self, other: Self) {
+        self.entities.extend(other.entities);
+        self.flows.extend(other.flows);
+    }
 }
 
 /// In order of sequence. Entries at the front were sent, those behind were not.
@@ -46,6 +66,7 @@ pub(super) struct Queue {
     ever_sent: usize,
     /// Everything that lives, or that a report in the queue refers to.
     entities: BTreeMap<u32, Entity>,
+    flows: BTreeMap<u32, Flow>,
     /// The newest memory sample of each of them that has one: sent only when something changed.
     memory: BTreeMap<u32, MemorySample>,
     /// The next report sent names all of `entities`.
@@ -64,6 +85,7 @@ impl Queue {
             in_flight: 0,
             ever_sent: 0,
             entities: BTreeMap::new(),
+            flows: BTreeMap::new(),
             memory: BTreeMap::new(),
             announce_all: true,
             tell_memory: true,
@@ -88,7 +110,7 @@ impl Queue {
     }
 
     /// Keeps `report` until its receipt, making room where there is none.
-    pub(super) fn push(&mut self, report: Report) {
+    pub(super) fn push(&mut self, mut report: Report) {
         self.entities.extend(
             report
                 .entities
@@ -97,21 +119,23 @@ impl Queue {
         );
         self.memory
             .extend(report.memory.iter().map(|sample| (sample.entity, *sample)));
+        self.flows
+            .extend(report.flows.iter().map(|flow| (flow.index, flow.clone())));
         let bytes = report.encoded_len();
         if bytes > MAX_MESSAGE_BYTES.min(self.bound_bytes) {
             self.counts.dropped_oversized += 1;
             // Its names were not told; and the reports before it still use the names that it ends.
             self.tell_all();
             match self.entries.back_mut() {
-                Some(last) => last.ended.extend(report.ended),
-                None => self.forget(&report.ended),
+                Some(last) => last.ended.extend(Ended::of(&mut report)),
+                None => self.forget(&Ended::of(&mut report)),
             }
             return;
         }
         self.entries.push_back(Entry {
             sequence: report.sequence,
             encoded: report.encode_to_vec().into(),
-            ended: report.ended,
+            ended: Ended::of(&mut report),
         });
         self.bytes += bytes;
         while self.bytes > self.bound_bytes && self.entries.len() > 1 {
@@ -169,6 +193,7 @@ impl Queue {
             let report = Report::decode(entry.encoded.clone()).ok().map(|mut report| {
                 if self.announce_all {
                     report.entities = self.entities.values().cloned().collect();
+                    report.flows = self.flows.values().cloned().collect();
                 }
                 if tell_memory {
                     report.memory = self.memory.values().copied().collect();
@@ -237,10 +262,13 @@ impl Queue {
         Some(entry)
     }
 
-    fn forget(&mut self, ended: &[u32]) {
-        for index in ended {
+    fn forget(&mut self, ended: &Ended) {
+        for index in &ended.entities {
             self.entities.remove(index);
             self.memory.remove(index);
+        }
+        for index in &ended.flows {
+            self.flows.remove(index);
         }
     }
 }

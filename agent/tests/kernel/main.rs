@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 
+mod flows;
 #[cfg(feature = "v2-memory-tests")]
 mod memory;
 
@@ -371,8 +372,8 @@ fn dropping_the_kernel_side_leaves_nothing() {
     };
     assert_eq!(
         (ids.len(), left()),
-        (9, 9),
-        "flush, cgroups made and removed, reclaim, OOM kills, switch"
+        (12, 12),
+        "traffic, flush, cgroups made and removed, reclaim, OOM kills, switch"
     );
     drop(kernel);
     // The kernel frees a program after a grace period.

@@ -13,8 +13,8 @@ use aya_ebpf::{
     bindings::BPF_ANY,
     btf_maps::{HashMap, PerCpuArray, PerCpuHashMap},
     helpers::{bpf_get_current_cgroup_id, bpf_ktime_get_ns},
-    macros::{btf_map, btf_tracepoint},
-    programs::BtfTracePointContext,
+    macros::{btf_map, btf_tracepoint, cgroup_skb},
+    programs::{BtfTracePointContext, SkBuffContext},
 };
 use partywall_bench_ebpf::Offsets;
 
@@ -49,6 +49,16 @@ static SUMS: PerCpuHashMap<u64, Sums, 4_096> = PerCpuHashMap::new();
 #[btf_tracepoint(function = "sched_switch")]
 fn empty_switch(_ctx: BtfTracePointContext) -> i32 {
     0
+}
+
+#[cgroup_skb(ingress)]
+fn empty_received(_ctx: SkBuffContext) -> i32 {
+    1
+}
+
+#[cgroup_skb(egress)]
+fn empty_sent(_ctx: SkBuffContext) -> i32 {
+    1
 }
 
 #[btf_tracepoint(function = "sched_wakeup")]

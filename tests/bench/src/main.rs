@@ -6,6 +6,7 @@ mod figure;
 mod ingest;
 mod load;
 mod measure;
+mod packet;
 mod processes;
 mod programs;
 mod reclaim;
@@ -44,6 +45,8 @@ enum Section {
     Turns,
     /// Cost of a reclaim's beginning and end
     Reclaim,
+    /// Cost of a packet, and what it takes of throughput and latency
+    Packet,
     /// CPU and memory of the agent with 110 idle pods
     Idle,
     /// What the aggregator takes, from 100 nodes of 110 busy pods
@@ -101,6 +104,7 @@ fn run(args: &Args) -> Result<()> {
             Section::Switch => measure::switches(&effort, &aggregator),
             Section::Turns => measure::turns(&effort, &aggregator),
             Section::Reclaim => reclaim::measure(&effort),
+            Section::Packet => packet::measure(&effort),
             Section::Idle => measure::idle(&effort, &aggregator),
             Section::Ingest => ingest::measure(&effort),
         }?;

@@ -1,9 +1,12 @@
 //! The empty program and the classic design, attached.
 
-use std::path::Path;
+use std::{fs::File, path::Path};
 
 use anyhow::{Context, Result, bail};
-use aya::{Btf, Ebpf, EbpfLoader, programs::BtfTracePoint};
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType},
+};
 use partywall_agent::kernel::btf;
 use partywall_bench_ebpf::Offsets;
 
@@ -19,6 +22,37 @@ pub(crate) const CLASSIC: Design = &[
     ("classic_wakeup", "sched_wakeup"),
     ("classic_wake_new", "sched_wakeup_new"),
 ];
+
+/// The empty program on every packet, both ways.
+pub(crate) struct Packets {
+    #[allow(dead_code, reason = "held, not used: dropping it detaches")]
+    ebpf: Ebpf,
+    /// Of what is handed to sockets, of what they send.
+    pub(crate) ids: [u32; 2],
+}
+
+impl Packets {
+    pub(crate) fn attach() -> Result<Self> {
+        let mut ebpf = EbpfLoader::new().load(OBJECT).context("the reference programs")?;
+        let root = File::open(partywall_workload::cgroup2_mount()?)?;
+        let mut attach = |name: &str, direction| {
+            let program: &mut CgroupSkb = ebpf
+                .program_mut(name)
+                .with_context(|| format!("no program {name}"))?
+                .try_into()?;
+            program.load().with_context(|| format!("cannot load {name}"))?;
+            program
+                .attach(&root, direction, CgroupAttachMode::Single)
+                .with_context(|| format!("cannot attach {name}"))?;
+            anyhow::Ok(program.info()?.id())
+        };
+        let ids = [
+            attach("empty_received", CgroupSkbAttachType::Ingress)?,
+            attach("empty_sent", CgroupSkbAttachType::Egress)?,
+        ];
+        Ok(Self { ebpf, ids })
+    }
+}
 
 /// A design at work; dropping it detaches and unloads.
 pub(crate) struct Reference {

@@ -54,6 +54,12 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with = "minutes")]
         seconds: Option<f64>,
     },
+    /// Compare counts of traffic with what was sent: 1, 1,000 and 50,000 flows, and a few beside a neighbour that opens all it can
+    Traffic {
+        /// Length of each case
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+    },
     /// Kill the agent without warning: the kernel keeps nothing of it
     Kill {
         #[arg(long, default_value_t = 20)]

@@ -251,7 +251,7 @@ fn bury(living: &mut Vec<Living>, gone: &mut Vec<Gone>, now: Instant) -> Result<
     Ok(())
 }
 
-fn resident_bytes(pid: u32) -> Result<u64> {
+pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status
         .lines()

@@ -4,11 +4,14 @@ mod args;
 mod bpf;
 mod churn;
 mod cluster;
+mod fabric;
+mod flow_record;
 mod http;
 mod intake;
 mod judge;
 mod kill;
 mod ledger;
+mod manifests;
 mod measure;
 mod memory;
 mod observe;
@@ -18,6 +21,9 @@ mod record;
 mod report;
 mod run;
 mod scenario;
+mod services;
+mod stage;
+mod traffic;
 
 use std::{
     fs,
@@ -140,6 +146,11 @@ async fn command(args: Args) -> Result<bool> {
             write_json(json.as_deref(), &churned)?;
             Ok(churned.is_right())
         }
+        Command::Traffic { seconds } => {
+            let accounts = traffic::traffic(&binaries, &cgroup_mount, seconds, &logs.dir("traffic")?).await?;
+            write_json(json.as_deref(), &accounts)?;
+            Ok(accounts.iter().all(traffic::Account::is_right))
+        }
         Command::Kill { times } => {
             let killed = kill::kill(&binaries, times, &logs.dir("kill")?).await?;
             println!("{}", killed.line());
@@ -177,7 +188,7 @@ async fn run_scenarios(
             );
             let dir = logs.dir(&scenario.name)?;
             match bench.run(&scenario, &dir).await {
-                Ok(shown) => Outcome::Ran(shown),
+                Ok(shown) => Outcome::Ran(Box::new(shown)),
                 Err(error) => Outcome::Failed(format!("{error:#}")),
             }
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use partywall_proto::v1::{AgentCost, CpuSample, LedgerRow, Loss, Report, entity::Kind};
 
-use crate::memory::Memory;
+use crate::{flow_record::FlowRecord, memory::Memory};
 
 /// An entity of the agent's, by what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +63,7 @@ pub(crate) struct Record {
     cpu: BTreeMap<u32, CpuSample>,
     ledger: BTreeMap<u32, Row>,
     memory: BTreeMap<u32, Memory>,
+    pub(crate) traffic: FlowRecord,
     pub(crate) losses: Vec<Loss>,
     pub(crate) cost: Option<AgentCost>,
     /// What a report said that cannot be: an empty list is part of being right.
@@ -123,6 +124,7 @@ impl Record {
                 memory.end(report.captured_boot_ns);
             }
         }
+        self.traffic.apply(report);
         let waiters: Vec<u32> = report.ledger.iter().map(|row| row.waiter).collect();
         for waiter in waiters {
             self.check_sum(waiter);
@@ -132,6 +134,15 @@ impl Record {
         }
         self.cost = report.cost.clone().or_else(|| self.cost.take());
         all_known
+    }
+
+    /// Entities of a pod: its own, and any that it had before.
+    pub(crate) fn entities_of(&self, uid: &str) -> Vec<u32> {
+        let pods = self.entities.iter().filter_map(|(index, who)| match who {
+            Who::Pod(pod) if pod == uid => Some(*index),
+            _ => None,
+        });
+        pods.collect()
     }
 
     fn take_sample(&mut self, sample: &CpuSample) {

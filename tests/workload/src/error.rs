@@ -22,6 +22,24 @@ pub enum Error {
         dir.display()
     )]
     ScratchInMemory { dir: PathBuf },
+    #[error("cannot {doing}: {source}")]
+    Network { doing: &'static str, source: io::Error },
+    #[error("the kernel has no IPv6: /proc/sys/net/ipv6 is not there")]
+    NoIpv6,
+    #[error("cannot run `{name}` (Debian package {package}): {source}")]
+    CannotRun {
+        name: &'static str,
+        package: &'static str,
+        source: io::Error,
+    },
+    #[error("`{name}` refused: {said}\nit was told:\n{input}")]
+    Refused {
+        name: &'static str,
+        said: String,
+        input: String,
+    },
+    #[error("`nft` lists counters in another form than expected: {listed}")]
+    NoCounters { listed: String },
     #[error("cannot write Kubernetes YAML: {0}")]
     Yaml(String),
 }

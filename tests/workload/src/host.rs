@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use crate::{Error, Work, WorkHandle, cgroup::Cgroup, spawn::spawn};
+use crate::{Error, PodLink, Work, WorkHandle, cgroup::Cgroup, spawn::spawn};
 
 /// A cgroup that belongs to no pod. Dropping it kills its processes and removes it.
 #[derive(Debug)]
 pub struct HostCgroup {
     cgroup: Cgroup,
+    network: Option<PodLink>,
 }
 
 impl HostCgroup {
@@ -15,7 +16,13 @@ impl HostCgroup {
     pub fn create(path: &str, cgroup_mount: &Path) -> Result<Self, Error> {
         Ok(Self {
             cgroup: Cgroup::create(cgroup_mount, path)?,
+            network: None,
         })
+    }
+
+    /// Work that starts from now on runs in this network, not in the machine's own.
+    pub fn connect(&mut self, link: PodLink) {
+        self.network = Some(link);
     }
 
     /// As an absolute path.
@@ -26,7 +33,7 @@ impl HostCgroup {
     /// Starts work in it, on `cpus` only where given.
     pub fn start(&self, work: &Work, cpus: Option<&[usize]>) -> Result<WorkHandle, Error> {
         // A daemon's that asked for nothing else.
-        spawn(work, self.cgroup.path(), cpus, 0)
+        spawn(work, self.cgroup.path(), self.network.as_ref(), cpus, 0)
     }
 
     /// Kills its processes and removes it.

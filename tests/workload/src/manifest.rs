@@ -1,8 +1,13 @@
 //! The Kubernetes YAML of what this crate makes, as `kubectl get -o yaml` would write it.
 
+mod net;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+
+use net::Port;
+pub use net::{EndpointPort, endpoint_slice_yaml, node_yaml};
 
 use crate::{Error, PodSpec, Qos, Resources};
 
@@ -43,13 +48,15 @@ struct Metadata<'a> {
 struct Spec<'a> {
     node_name: &'a str,
     host_network: bool,
-    containers: [Container; 1],
+    containers: [Container<'a>; 1],
 }
 
 #[derive(Serialize)]
-struct Container {
+struct Container<'a> {
     name: &'static str,
     image: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<Port<'a>>,
     resources: ContainerResources,
 }
 
@@ -66,6 +73,10 @@ struct ContainerResources {
 struct Status<'a> {
     phase: &'static str,
     qos_class: &'static str,
+    #[serde(rename = "hostIP", skip_serializing_if = "Option::is_none")]
+    host_ip: Option<&'a str>,
+    #[serde(rename = "hostIPs", skip_serializing_if = "Vec::is_empty")]
+    host_ips: Vec<PodIp<'a>>,
     #[serde(rename = "podIP", skip_serializing_if = "Option::is_none")]
     pod_ip: Option<&'a str>,
     #[serde(rename = "podIPs", skip_serializing_if = "Vec::is_empty")]
@@ -109,6 +120,7 @@ pub fn pod_yaml(spec: &PodSpec, node: &str, phase: Phase) -> Result<String, Erro
             containers: [Container {
                 name: "main",
                 image: "registry.example/work:1",
+                ports: spec.ports.iter().map(Port::of).collect(),
                 resources: ContainerResources {
                     limits: quantities(spec.limits),
                     requests: quantities(spec.effective_requests()),
@@ -127,6 +139,8 @@ pub fn pod_yaml(spec: &PodSpec, node: &str, phase: Phase) -> Result<String, Erro
                 Qos::Burstable => "Burstable",
                 Qos::BestEffort => "BestEffort",
             },
+            host_ip: spec.host_ips.first().map(String::as_str),
+            host_ips: spec.host_ips.iter().map(|ip| PodIp { ip }).collect(),
             pod_ip: spec.pod_ips.first().map(String::as_str),
             pod_ips: spec.pod_ips.iter().map(|ip| PodIp { ip }).collect(),
             container_statuses: [ContainerStatus {
@@ -170,6 +184,7 @@ fn quantities(resources: Resources) -> BTreeMap<&'static str, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{ContainerPort, Transport};
 
     #[test]
     fn a_pod_is_written_as_the_api_server_holds_it() {
@@ -190,6 +205,12 @@ mod tests {
                 ("build".to_owned(), "12".to_owned()),
             ]),
             pod_ips: vec!["10.1.2.3".to_owned(), "fd00::3".to_owned()],
+            host_ips: vec!["10.0.0.10".to_owned()],
+            ports: vec![ContainerPort {
+                name: "http".to_owned(),
+                port: 8080,
+                transport: Transport::Tcp,
+            }],
             ..PodSpec::new("blue", "web")
         };
         let text = pod_yaml(&spec, "node-a", Phase::Running).unwrap();
@@ -211,6 +232,10 @@ spec:
   containers:
   - name: main
     image: registry.example/work:1
+    ports:
+    - name: http
+      containerPort: 8080
+      protocol: TCP
     resources:
       limits:
         memory: \"67108864\"
@@ -220,6 +245,9 @@ spec:
 status:
   phase: Running
   qosClass: Burstable
+  hostIP: \"10.0.0.10\"
+  hostIPs:
+  - ip: \"10.0.0.10\"
   podIP: \"10.1.2.3\"
   podIPs:
   - ip: \"10.1.2.3\"

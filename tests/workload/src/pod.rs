@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Error, PodSpec, Work, WorkHandle, cgroup::Cgroup, oom, spawn::spawn};
+use crate::{Error, PodLink, PodSpec, Work, WorkHandle, cgroup::Cgroup, oom, spawn::spawn};
 
 /// Whether a limit of the spec is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub struct Pod {
     limits: Limits,
     /// `oom_score_adj` of its processes.
     oom_score: i32,
+    // After the cgroup: what runs in the pod is killed first.
+    network: Option<PodLink>,
 }
 
 impl Pod {
@@ -68,7 +70,13 @@ impl Pod {
             container,
             limits,
             oom_score,
+            network: None,
         })
+    }
+
+    /// Work that starts from now on runs in this network, not in the machine's own. It goes with the pod.
+    pub fn connect(&mut self, link: PodLink) {
+        self.network = Some(link);
     }
 
     pub fn spec(&self) -> &PodSpec {
@@ -91,7 +99,7 @@ impl Pod {
 
     /// Starts work in the container, on `cpus` only where given.
     pub fn start(&self, work: &Work, cpus: Option<&[usize]>) -> Result<WorkHandle, Error> {
-        spawn(work, &self.container, cpus, self.oom_score)
+        spawn(work, &self.container, self.network.as_ref(), cpus, self.oom_score)
     }
 
     /// Starts work in a cgroup below the container's, made when missing, as a pod with a writable cgroup can.
@@ -106,7 +114,8 @@ impl Pod {
             .strip_prefix(self.cgroup.path())
             .unwrap_or(&self.container);
         let below = format!("{}/{}", scope.display(), relative.trim_start_matches('/'));
-        spawn(work, &self.cgroup.child(&below)?, cpus, self.oom_score)
+        let below = self.cgroup.child(&below)?;
+        spawn(work, &below, self.network.as_ref(), cpus, self.oom_score)
     }
 
     /// Stops everything in the pod where it is, and waits until it stands still.

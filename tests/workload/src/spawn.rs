@@ -1,7 +1,7 @@
 //! Starting a worker inside its cgroup.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -15,10 +15,16 @@ use rustix::{
     thread::{CpuSet, sched_setaffinity},
 };
 
-use crate::{Error, Work, oom, scratch, worker::MARK};
+use crate::{
+    Error, PodLink, Traffic, Work, oom, scratch, traffic,
+    worker::{MARK, STAY},
+};
 
 /// How long a worker may take to start.
 const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// And to end, once asked: it may wait for answers, and for a CPU.
+const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Work that runs. Stopped when dropped.
 #[derive(Debug)]
@@ -26,6 +32,8 @@ pub struct WorkHandle {
     child: Child,
     /// What the worker had used before it entered its cgroup.
     before: SchedStat,
+    /// What it says of what it sent, where its work is of the network.
+    traffic: Option<File>,
 }
 
 /// The first two fields of `/proc/PID/task/*/schedstat`, summed over a worker's threads.
@@ -86,12 +94,49 @@ impl WorkHandle {
                     format!("the worker does not wait for its input: {}", call.trim()),
                 ));
             }
-            #[allow(
-                clippy::disallowed_methods,
-                reason = "a worker starts within milliseconds; forking it has blocked for as long"
-            )]
-            thread::sleep(Duration::from_micros(200));
+            pause();
         }
+    }
+
+    /// What it has sent and received so far; `None`: its work is not of the network. Exact once the worker has ended, and
+    /// then [`WorkHandle::finish`] has it.
+    pub fn traffic(&self) -> Option<Traffic> {
+        traffic::read(self.traffic.as_ref()?)
+    }
+
+    /// Tells the worker to begin nothing more. Network work then waits for answers for a fraction of a second, and ends.
+    pub fn ask_to_end(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    /// Stops the worker and gives what it sent and received in all. Work that is not of the network is killed.
+    pub fn finish(mut self) -> Option<Traffic> {
+        self.traffic.as_ref()?;
+        self.ask_to_end();
+        let deadline = Instant::now() + END_PATIENCE;
+        while self.ended().is_none() && Instant::now() < deadline {
+            pause();
+        }
+        // The last that it said: if it hangs, it is to say nothing more.
+        let _already_gone = self.child.kill();
+        let _reaped = self.child.wait();
+        self.traffic()
+    }
+
+    /// Returns when network work listens, or is about to send.
+    fn wait_until_set_up(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + START_PATIENCE;
+        while self.traffic.is_some() && self.traffic().is_none() {
+            if let Some(status) = self.child.try_wait()? {
+                let why = self.traffic.as_ref().map(traffic::failure).unwrap_or_default();
+                return Err(io::Error::other(format!("it ended at once: {status}: {why}")));
+            }
+            if Instant::now() > deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            pause();
+        }
+        Ok(())
     }
 
     /// How the worker ended, where it did so by itself: a fault, unless its memory ran out.
@@ -103,6 +148,14 @@ impl WorkHandle {
     pub fn stop(self) {}
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a worker starts and ends within milliseconds; forking it has blocked for as long"
+)]
+fn pause() {
+    thread::sleep(Duration::from_micros(200));
+}
+
 impl Drop for WorkHandle {
     fn drop(&mut self) {
         let _already_gone = self.child.kill();
@@ -110,7 +163,7 @@ impl Drop for WorkHandle {
     }
 }
 
-/// Starts `work` in the cgroup at `cgroup`, on `cpus` only where given, under this `oom_score_adj`.
+/// Starts `work` in the cgroup at `cgroup`, in `network` and on `cpus` only where given, under this `oom_score_adj`.
 ///
 /// The worker enters the cgroup while it sleeps, as a container runtime moves its child: a slice in which a task changes
 /// its cgroup is counted by the kernel for the one in which it ends, by the switches for the one in which it began. Its
@@ -118,6 +171,7 @@ impl Drop for WorkHandle {
 pub(crate) fn spawn(
     work: &Work,
     cgroup: &Path,
+    network: Option<&PodLink>,
     cpus: Option<&[usize]>,
     oom_score: i32,
 ) -> Result<WorkHandle, Error> {
@@ -129,17 +183,29 @@ pub(crate) fn spawn(
         cgroup: cgroup.to_owned(),
         source,
     };
+    let counts = work
+        .is_of_network()
+        .then(traffic::file)
+        .transpose()
+        .map_err(failed)?;
+    let stdout = match &counts {
+        Some(file) => file.try_clone().map_err(failed)?.into(),
+        None => Stdio::null(),
+    };
+    let namespace = network.map_or_else(|| STAY.into(), |link| link.namespace().path());
     let child = Command::new("/proc/self/exe")
         .arg0("partywall-work")
         .arg(MARK)
+        .arg(namespace)
         .args(work.to_args())
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(stdout)
         .spawn()
         .map_err(failed)?;
     let mut handle = WorkHandle {
         child,
         before: SchedStat::default(),
+        traffic: counts,
     };
     handle.wait_until_asleep().map_err(failed)?;
     handle.before = handle.whole_sched_stat()?;
@@ -153,6 +219,7 @@ pub(crate) fn spawn(
     if let Some(stdin) = handle.child.stdin.as_mut() {
         stdin.write_all(b"!").map_err(failed)?;
     }
+    handle.wait_until_set_up().map_err(failed)?;
     Ok(handle)
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs::File, io::Read};
 
-use crate::Error;
+use crate::{Error, Transport};
 
 /// CPU and memory, as a request or as a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -34,6 +34,18 @@ pub struct PodSpec {
     pub host_network: bool,
     /// `status.podIPs`, as text; empty: no address yet.
     pub pod_ips: Vec<String>,
+    /// `status.hostIPs`, as text; empty: not told.
+    pub host_ips: Vec<String>,
+    /// Of the one container.
+    pub ports: Vec<ContainerPort>,
+}
+
+/// A named port of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerPort {
+    pub name: String,
+    pub port: u16,
+    pub transport: Transport,
 }
 
 impl PodSpec {
@@ -49,6 +61,8 @@ impl PodSpec {
             labels: BTreeMap::new(),
             host_network: false,
             pod_ips: Vec::new(),
+            host_ips: Vec::new(),
+            ports: Vec::new(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    fs::File,
     io::{self, Read},
     process::ExitCode,
     thread,
@@ -10,10 +11,13 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::{Work, memory, scratch};
+use crate::{Work, memory, network, scratch, wire};
 
 /// The hidden first argument that turns a program into a worker.
 pub(crate) const MARK: &str = "__partywall-work";
+
+/// In place of a network namespace: the parent's own.
+pub(crate) const STAY: &str = "-";
 
 /// CPU time that a child of [`Work::Fork`] spins.
 const FORKED_SPIN: Duration = Duration::from_millis(1);
@@ -28,13 +32,23 @@ pub fn run_if_worker() -> Option<ExitCode> {
     if args.next().as_deref() != Some(MARK) {
         return None;
     }
-    let Some(work) = Work::from_args(args) else {
+    let (Some(namespace), Some(work)) = (args.next(), Work::from_args(args)) else {
         return Some(ExitCode::from(2));
     };
     let mut parent = io::stdin().lock();
     // Until this returns, nothing but start-up has run; see `spawn`.
     if parent.read_exact(&mut [0]).is_err() {
         return Some(ExitCode::SUCCESS);
+    }
+    // By now in its cgroup: a socket belongs to the cgroup and to the namespace in which it was made.
+    if namespace != STAY
+        && let Err(error) = File::open(&namespace).and_then(network::enter)
+    {
+        eprintln!("work: {namespace}: {error}");
+        return Some(ExitCode::FAILURE);
+    }
+    if work.is_of_network() {
+        return Some(wire::run(work));
     }
     match work {
         Work::Duty {
@@ -69,6 +83,13 @@ pub fn run_if_worker() -> Option<ExitCode> {
             apart(move || memory::work(bytes, step_bytes, keep, || sleep(every)));
         }
         Work::FileCache { bytes } => apart(move || scratch::read_round(bytes)),
+        // Done with above.
+        Work::TcpServe { .. }
+        | Work::UdpServe { .. }
+        | Work::Tcp { .. }
+        | Work::Udp { .. }
+        | Work::Icmp { .. }
+        | Work::Scan { .. } => {}
     }
     let mut end = Vec::new();
     let _closed = parent.read_to_end(&mut end);

@@ -1,0 +1,185 @@
+//! What a packet says: addresses, protocol, ports.
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use partywall_abi::FlowName;
+
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const ICMPV6: u8 = 58;
+const SCTP: u8 = 132;
+
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const RST: u8 = 0x04;
+pub(crate) const ACK: u8 = 0x10;
+
+const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
+const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
+
+/// Extension headers that are stepped over; a packet with more is of protocol 0 here.
+const EXTENSIONS: usize = 6;
+
+/// What a packet says beside its addresses and its protocol.
+#[derive(Clone, Copy)]
+pub(crate) struct Header {
+    /// Of the socket whose packet it is, in the machine's order; 0: none.
+    pub(crate) own_port: u16,
+    pub(crate) peer_port: u16,
+    /// Flags of TCP, type of ICMP.
+    pub(crate) kind: u8,
+}
+
+/// Copies bytes of the packet, from its IP header on, where they lie in one piece as headers nearly always do; else has them copied.
+///
+/// The place is a constant: the verifier then knows what is within bounds.
+#[inline(always)]
+fn load_at<const AT: usize, T: Copy>(skb: *mut __sk_buff, into: &mut T) -> Option<()> {
+    // SAFETY: fields of the context; what is read is before the end. Ts here are integers.
+    unsafe {
+        let (data, end) = ((*skb).data as usize, (*skb).data_end as usize);
+        if data + AT + size_of::<T>() <= end {
+            *into = ((data + AT) as *const T).read_unaligned();
+            return Some(());
+        }
+    }
+    load(skb, AT as u32, into)
+}
+
+/// Of what follows the IP header at `at`: 20 and 40 is where it does nearly always.
+#[inline(always)]
+fn load_behind<const MORE: usize, T: Copy>(skb: *mut __sk_buff, at: u32, into: &mut T) -> Option<()> {
+    match (at, MORE) {
+        (20, 0) => load_at::<20, T>(skb, into),
+        (40, 0) => load_at::<40, T>(skb, into),
+        (20, 13) => load_at::<33, T>(skb, into),
+        (40, 13) => load_at::<53, T>(skb, into),
+        _ => load(skb, at + MORE as u32, into),
+    }
+}
+
+/// Copies bytes of the packet, wherever they lie.
+#[inline(always)]
+fn load<T>(skb: *mut __sk_buff, at: u32, into: &mut T) -> Option<()> {
+    let to = (&raw mut *into).cast();
+    // SAFETY: the helper writes as many bytes as a T has, or fails; Ts here are integers.
+    let failed = unsafe { bpf_skb_load_bytes(skb.cast(), at, to, size_of::<T>() as u32) };
+    (failed == 0).then_some(())
+}
+
+/// An IPv4 address, as it stands on the wire, mapped into IPv6.
+#[inline(always)]
+fn mapped(address: u32) -> [u64; 2] {
+    [0, u64::from(0xffff_u32.to_be()) | u64::from(address) << 32]
+}
+
+/// Enters a packet's addresses and protocol into `name`. `None`: no IP, or cut off.
+#[inline(always)]
+pub(crate) fn read(skb: *mut __sk_buff, sent: bool, name: &mut FlowName) -> Option<Header> {
+    // SAFETY: a field of the context.
+    let (source, destination, protocol, at) = match unsafe { (*skb).protocol } {
+        ETH_P_IP => {
+            let mut header = [0_u32; 5];
+            load_at::<0, _>(skb, &mut header)?;
+            let [first, fragment, _, _] = [header[0], header[1], 0, 0].map(u32::from_be);
+            let protocol = (u32::from_be(header[2]) >> 16) as u8;
+            let at = if fragment & 0x1fff != 0 {
+                0 // All but the first fragment begin in the middle: they have no ports.
+            } else {
+                (first >> 24 & 0x0f) * 4
+            };
+            (mapped(header[3]), mapped(header[4]), protocol, at)
+        }
+        ETH_P_IPV6 => {
+            let mut header = [0_u64; 5];
+            load_at::<0, _>(skb, &mut header)?;
+            let next = (u64::from_be(header[0]) >> 8) as u8;
+            let (protocol, at) = after_extensions(skb, next)?;
+            ([header[1], header[2]], [header[3], header[4]], protocol, at)
+        }
+        _ => return None,
+    };
+    (name.local, name.peer) = if sent {
+        (source, destination)
+    } else {
+        (destination, source)
+    };
+    name.protocol = protocol;
+    let mut header = Header {
+        own_port: 0,
+        peer_port: 0,
+        kind: 0,
+    };
+    if at == 0 {
+        return Some(header);
+    }
+    match protocol {
+        TCP | UDP | SCTP => {
+            let mut ports = [0_u16; 2];
+            load_behind::<0, _>(skb, at, &mut ports)?;
+            let [source, destination] = ports.map(u16::from_be);
+            (header.own_port, header.peer_port) = if sent {
+                (source, destination)
+            } else {
+                (destination, source)
+            };
+            if protocol == TCP {
+                load_behind::<13, _>(skb, at, &mut header.kind)?;
+            }
+        }
+        ICMP | ICMPV6 => load(skb, at, &mut header.kind)?,
+        _ => (),
+    }
+    Some(header)
+}
+
+/// Flags of a TCP packet, without looking at more.
+#[inline(always)]
+pub(crate) fn tcp_flags(skb: *mut __sk_buff) -> u8 {
+    let mut flags = 0_u8;
+    // SAFETY: a field of the context.
+    let at = if unsafe { (*skb).protocol } == ETH_P_IP {
+        // The whole first word: of a single byte at 0 the compiler makes a comparison that tells the verifier nothing.
+        let mut first = [0_u8; 4];
+        let _ = load_at::<0, _>(skb, &mut first);
+        let [byte, ..] = first;
+        u32::from(byte & 0x0f) * 4
+    } else {
+        let mut next = 0_u8;
+        let _ = load_at::<6, _>(skb, &mut next);
+        match next {
+            TCP => 40,
+            next => after_extensions(skb, next).map_or(40, |(_, at)| at),
+        }
+    };
+    let _ = load_behind::<13, _>(skb, at, &mut flags);
+    flags
+}
+
+/// Protocol and place of what follows IPv6's extension headers; place 0: nothing that has ports.
+#[inline(always)]
+fn after_extensions(skb: *mut __sk_buff, first: u8) -> Option<(u8, u32)> {
+    let (mut protocol, mut at) = (first, 40_u32);
+    for _ in 0..EXTENSIONS {
+        let mut header = [0_u8; 4];
+        match protocol {
+            // Hop by hop, routing, destination options: length in words of 8 bytes, the first not counted.
+            0 | 43 | 60 => {
+                load(skb, at, &mut header)?;
+                protocol = header[0];
+                at += (u32::from(header[1]) + 1) * 8;
+            }
+            // Fragment. All but the first have no ports.
+            44 => {
+                load(skb, at, &mut header)?;
+                protocol = header[0];
+                at += 8;
+                if header[2] != 0 || header[3] & 0xf8 != 0 {
+                    return Some((protocol, 0));
+                }
+            }
+            _ => return Some((protocol, at)),
+        }
+    }
+    Some((0, 0))
+}

@@ -1,0 +1,298 @@
+//! Traffic over the loopback device between sockets of two cgroups: a socket keeps the cgroup in which it was made.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+
+use partywall_abi::{FLOWS, FlowName, ROLE_ACCEPTED, ROLE_OPENED, Traffic, UNIT_FLOWS, address_bytes};
+use partywall_agent::kernel::flows::FlowMaps;
+
+use super::*;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// Headers of a UDP packet.
+const UDP_HEADERS: u64 = 28;
+
+/// Makes sockets as a process of `cgroup` would.
+fn within<T>(cgroup: &Cgroup, make: impl FnOnce() -> T) -> T {
+    static HOME: LazyLock<PathBuf> = LazyLock::new(|| {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+        Facts::probe(None).cgroup_root.unwrap().join(path)
+    });
+    let home = HOME.join("cgroup.procs");
+    let pid = std::process::id().to_string();
+    fs::write(cgroup.path.join("cgroup.procs"), &pid).unwrap();
+    let made = make();
+    fs::write(home, &pid).unwrap();
+    made
+}
+
+fn flows(kernel: &Kernel) -> &FlowMaps {
+    kernel.flows.as_ref().expect("traffic is counted here")
+}
+
+/// The one flow of `cgroup` on `port`.
+fn flow_on(kernel: &Kernel, cgroup: &Cgroup, protocol: u8, port: u16) -> (FlowName, Traffic) {
+    let maps = flows(kernel);
+    let mut found = maps
+        .names()
+        .filter(|(_, name)| name.cgroup == cgroup.id() && (name.protocol, name.port) == (protocol, port));
+    let (place, name) = found.next().expect("a flow of this cgroup on this port");
+    assert_eq!(found.next(), None, "one flow");
+    (name, maps.flow(place).traffic)
+}
+
+fn folded(kernel: &Kernel, cgroup: &Cgroup) -> Traffic {
+    let mut units = flows(kernel).units();
+    units
+        .find(|(_, unit)| unit.cgroup == cgroup.id())
+        .map_or_else(Traffic::default, |(_, unit)| unit.folded)
+}
+
+fn bytes_of(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    }
+}
+
+fn loopbacks() -> [IpAddr; 2] {
+    [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+}
+
+#[test]
+fn datagrams_are_counted_on_both_sides_and_whoever_was_first_opened() {
+    let (kernel, _runtime) = load(|_| ());
+    let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
+    for ip in loopbacks() {
+        let client = within(&red, || UdpSocket::bind((ip, 0)).unwrap());
+        let server = within(&blue, || UdpSocket::bind((ip, 0)).unwrap());
+        let port = server.local_addr().unwrap().port();
+        let mut buffer = [0; 2_000];
+        for turn in 0..1_000 {
+            client.send_to(&[1; 100], (ip, port)).unwrap();
+            let (_, from) = server.recv_from(&mut buffer).unwrap();
+            if turn % 2 == 0 {
+                server.send_to(&[2; 1_000], from).unwrap();
+                client.recv_from(&mut buffer).unwrap();
+            }
+        }
+        let headers = if ip.is_ipv4() {
+            UDP_HEADERS
+        } else {
+            UDP_HEADERS + 20
+        };
+        let (name, seen) = flow_on(&kernel, &red, UDP, port);
+        assert_eq!(
+            (address_bytes(name.local), address_bytes(name.peer), name.role),
+            (bytes_of(ip), bytes_of(ip), ROLE_OPENED)
+        );
+        assert_eq!((seen.sent_packets, seen.received_packets), (1_000, 500));
+        assert_eq!(
+            (seen.sent_bytes, seen.received_bytes),
+            (1_000 * (100 + headers), 500 * (1_000 + headers))
+        );
+        let (name, seen) = flow_on(&kernel, &blue, UDP, port);
+        assert_eq!(name.role, ROLE_ACCEPTED);
+        assert_eq!((seen.sent_packets, seen.received_packets), (500, 1_000));
+    }
+    assert_eq!(folded(&kernel, &red), Traffic::default());
+}
+
+#[test]
+fn connections_are_counted_from_their_first_packet_to_their_end() {
+    let (kernel, _runtime) = load(|_| ());
+    let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
+    for ip in loopbacks() {
+        let listener = within(&blue, || TcpListener::bind((ip, 0)).unwrap());
+        let address = listener.local_addr().unwrap();
+        let mut buffer = vec![0; 100_000];
+        for turn in 0..10 {
+            let mut client = within(&red, || TcpStream::connect(address).unwrap());
+            let (mut server, _) = listener.accept().unwrap();
+            client.write_all(&buffer).unwrap();
+            server.read_exact(&mut buffer).unwrap();
+            if turn < 3 {
+                // Ended with data unread: by a reset.
+                server.write_all(b"unread").unwrap();
+                sleep(Duration::from_millis(5));
+                drop(client);
+                sleep(Duration::from_millis(5));
+            }
+        }
+        sleep(Duration::from_millis(100));
+        let (name, seen) = flow_on(&kernel, &red, TCP, address.port());
+        assert_eq!(name.role, ROLE_OPENED);
+        assert_eq!((seen.opened, seen.established, seen.refused), (10, 10, 0));
+        assert_eq!(seen.reset, 3, "{seen:?}");
+        assert!(
+            seen.sent_bytes >= 1_000_000 && seen.sent_bytes < 1_050_000,
+            "{seen:?}"
+        );
+        let (name, seen) = flow_on(&kernel, &blue, TCP, address.port());
+        assert_eq!(name.role, ROLE_ACCEPTED);
+        assert_eq!((seen.opened, seen.established), (0, 10));
+        assert!(
+            seen.received_bytes >= 1_000_000 && seen.received_bytes < 1_050_000,
+            "{seen:?}"
+        );
+
+        drop(listener);
+        within(&red, || TcpStream::connect(address).unwrap_err());
+        let (_, seen) = flow_on(&kernel, &red, TCP, address.port());
+        assert_eq!((seen.opened, seen.established, seen.refused), (11, 10, 1));
+    }
+}
+
+#[test]
+fn a_connection_that_nobody_answers_is_given_up() {
+    let (kernel, _runtime) = load(|_| ());
+    let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
+    let listener = within(&blue, || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    // Whoever comes when this queue is full is not answered.
+    rustix::net::listen(&listener, 0).unwrap();
+    let _waiting = within(&red, || TcpStream::connect(address).unwrap());
+    within(&red, || {
+        TcpStream::connect_timeout(&address, Duration::from_millis(300)).unwrap_err()
+    });
+    let (_, seen) = flow_on(&kernel, &red, TCP, address.port());
+    assert_eq!(
+        (seen.opened, seen.established, seen.timed_out),
+        (2, 1, 1),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn who_opened_a_connection_older_than_the_programs_is_found() {
+    let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
+    for ip in loopbacks() {
+        let listener = within(&blue, || TcpListener::bind((ip, 0)).unwrap());
+        let address = listener.local_addr().unwrap();
+        let mut client = within(&red, || TcpStream::connect(address).unwrap());
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(b"older").unwrap();
+        server.read_exact(&mut [0; 5]).unwrap();
+        let (kernel, _runtime) = load(|_| ());
+        client.write_all(b"newer").unwrap();
+        server.read_exact(&mut [0; 5]).unwrap();
+        let (name, seen) = flow_on(&kernel, &blue, TCP, address.port());
+        assert_eq!((name.role, seen.established), (ROLE_ACCEPTED, 0), "{seen:?}");
+        // The listener has a port that the kernel chose, as the client has: who of the two opened cannot be told by its socket.
+        let (name, _) = flow_on(&kernel, &red, TCP, address.port());
+        assert_eq!(name.role, 0);
+    }
+}
+
+#[test]
+fn a_scan_takes_its_own_share_and_nothing_is_lost() {
+    const SCANNED: u64 = 50_000;
+    let (kernel, _runtime) = load(|_| ());
+    let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
+    let scanner = within(&red, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let mut refused = 0;
+    for number in 0..SCANNED {
+        let address = Ipv4Addr::from(0x7f01_0000 + u32::try_from(number / 10_000).unwrap());
+        let port = u16::try_from(10_000 + number % 10_000).unwrap();
+        // An answer of an earlier port's owner, which is nobody, is told at the next sending.
+        while scanner.send_to(&[0; 10], (address, port)).is_err() {
+            refused += 1;
+        }
+    }
+    let maps = flows(&kernel);
+    let places: Vec<u32> = maps
+        .names()
+        .filter(|(_, name)| name.cgroup == red.id())
+        .map(|(place, _)| place)
+        .collect();
+    assert_eq!(places.len() as u64, UNIT_FLOWS);
+    let seen: u64 = places
+        .iter()
+        .map(|place| maps.flow(*place).traffic.sent_packets)
+        .sum();
+    let folded = folded(&kernel, &red);
+    assert_eq!(seen + folded.sent_packets, SCANNED, "{refused} times refused");
+    assert_eq!(
+        places
+            .iter()
+            .map(|place| maps.flow(*place).traffic.sent_bytes)
+            .sum::<u64>()
+            + folded.sent_bytes,
+        SCANNED * (10 + UDP_HEADERS)
+    );
+    // Whoever comes later has places.
+    let late = within(&blue, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    late.send_to(&[0; 10], (Ipv4Addr::LOCALHOST, 9)).unwrap();
+    assert_eq!(flow_on(&kernel, &blue, UDP, 9).1.sent_packets, 1);
+}
+
+#[test]
+fn a_place_given_back_begins_anew() {
+    let (mut kernel, _runtime) = load(|_| ());
+    let red = Cgroup::new("red");
+    let server = within(&red, || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let address: SocketAddr = server.local_addr().unwrap();
+    let mut client = within(&red, || TcpStream::connect(address).unwrap());
+    client.write_all(b"before").unwrap();
+    let taken: Vec<(u32, FlowName)> = flows(&kernel)
+        .names()
+        .filter(|(_, name)| name.cgroup == red.id())
+        .collect();
+    assert_eq!(taken.len(), 2, "one for each end");
+    let maps = kernel.flows.as_mut().unwrap();
+    for (place, name) in &taken {
+        maps.close(*place, name).unwrap();
+    }
+    for (place, _) in &taken {
+        maps.free(*place).unwrap();
+    }
+    assert!(!maps.names().any(|(_, name)| name.cgroup == red.id()));
+    let unit = |kernel: &Kernel| {
+        let mut units = flows(kernel).units();
+        units.find(|(_, unit)| unit.cgroup == red.id()).unwrap().1
+    };
+    assert_eq!(unit(&kernel).flows, 0);
+    // The connection goes on, and remembers who opened it.
+    client.write_all(b"after").unwrap();
+    let roles: Vec<u8> = flows(&kernel)
+        .names()
+        .filter(|(_, name)| name.cgroup == red.id())
+        .map(|(_, name)| name.role)
+        .collect();
+    assert_eq!(roles.len(), 2, "{roles:?}");
+    assert!(roles.contains(&ROLE_OPENED) && roles.contains(&ROLE_ACCEPTED));
+    assert_eq!(unit(&kernel).flows, 2);
+    assert!(flows(&kernel).names().count() < FLOWS);
+}
+
+#[test]
+fn each_half_works_without_the_other() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let _context = runtime.enter();
+    let red = Cgroup::new("red");
+    let socket = within(&red, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+
+    // As on a kernel that lets no program read its memory.
+    let mut facts = Facts::probe(None);
+    facts.lockdown = Some("confidentiality".to_owned());
+    let (planned, mut features) = plan(&facts);
+    let kernel = Kernel::load(&planned, &mut features, None).unwrap();
+    socket.send_to(&[0; 10], (Ipv4Addr::LOCALHOST, 9)).unwrap();
+    assert_eq!(flow_on(&kernel, &red, UDP, 9).1.sent_packets, 1);
+    let loaded: Vec<&str> = kernel.program_runs().iter().map(|program| program.name).collect();
+    assert_eq!(loaded, ["received", "sent", "socket_released"]);
+    drop(kernel);
+
+    let (mut planned, mut features) = plan(&Facts::probe(None));
+    planned.flows = None;
+    let kernel = Kernel::load(&planned, &mut features, None).unwrap();
+    assert!(kernel.flows.is_none());
+    sleep(Duration::from_millis(10));
+    assert!(kernel.maps.switches() > 0);
+}
