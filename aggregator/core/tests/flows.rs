@@ -607,8 +607,38 @@ fn an_agent_that_starts_again_counts_anew() {
     net.connects(client, web, 80, 400);
     net.ticks(3);
     assert_eq!(net.all_bytes(), 1_100 + 500);
+    assert_eq!(net.world.snapshot("", false, net.now).traffic[0].connections, 2);
     net.ticks(40);
     assert_eq!(net.world.flow_records(), 2, "the run before was let go of");
+}
+
+#[test]
+fn a_receiver_whose_agent_starts_again_is_joined_anew() {
+    let (mut net, client, web) = two();
+    net.connects(client, web, 80, 1_000);
+    net.ticks(3);
+    net.restart("node-b");
+    let web = net.runs("node-b", EntityKind::Pod("uid-blue-web".into()), "10.0.1.1");
+    net.tick();
+    for _ in 0..3 {
+        net.connects(client, web, 80, 400);
+        net.tick();
+    }
+    net.ticks(3);
+    assert_eq!(net.all_bytes(), 1_100 + 3 * 500);
+    let snapshot = net.world.snapshot("", false, net.now);
+    assert_eq!(snapshot.traffic[0].connections, 4);
+    // A flow that rested is told under another index at both ends.
+    for pod in [client, web] {
+        let flow = *net.agents[pod.node].flows.keys().next().unwrap();
+        net.ends(pod, flow);
+    }
+    net.ticks(2);
+    net.connects(client, web, 80, 400);
+    net.ticks(3);
+    assert_eq!(net.all_bytes(), 1_100 + 4 * 500);
+    let snapshot = net.world.snapshot("", false, net.now);
+    assert_eq!(snapshot.traffic[0].connections, 5);
 }
 
 #[test]
