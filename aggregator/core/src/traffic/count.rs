@@ -11,17 +11,16 @@ impl Table {
         let Some(record) = self.get(case.id) else {
             return Amount::default();
         };
-        let mut level = record.above_base();
-        if case.by_receiver && case.exact {
-            // Only the opener knows what it began.
-            level.opened = case
-                .opener
-                .and_then(|id| self.get(id))
-                .map_or(0, |o| o.above_base().opened);
-        }
         let counted = record.counted.plus(&record.matched);
-        let mut grown = level.less(&counted);
-        let joined = case.by_receiver && record.partner != case.opener;
+        let mut grown = record.above_base().less(&counted);
+        if case.by_receiver
+            && case.exact
+            && let Some(opener) = case.opener.and_then(|id| self.get(id))
+        {
+            // Only the opener knows what it began; a receiver's record before this one may have been counted for some of it.
+            grown.opened = opener.above_base().opened.saturating_sub(opener.matched.opened);
+        }
+        let joined = case.by_receiver && record.partner.is_none();
         let before = record.counted;
         let mut over = Traffic::default();
         if case.by_receiver

@@ -75,7 +75,7 @@ impl Key {
     fn of(record: &Record) -> Self {
         let flow = &record.flow;
         let (from, to) = match flow.role {
-            Role::Opened => (flow.local, flow.peer),
+            Role::Opened | Role::Unknown => (flow.local, flow.peer),
             Role::Accepted => (flow.peer, flow.local),
         };
         Self {
@@ -95,6 +95,8 @@ pub(crate) struct Table {
     free: Vec<u32>,
     openers: HashMap<Key, Vec<u32>>,
     receivers: HashMap<Key, Vec<u32>>,
+    /// (own address, peer's, protocol) → records that do not know who opened.
+    unknown: HashMap<(IpAddr, IpAddr, u8), u32>,
     /// To be judged; each once.
     queue: Vec<u32>,
     /// (the aggregator's monotonic clock, record), oldest first.
@@ -165,6 +167,9 @@ impl Table {
 
     fn insert(&mut self, record: Record) -> u32 {
         let (key, role) = (Key::of(&record), record.flow.role);
+        if role == Role::Unknown {
+            *self.unknown.entry((key.from, key.to, key.protocol)).or_default() += 1;
+        }
         let record = Some(Box::new(record));
         let id = match self.free.pop() {
             Some(id) => {
@@ -183,7 +188,7 @@ impl Table {
     #[allow(clippy::disallowed_types, reason = "see the import")]
     fn side(&mut self, role: Role) -> &mut HashMap<Key, Vec<u32>> {
         match role {
-            Role::Opened => &mut self.openers,
+            Role::Opened | Role::Unknown => &mut self.openers,
             Role::Accepted => &mut self.receivers,
         }
     }
@@ -218,6 +223,15 @@ impl Table {
             each(&record.node, record.flow.index, id);
             self.free.push(id);
             let key = Key::of(&record);
+            let ends = (key.from, key.to, key.protocol);
+            if record.flow.role == Role::Unknown
+                && let Some(count) = self.unknown.get_mut(&ends)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.unknown.remove(&ends);
+                }
+            }
             let side = self.side(record.flow.role);
             if let Some(ids) = side.get_mut(&key) {
                 ids.retain(|other| *other != id);

@@ -80,7 +80,7 @@ impl Table {
         let Some(record) = self.get(id) else { return true };
         match record.flow.role {
             Role::Accepted => self.judge_receiver(id, cx, losses),
-            Role::Opened => self.judge_opener(id, cx, losses),
+            Role::Opened | Role::Unknown => self.judge_opener(id, cx, losses),
         }
     }
 
@@ -182,6 +182,18 @@ impl Table {
         if may_be_told && waited_ns(record, cx) < GRACE_NS {
             return false;
         }
+        let mut to = to;
+        if record.flow.role == Role::Unknown {
+            // Neither end knows: of two such records one is counted.
+            let twin = self.unknown.contains_key(&(key.to, key.from, key.protocol));
+            if twin && key.to < key.from {
+                if let Some(record) = self.get_mut(id) {
+                    record.primary = false;
+                }
+                return true;
+            }
+            to = to.unnamed(Reason::OpenerUnknown);
+        }
         let case = Case {
             id,
             from: End::own(record, cx),
@@ -211,6 +223,7 @@ impl Table {
             by_receiver: case.by_receiver,
             receiver_is_covered: cx.is_covered(&case.to, record.first_ns),
             waited_ns,
+            opener_tells: case.exact,
             in_vain: case.exact
                 && case.opener_ns > record.opener_ns
                 && case.opener_ns > record.last_ns.saturating_add(VAIN_NS),

@@ -70,7 +70,7 @@ impl Table {
                 return (Verdict::Blocked, Why::Words(why), leaked);
             }
             Outcome::Unseen => {
-                let why = "no answer, and no agent where it went";
+                let why = "too little was seen to say whether anything came through";
                 return (Verdict::Unknown, Why::Words(Arc::from(why)), leaked);
             }
             Outcome::Nothing => {
