@@ -50,6 +50,21 @@ impl QueryService for Query {
         Ok(Response::new(snapshot))
     }
 
+    async fn get_flows(
+        &self,
+        request: Request<v1::GetFlowsRequest>,
+    ) -> Result<Response<v1::FlowList>, Status> {
+        let filter = wire::flow_filter(request.into_inner()).map_err(Status::invalid_argument)?;
+        let state = Arc::clone(&self.state);
+        // A quarter of a million flows at the most: not on a thread that serves sockets.
+        let list = tokio::task::spawn_blocking(move || {
+            let list = state.lock().flows(&filter);
+            wire::flow_list(&list)
+        });
+        let list = list.await.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(list))
+    }
+
     type WatchBreachesStream = Breaches;
 
     async fn watch_breaches(

@@ -622,3 +622,131 @@ async fn start_says_what_is_wrong() {
         "{error}"
     );
 }
+
+/// red/client on node-a connects to blue/web on node-b, and both agents say so.
+#[tokio::test]
+async fn a_flat_network_is_named_listed_and_exported() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = running(dir.path(), None).await;
+    let at = |namespace: &str, name: &str, node: &str, address: &str| {
+        pod(namespace, name, "1").replace("node-a", node)
+            + &format!("status: {{podIPs: [{{ip: {address}}}]}}\n")
+    };
+    std::fs::write(
+        dir.path().join("cluster/all.yaml"),
+        at("red", "client", "node-a", "10.0.0.1") + &at("blue", "web", "node-b", "10.0.1.1"),
+    )
+    .unwrap();
+    eventually("the cluster data", async || {
+        let tenants = snapshot(&running).await.tenants;
+        tenants.iter().any(|t| t.name == "red").then_some(())
+    })
+    .await;
+    let began = Instant::now();
+    let sides = [
+        (
+            "node-a",
+            "uid-red-client",
+            [10, 0, 0, 1],
+            [10, 0, 1, 1],
+            v1::Role::Opened,
+        ),
+        (
+            "node-b",
+            "uid-blue-web",
+            [10, 0, 1, 1],
+            [10, 0, 0, 1],
+            v1::Role::Accepted,
+        ),
+    ];
+    for (node, uid, local, peer, role) in sides {
+        let mut agent = Agent::connect(&running, node).await;
+        let entity = agent.pod(uid);
+        let mut report = agent.interval(&[(entity, 1)], &[]);
+        report.flows = vec![v1::Flow {
+            index: 1,
+            entity,
+            local: local.to_vec().into(),
+            peer: peer.to_vec().into(),
+            protocol: 6,
+            port: 80,
+            role: role.into(),
+        }];
+        let opens = role == v1::Role::Opened;
+        report.flow_samples = vec![v1::FlowSample {
+            flow: 1,
+            traffic: Some(v1::Traffic {
+                sent_packets: 5,
+                sent_bytes: if opens { 1_000 } else { 300 },
+                received_packets: 5,
+                received_bytes: if opens { 300 } else { 1_000 },
+                opened: u64::from(opens),
+                established: 1,
+                ..v1::Traffic::default()
+            }),
+        }];
+        let receipt = agent.send(report).await;
+        assert_eq!(receipt.outcome(), v1::Outcome::Accepted, "{receipt:?}");
+    }
+    let fired = eventually("a firing breach", async || {
+        let breaches = snapshot(&running).await.breaches;
+        let firing = |b: &v1::Breach| b.state() == v1::BreachState::Firing;
+        breaches.into_iter().find(firing)
+    })
+    .await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(
+        (fired.kind(), fired.tenant.as_str(), fired.against.as_str()),
+        (v1::BreachKind::FlatNetwork, "red", "blue")
+    );
+    let ask = async |request| query(&running).await.get_flows(request).await;
+    let request = v1::GetFlowsRequest {
+        cross_tenant: true,
+        from: "red/".into(),
+        to: "blue/web".into(),
+        verdicts: vec![v1::Verdict::Open.into()],
+    };
+    let flow = ask(request.clone()).await.unwrap().into_inner().flows.remove(0);
+    assert_eq!(
+        (
+            flow.protocol.as_str(),
+            flow.port,
+            flow.verdict(),
+            flow.seen_by.as_str()
+        ),
+        ("TCP", 80, v1::Verdict::Open, "both")
+    );
+    assert_eq!(flow.traffic.unwrap().sent_bytes, 1_000);
+    assert_eq!(flow.from.unwrap().pod, "client");
+    for other in [
+        v1::GetFlowsRequest {
+            from: "blue".into(),
+            ..request.clone()
+        },
+        v1::GetFlowsRequest {
+            verdicts: vec![v1::Verdict::Leaked.into()],
+            ..request.clone()
+        },
+    ] {
+        assert!(ask(other).await.unwrap().into_inner().flows.is_empty());
+    }
+    let wrong = v1::GetFlowsRequest {
+        verdicts: vec![99],
+        ..request
+    };
+    let refused = ask(wrong).await.unwrap_err();
+    assert!(refused.message().contains("verdicts[0]: 99"), "{refused}");
+    let between = snapshot(&running).await.traffic.remove(0);
+    assert_eq!((between.bytes, between.connections), (1_300, 1));
+    let text = http(running.http_addr, "/metrics").await;
+    for line in [
+        "partywall_traffic_bytes_total{from=\"red\",to=\"blue\",verdict=\"open\"} 1300",
+        "partywall_traffic_packets_total{from=\"red\",to=\"blue\",verdict=\"open\"} 10",
+        "partywall_traffic_connections_total{from=\"red\",to=\"blue\",verdict=\"open\"} 1",
+        "partywall_aggregator_flow_records 2",
+    ] {
+        assert!(text.contains(line), "lacks {line}\n{text}");
+    }
+    documented(&text);
+    running.stop().await.unwrap();
+}

@@ -20,10 +20,14 @@ pub enum BreachKind {
     MemorySqueeze,
     CrossTenantOom,
     LimitRangeExceeded,
+    FlatNetwork,
+    FenceLeak,
+    Probe,
+    CredentialReach,
 }
 
 impl BreachKind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::NoisyNeighbour,
         Self::NodeOvercommitted,
         Self::SystemNoise,
@@ -32,6 +36,10 @@ impl BreachKind {
         Self::MemorySqueeze,
         Self::CrossTenantOom,
         Self::LimitRangeExceeded,
+        Self::FlatNetwork,
+        Self::FenceLeak,
+        Self::Probe,
+        Self::CredentialReach,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -44,6 +52,10 @@ impl BreachKind {
             Self::MemorySqueeze => "MemorySqueeze",
             Self::CrossTenantOom => "CrossTenantOom",
             Self::LimitRangeExceeded => "LimitRangeExceeded",
+            Self::FlatNetwork => "FlatNetwork",
+            Self::FenceLeak => "FenceLeak",
+            Self::Probe => "Probe",
+            Self::CredentialReach => "CredentialReach",
         }
     }
 
@@ -56,6 +68,10 @@ impl BreachKind {
             Self::MemorySqueeze => &thresholds.memory_squeeze.timing,
             Self::CrossTenantOom => &thresholds.cross_tenant_oom.timing,
             Self::LimitRangeExceeded => &thresholds.limit_range.timing,
+            Self::FlatNetwork => &thresholds.flat_network,
+            Self::FenceLeak => &thresholds.fence_leak,
+            Self::Probe => &thresholds.probe.timing,
+            Self::CredentialReach => &thresholds.credential_reach,
         }
     }
 }
@@ -93,8 +109,8 @@ pub struct BreachKey {
     pub against: Arc<str>,
     /// Empty: over all nodes.
     pub node: Arc<str>,
-    /// The victim pod as "namespace/name", of `LimitRangeExceeded` the container as "namespace/pod/container/resource", of quotas the resource; empty where
-    /// there is none.
+    /// The victim pod as "namespace/name", of `LimitRangeExceeded` the container as "namespace/pod/container/resource", of quotas the resource, of `Probe`
+    /// and `CredentialReach` the pod that did it; empty where there is none.
     pub subject: Arc<str>,
 }
 

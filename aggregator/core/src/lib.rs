@@ -14,6 +14,8 @@
 //! | `sums` | a window folded into classes: who waited, for whom |
 //! | `accounts` | who holds how much memory on a node, against what was requested |
 //! | `judge`, `memory`, `oom`, `quota`, `limit_range` | the rules |
+//! | [`fence`] | what the NetworkPolicies in force say of a connection |
+//! | [`traffic`] | flows: both ends joined, held against the fence |
 //! | [`finding`] | a rule broken now, with evidence and a sentence |
 //! | [`breach`] | a finding's life: pending, firing, resolved |
 //! | [`snapshot`] | everything known, for clients and exporters |
@@ -37,6 +39,7 @@ mod quota;
 pub mod report;
 pub mod snapshot;
 mod sums;
+pub mod traffic;
 mod world;
 
 pub use world::{Changes, Now, World};

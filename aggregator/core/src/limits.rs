@@ -28,6 +28,25 @@ pub const MAX_KILLS_SHOWN: usize = 256;
 /// Agent runs that ended and whose late reports are still recognised.
 pub const ENDED_RUNS_KEPT: usize = 4;
 
+/// Flows of one node's agent run held at once, ended ones included while they are kept. 110 pods with 500 peers each make 55,000.
+pub const MAX_FLOWS_PER_NODE: usize = 65_536;
+/// Flows of all nodes. Some 800 bytes each: 200 MiB.
+pub const MAX_FLOWS: usize = 262_144;
+/// A flow that ended is kept this long: the other end's last counters may still be on the way.
+pub const FLOW_KEPT_NS: u64 = 30 * NS_PER_S;
+/// Flows that a client is given at once.
+pub const MAX_FLOWS_SHOWN: usize = 4_096;
+/// Pairs of tenants between which traffic is summed, by verdict.
+pub const MAX_TRAFFIC_SUMS: usize = 16_384;
+/// Pairs of pods remembered of one breach between tenants, and those that it shows.
+pub const MAX_POD_PAIRS: usize = 64;
+pub const MAX_POD_PAIRS_SHOWN: usize = 8;
+/// Pods that tried something in vain, and what each tried.
+pub const MAX_PROBERS: usize = 4_096;
+pub const MAX_PROBED: usize = 512;
+/// Pods that reached for the node's credentials.
+pub const MAX_REACHERS: usize = 1_024;
+
 /// A node without a report for this long is forgotten, its series with it.
 pub const NODE_KEPT_NS: u64 = 600 * NS_PER_S;
 /// A pod that left the cluster data keeps its name this long: its last counters may still be on the way, behind an

@@ -1,5 +1,6 @@
 //! What one agent counted up to one moment, as plain data: the wire's `Report` after its names and shape were checked.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// One agent run. Counters and entity indices mean something only within it.
@@ -27,6 +28,10 @@ pub struct Report {
     pub ledger: Vec<LedgerRow>,
     pub memory: Vec<MemorySample>,
     pub oom_kills: Vec<OomKill>,
+    pub flows: Vec<Flow>,
+    pub flow_samples: Vec<FlowSample>,
+    pub flows_ended: Vec<u32>,
+    pub folded: Vec<FoldedTraffic>,
     pub coverage: Coverage,
     pub cost: AgentCost,
 }
@@ -144,6 +149,143 @@ pub struct OomKill {
     pub trigger: u32,
     pub victim: u32,
     pub scope: OomScope,
+}
+
+/// Traffic between one entity and one peer address for one protocol and server port, in one direction of opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    pub index: u32,
+    /// Whose sockets these are.
+    pub entity: u32,
+    /// As they stand in the packets; never an IPv4-mapped IPv6 address.
+    pub local: IpAddr,
+    pub peer: IpAddr,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// The port that was opened; 0 where there is none.
+    pub port: u16,
+    pub role: Role,
+}
+
+/// Who opened a flow: the entity, or its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Opened,
+    Accepted,
+}
+
+/// Cumulative since the agent's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowSample {
+    pub flow: u32,
+    pub traffic: Traffic,
+}
+
+/// What an entity sent and received beside its flows. Cumulative since the agent's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoldedTraffic {
+    pub entity: u32,
+    pub traffic: Traffic,
+}
+
+/// Counters of a flow, from one end of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub sent_packets: u64,
+    pub sent_bytes: u64,
+    pub received_packets: u64,
+    pub received_bytes: u64,
+    /// TCP connections begun; 0 at the end that did not.
+    pub opened: u64,
+    pub established: u64,
+    pub refused: u64,
+    pub reset: u64,
+    pub timed_out: u64,
+}
+
+impl Traffic {
+    /// As the wire names them, in the order of [`Traffic::values`].
+    pub const FIELDS: [&'static str; 9] = [
+        "sent_packets",
+        "sent_bytes",
+        "received_packets",
+        "received_bytes",
+        "opened",
+        "established",
+        "refused",
+        "reset",
+        "timed_out",
+    ];
+
+    pub fn values(&self) -> [u64; 9] {
+        [
+            self.sent_packets,
+            self.sent_bytes,
+            self.received_packets,
+            self.received_bytes,
+            self.opened,
+            self.established,
+            self.refused,
+            self.reset,
+            self.timed_out,
+        ]
+    }
+
+    fn zip(&self, other: &Self, with: fn(u64, u64) -> u64) -> Self {
+        Self {
+            sent_packets: with(self.sent_packets, other.sent_packets),
+            sent_bytes: with(self.sent_bytes, other.sent_bytes),
+            received_packets: with(self.received_packets, other.received_packets),
+            received_bytes: with(self.received_bytes, other.received_bytes),
+            opened: with(self.opened, other.opened),
+            established: with(self.established, other.established),
+            refused: with(self.refused, other.refused),
+            reset: with(self.reset, other.reset),
+            timed_out: with(self.timed_out, other.timed_out),
+        }
+    }
+
+    /// Counter by counter; none falls below 0.
+    #[must_use]
+    pub fn less(&self, other: &Self) -> Self {
+        self.zip(other, u64::saturating_sub)
+    }
+
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        self.zip(other, u64::saturating_add)
+    }
+
+    #[must_use]
+    pub fn least(&self, other: &Self) -> Self {
+        self.zip(other, u64::min)
+    }
+
+    #[must_use]
+    pub fn most(&self, other: &Self) -> Self {
+        self.zip(other, u64::max)
+    }
+
+    /// The same from the other end.
+    #[must_use]
+    pub fn turned(&self) -> Self {
+        Self {
+            sent_packets: self.received_packets,
+            sent_bytes: self.received_bytes,
+            received_packets: self.sent_packets,
+            received_bytes: self.sent_bytes,
+            ..*self
+        }
+    }
+
+    /// Both ways.
+    pub fn bytes(&self) -> u64 {
+        self.sent_bytes.saturating_add(self.received_bytes)
+    }
+
+    pub fn packets(&self) -> u64 {
+        self.sent_packets.saturating_add(self.received_packets)
+    }
 }
 
 /// Where memory ran out.

@@ -11,6 +11,7 @@ use crate::node::{Node, Window};
 use crate::policy::Policy;
 use crate::report::{AgentCost, Feature, Loss, MemorySample, OomScope, WAIT_BUCKETS, wait_bucket_edge_ns};
 use crate::sums::{Party, Unit, UnitSums, Who};
+use crate::traffic::{FoldedView, TenantTraffic, UnattributedView};
 
 /// Runner classes of a [`LedgerCell`] that are no tenant.
 pub const CLASSES: [&str; 5] = ["<idle>", "<steal>", "<throttled>", "<unresolved>", UNKNOWN];
@@ -24,6 +25,10 @@ pub struct Snapshot {
     pub pods: Vec<PodView>,
     pub ledger: Vec<LedgerCell>,
     pub breaches: Vec<Breach>,
+    /// Of the whole cluster, cumulative since the aggregator's start.
+    pub traffic: Vec<TenantTraffic>,
+    pub unattributed: Vec<UnattributedView>,
+    pub folded: Vec<FoldedView>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

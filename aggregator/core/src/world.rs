@@ -15,6 +15,7 @@ use crate::policy::Policy;
 use crate::quota::Usage;
 use crate::report::{Outcome, Receipt, Refusal, Report};
 use crate::snapshot::{Builder, LedgerTotal, RunTotal, Snapshot, WaitTotal, party_name};
+use crate::traffic::{Cx, FlowFilter, FlowList, Table};
 use crate::{judge, limit_range, memory, oom};
 
 /// A moment: the monotonic clock for judging, the wall clock for people.
@@ -50,6 +51,7 @@ pub struct World {
     book: Book,
     losses: Losses,
     waits: BTreeMap<TenantId, WaitTotal>,
+    traffic: Table,
     judged: Now,
 }
 
@@ -62,6 +64,7 @@ impl World {
             book: Book::default(),
             losses: Losses::default(),
             waits: BTreeMap::new(),
+            traffic: Table::default(),
             judged: Now::default(),
         }
     }
@@ -139,14 +142,22 @@ impl World {
             hit_cores: self.policy.thresholds.noisy_neighbour.min_stolen_cores,
             lengths: lengths(&self.policy),
         };
-        node.ingest(report, &cx, &mut self.losses)
+        let receipt = node.ingest(report, &cx, &mut self.losses);
+        self.traffic.take(node, now, &mut self.losses);
+        receipt
     }
 
     /// Judges everything as of `now`.
     pub fn judge(&mut self, now: Now) -> Changes {
         self.judged = now;
-        self.nodes
-            .retain(|_, node| now.mono_ns.saturating_sub(node.received_ns) < NODE_KEPT_NS);
+        let traffic = &mut self.traffic;
+        self.nodes.retain(|_, node| {
+            let kept = now.mono_ns.saturating_sub(node.received_ns) < NODE_KEPT_NS;
+            if !kept {
+                traffic.end_node(node, now);
+            }
+            kept
+        });
         let mut findings: Vec<Finding> = Vec::new();
         let mut usage = Usage::default();
         for node in self.nodes.values_mut() {
@@ -180,6 +191,7 @@ impl World {
                 &mut findings,
             );
         }
+        self.judge_traffic(now, &mut findings);
         let book = &self.book;
         usage.judge(
             &self.directory,
@@ -193,6 +205,21 @@ impl World {
             .book
             .step(findings, now, &self.policy.thresholds, &mut self.losses);
         Changes { breaches }
+    }
+
+    fn judge_traffic(&mut self, now: Now, findings: &mut Vec<Finding>) {
+        let cx = Cx::new(&self.directory, &self.policy, self.nodes.values(), now);
+        let mut gone = Vec::new();
+        self.traffic
+            .judge(&cx, &mut self.losses, findings, |node, index, place| {
+                gone.push((Arc::<str>::from(node), index, place));
+            });
+        for (node, index, place) in gone {
+            let flows = self.nodes.get_mut(&node).map(|n| &mut n.flows);
+            if let Some(flows) = flows.filter(|f| f.place(index) == Some(place)) {
+                flows.forget(index);
+            }
+        }
     }
 
     /// Names what is new, adds to the totals what is named, lets go of what is old.
@@ -232,6 +259,10 @@ impl World {
         let mut out = builder.finish(&self.directory, node.is_empty());
         out.judged_unix_ns = self.judged.unix_ns;
         out.window_ns = seconds(self.policy.thresholds.windows.length_seconds);
+        let totals = &self.traffic.totals;
+        out.traffic = totals.between(&self.directory, now.mono_ns);
+        out.unattributed = totals.unattributed(now.mono_ns);
+        out.folded = totals.folded(&self.directory, now.mono_ns);
         let wanted = |b: &Breach| node.is_empty() || &*b.key.node == node || b.key.node.is_empty();
         out.breaches = self.book.live().into_iter().filter(wanted).collect();
         if include_resolved {
@@ -239,6 +270,17 @@ impl World {
                 .extend(self.book.resolved().filter(|b| wanted(b)).cloned());
         }
         out
+    }
+
+    /// Flows as they were judged last.
+    pub fn flows(&self, filter: &FlowFilter) -> FlowList {
+        self.traffic
+            .list(filter, &self.directory, &self.policy, self.judged)
+    }
+
+    /// Flows known, both ends' records.
+    pub fn flow_records(&self) -> usize {
+        self.traffic.records()
     }
 
     /// Cumulative CPU time by node and tenant.

@@ -3,13 +3,15 @@
 
 mod sim;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use partywall_aggregator_core::World;
 use partywall_aggregator_core::breach::{BreachKey, BreachKind, BreachState};
 use partywall_aggregator_core::policy::Policy;
 use partywall_aggregator_core::report::{
-    CpuSample, Entity, EntityKind, LedgerRow, Outcome, Receipt, Report, UnknownReason,
+    CpuSample, Entity, EntityKind, Flow, FlowSample, FoldedTraffic, LedgerRow, Outcome, Receipt, Report,
+    Role, Traffic, UnknownReason,
 };
 use proptest::prelude::*;
 use sim::*;
@@ -421,6 +423,45 @@ fn any_report() -> impl Strategy<Value = Report> {
                 }
             },
         );
+    let address = || {
+        prop_oneof![
+            (0u8..4).prop_map(|n| IpAddr::from([10, 0, 0, n])),
+            Just(IpAddr::from([0u16; 8]))
+        ]
+    };
+    let traffic = || {
+        prop::array::uniform9(prop_oneof![0u64..5, any::<u64>()]).prop_map(|n| Traffic {
+            sent_packets: n[0],
+            sent_bytes: n[1],
+            received_packets: n[2],
+            received_bytes: n[3],
+            opened: n[4],
+            established: n[5],
+            refused: n[6],
+            reset: n[7],
+            timed_out: n[8],
+        })
+    };
+    let role = prop_oneof![Just(Role::Opened), Just(Role::Accepted)];
+    let flow = (index(), index(), address(), address(), any::<u8>(), 0u16..3, role).prop_map(
+        |(index, entity, local, peer, protocol, port, role)| Flow {
+            index,
+            entity,
+            local,
+            peer,
+            protocol,
+            port,
+            role,
+        },
+    );
+    let sample = (index(), traffic()).prop_map(|(flow, traffic)| FlowSample { flow, traffic });
+    let folded = (index(), traffic()).prop_map(|(entity, traffic)| FoldedTraffic { entity, traffic });
+    let of_flows = (
+        prop::collection::vec(flow, 0..5),
+        prop::collection::vec(sample, 0..5),
+        prop::collection::vec(index(), 0..3),
+        prop::collection::vec(folded, 0..3),
+    );
     let lists = (
         prop::collection::vec(entity, 0..5),
         prop::collection::vec(index(), 0..3),
@@ -431,9 +472,15 @@ fn any_report() -> impl Strategy<Value = Report> {
     (
         (0u64..3, prop_oneof![1u64..40, any::<u64>()], n(), any::<u32>()),
         lists,
+        of_flows,
     )
         .prop_map(
-            |((start, sequence, boot, online_cpus), (entities, ended, ended_boot_ns, cpu, ledger))| {
+            |(
+                (start, sequence, boot, online_cpus),
+                (entities, ended, ended_boot_ns, cpu, ledger),
+                of_flows,
+            )| {
+                let (flows, flow_samples, flows_ended, folded) = of_flows;
                 let mut sim_report = Sim::new("").make_report(&[]);
                 sim_report.run.agent_start_unix_ns = start;
                 Report {
@@ -445,6 +492,10 @@ fn any_report() -> impl Strategy<Value = Report> {
                     ended_boot_ns,
                     cpu,
                     ledger,
+                    flows,
+                    flow_samples,
+                    flows_ended,
+                    folded,
                     ..sim_report
                 }
             },

@@ -22,6 +22,8 @@ pub(super) enum Key {
         trigger: Arc<str>,
         scope: &'static str,
     },
+    /// Traffic that it opened: all series of one row.
+    Traffic { to: Arc<str>, verdict: &'static str },
     /// All series of one pod.
     Pod { uid: Arc<str>, node: Arc<str> },
 }

@@ -1,5 +1,6 @@
 //! Where findings go. Prometheus asks; nothing is pushed.
 
+mod flows;
 mod fold;
 mod out;
 mod pods;

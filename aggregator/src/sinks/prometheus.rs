@@ -19,7 +19,7 @@ use prometheus_client::registry::Registry;
 
 use super::fold::{Fold, Key, OTHER};
 use super::out::Out;
-use super::pods;
+use super::{flows, pods};
 use crate::state::State;
 
 /// Series of a tenant that are always there: 11 gauges, and a histogram of 16 buckets, sum and count.
@@ -47,9 +47,11 @@ impl Exporter {
             max_series_per_tenant.saturating_sub(pods::SERIES_OTHER) / pods::SERIES,
             max_tenants,
         );
+        // Half as much for traffic.
+        let traffic = Fold::new(max_series_per_tenant / 2 / flows::SERIES, max_tenants);
         registry.register_collector(Box::new(Scrape {
             state,
-            folds: Mutex::new((fold, pods)),
+            folds: Mutex::new([fold, pods, traffic]),
         }));
         Self { registry }
     }
@@ -68,8 +70,8 @@ impl Exporter {
 #[derive(Debug)]
 struct Scrape {
     state: Arc<State>,
-    /// Of tenants, of pods.
-    folds: Mutex<(Fold, Fold)>,
+    /// Of tenants, of pods, of traffic.
+    folds: Mutex<[Fold; 3]>,
 }
 
 /// The world at one moment.
@@ -79,6 +81,7 @@ struct Moment {
     ledger: Vec<LedgerTotal>,
     waits: Vec<(Arc<str>, WaitTotal)>,
     losses: Losses,
+    flow_records: usize,
 }
 
 impl Collector for Scrape {
@@ -91,15 +94,18 @@ impl Collector for Scrape {
                 ledger: world.ledger_totals(),
                 waits: world.wait_totals(),
                 losses: world.losses().clone(),
+                flow_records: world.flow_records(),
             }
         };
         let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
-        let (fold, of_pods) = &mut *folds;
+        let [fold, of_pods, of_traffic] = &mut *folds;
         let names = choose(fold, &moment);
         pods::choose(of_pods, &names, &moment.snapshot);
+        flows::choose(of_traffic, &names, &moment.snapshot);
         let mut out = Out::new(encoder);
         let folded = tenants(&mut out, fold, &moment)?
             + pods::write(&mut out, of_pods, &moment.snapshot)?
+            + flows::write(&mut out, of_traffic, &moment.snapshot)?
             + oom_kills(&mut out, fold, &moment.snapshot.nodes)?;
         drop(folds);
         breaches(&mut out, &moment.snapshot)?;
@@ -153,6 +159,11 @@ fn choose(fold: &mut Fold, moment: &Moment) -> BTreeSet<Arc<str>> {
             names.insert(Arc::clone(&kills.trigger));
         }
     }
+    for traffic in &moment.snapshot.traffic {
+        names.insert(Arc::clone(&traffic.from));
+        names.insert(Arc::clone(&traffic.to));
+    }
+    names.extend(moment.snapshot.folded.iter().map(|f| Arc::clone(&f.tenant)));
     let run = moment.run.iter().map(|r| {
         (
             Arc::clone(&r.tenant),
@@ -510,6 +521,11 @@ fn nodes(out: &mut Out<'_>, nodes: &[NodeView]) -> fmt::Result {
 
 fn own(out: &mut Out<'_>, state: &State, moment: &Moment) -> fmt::Result {
     let counts = state.metrics.counts();
+    out.gauge(
+        "aggregator_flow_records",
+        "Records of flows held: two of one that both ends tell of",
+        moment.flow_records as u64,
+    )?;
     let outcomes = [
         ("accepted", counts.accepted),
         ("duplicate", counts.duplicates),

@@ -10,6 +10,8 @@ use partywall_aggregator_core::report as core;
 use partywall_aggregator_core::report::{EntityKind, Outcome, Refusal, UnknownReason};
 use partywall_proto::v1;
 
+use super::flows;
+
 /// Longest cgroup path: the kernel's PATH_MAX is 4,096, Kubernetes' own paths stay below 260.
 const MAX_PATH: usize = 1_024;
 /// UIDs have 36 characters, a static pod's hash 32, container ids 64.
@@ -54,6 +56,25 @@ pub fn report(report: v1::Report) -> Result<core::Report, Refusal> {
         ledger: report.ledger.into_iter().map(row).collect(),
         memory: report.memory.into_iter().map(memory).collect(),
         oom_kills: report.oom_kills.iter().map(oom_kill).collect(),
+        flows: report
+            .flows
+            .iter()
+            .enumerate()
+            .map(flows::flow)
+            .collect::<Result<_, _>>()?,
+        flow_samples: report
+            .flow_samples
+            .into_iter()
+            .enumerate()
+            .map(flows::sample)
+            .collect::<Result<_, _>>()?,
+        flows_ended: report.flows_ended,
+        folded: report
+            .folded
+            .into_iter()
+            .enumerate()
+            .map(flows::folded)
+            .collect::<Result<_, _>>()?,
         coverage: coverage(report.coverage.unwrap_or_default())?,
         cost: cost(report.cost.unwrap_or_default())?,
     })
@@ -298,7 +319,11 @@ fn shorten(value: &str) -> String {
     value.chars().take(80).collect()
 }
 
-fn refuse<T>(reason: &'static str, field: impl Into<String>, problem: String) -> Result<T, Refusal> {
+pub(super) fn refuse<T>(
+    reason: &'static str,
+    field: impl Into<String>,
+    problem: String,
+) -> Result<T, Refusal> {
     Err(Refusal {
         reason,
         field: field.into(),

@@ -6,8 +6,13 @@ use partywall_aggregator_core::report as core;
 use partywall_aggregator_core::snapshot::{NodeView, PodMemory, PodView, Snapshot, TenantView};
 use partywall_proto::v1;
 
+use super::traffic;
+
 pub fn snapshot(snapshot: Snapshot, losses: Vec<v1::Loss>) -> v1::Snapshot {
     v1::Snapshot {
+        traffic: traffic::between(&snapshot),
+        unattributed: traffic::unattributed(&snapshot),
+        folded: traffic::folded(&snapshot),
         judged_unix_ns: snapshot.judged_unix_ns,
         window_ns: snapshot.window_ns,
         nodes: snapshot.nodes.into_iter().map(node).collect(),
@@ -50,6 +55,10 @@ pub fn breach(breach: Breach) -> v1::Breach {
         BreachKind::MemorySqueeze => v1::BreachKind::MemorySqueeze,
         BreachKind::CrossTenantOom => v1::BreachKind::CrossTenantOom,
         BreachKind::LimitRangeExceeded => v1::BreachKind::LimitRangeExceeded,
+        BreachKind::FlatNetwork => v1::BreachKind::FlatNetwork,
+        BreachKind::FenceLeak => v1::BreachKind::FenceLeak,
+        BreachKind::Probe => v1::BreachKind::Probe,
+        BreachKind::CredentialReach => v1::BreachKind::CredentialReach,
     };
     let state = match breach.state {
         BreachState::Pending => v1::BreachState::Pending,

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Cluster, Pod, PodObject, ResolvedBy, Resource, TenantId, Tenants, tenant};
+use super::{Addresses, Cluster, Pod, PodObject, ResolvedBy, Resource, TenantId, Tenants, tenant};
+use crate::fence::{Fence, NetworkPolicy};
 use crate::limits::{GONE_POD_KEPT_NS, MAX_GONE_PODS};
 use crate::policy::Policy;
 
@@ -46,6 +47,14 @@ pub struct Directory {
     quotas: BTreeMap<TenantId, [Option<Bound>; 3]>,
     /// By namespace: CPU, memory.
     ranges: BTreeMap<String, [Range; 2]>,
+    /// Where in the cluster data each Namespace object is.
+    namespace_objects: BTreeMap<String, usize>,
+    addresses: Addresses,
+    /// With pods that have ended: what they did is judged after.
+    fence: Fence,
+    /// Namespace → the aggregator's monotonic clock when its NetworkPolicies changed last. Not there: before the first word of
+    /// the cluster.
+    policies_since_ns: BTreeMap<String, u64>,
     cluster: Arc<Cluster>,
 }
 
@@ -66,6 +75,32 @@ impl Directory {
     /// Namespaces by name, with their tenants.
     pub fn namespaces(&self) -> impl Iterator<Item = (&Arc<str>, TenantId, ResolvedBy)> {
         self.namespaces.iter().map(|(name, (id, by))| (name, *id, *by))
+    }
+
+    /// The tenant of a namespace; `None`: it was never named.
+    pub fn namespace_tenant(&self, namespace: &str) -> Option<TenantId> {
+        self.namespaces.get(namespace).map(|(tenant, _)| *tenant)
+    }
+
+    /// Labels of a Namespace object.
+    pub fn namespace_labels(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
+        let at = *self.namespace_objects.get(namespace)?;
+        self.cluster.namespaces.get(at).map(|n| &n.labels)
+    }
+
+    /// What the NetworkPolicies in force say.
+    pub fn fence(&self) -> &Fence {
+        &self.fence
+    }
+
+    /// Since when the NetworkPolicies of a namespace are as they are, on the aggregator's monotonic clock; 0: since before it began.
+    pub fn policies_since_ns(&self, namespace: &str) -> u64 {
+        self.policies_since_ns.get(namespace).copied().unwrap_or(0)
+    }
+
+    /// Whose an address was, and when.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     pub fn quota(&self, tenant: TenantId, resource: Resource) -> Option<Bound> {
@@ -99,8 +134,50 @@ impl Directory {
             dropped += 1;
         }
         self.gone = gone;
+        let objects = self.cluster.namespaces.iter().enumerate();
+        self.namespace_objects = objects.map(|(at, n)| (n.name.clone(), at)).collect();
+        self.set_fence(&before, now_ns);
+        self.addresses.set(&self.cluster, now_ns);
         self.rebuild(policy);
         dropped
+    }
+
+    fn set_fence(&mut self, before: &Cluster, now_ns: u64) {
+        let mut cluster = Cluster {
+            namespaces: self.cluster.namespaces.clone(),
+            nodes: self.cluster.nodes.clone(),
+            network_policies: self.cluster.network_policies.clone(),
+            foreign_policies: self.cluster.foreign_policies.clone(),
+            ..Cluster::default()
+        };
+        let gone = self.gone.values().map(|(pod, _)| pod);
+        let pods = self.cluster.pods.iter().chain(gone).cloned();
+        cluster.pods = pods
+            .map(|pod| PodObject {
+                terminal: false,
+                ..pod
+            })
+            .collect();
+        self.fence = Fence::new(&cluster);
+        let is_first = *before == Cluster::default();
+        if is_first {
+            return;
+        }
+        let by_name = |c: &Cluster| -> BTreeMap<(String, String), Arc<NetworkPolicy>> {
+            let policies = c.network_policies.iter();
+            policies
+                .map(|p| ((p.namespace.clone(), p.name.clone()), Arc::clone(p)))
+                .collect()
+        };
+        let (old, new) = (by_name(before), by_name(&cluster));
+        for key in old.keys().chain(new.keys()) {
+            if old.get(key) != new.get(key) {
+                self.policies_since_ns.insert(key.0.clone(), now_ns);
+            }
+        }
+        let exists = |namespace: &String| new.keys().any(|(n, _)| n == namespace);
+        self.policies_since_ns
+            .retain(|namespace, at_ns| exists(namespace) || now_ns.saturating_sub(*at_ns) < GONE_POD_KEPT_NS);
     }
 
     /// Resolves everything anew, after the policy changed.
@@ -241,6 +318,7 @@ fn make_pod(
         memory_limit_bytes: object.memory_limit_bytes,
         containers: Arc::clone(&object.containers),
         addresses: object.addresses.clone(),
+        host_network: object.host_network,
         in_quota,
     }
 }

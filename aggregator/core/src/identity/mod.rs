@@ -1,5 +1,6 @@
 //! Who is who: pods by UID, namespaces → tenants, quotas. Pure data in, look-ups out.
 
+mod addresses;
 mod directory;
 mod network;
 mod tenant;
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use addresses::{Addresses, Owner, Service};
 pub use directory::{Bound, Directory, Range};
 pub use network::{
     ContainerPort, EndpointSliceObject, ForeignPolicy, NodeObject, Protocol, ServiceObject, ServicePort,
@@ -157,6 +159,7 @@ pub struct Pod {
     pub memory_limit_bytes: Option<u64>,
     pub containers: Arc<[ContainerObject]>,
     pub addresses: Vec<IpAddr>,
+    pub host_network: bool,
     /// Whether its use counts against the tenant's quota, by [`Resource`].
     pub in_quota: [bool; 3],
 }

@@ -87,6 +87,11 @@ impl Node {
     fn begin_run(&mut self, report: &Report) {
         let mut fresh = Self::new(self.name.clone(), report.run.clone());
         std::mem::swap(self, &mut fresh);
+        self.flows.orphans = fresh
+            .flows
+            .places()
+            .chain(fresh.flows.orphans.iter().copied())
+            .collect();
         self.totals = fresh.totals;
         self.totals.runs += 1;
         self.kills.take_shown(fresh.kills);
@@ -110,6 +115,7 @@ impl Node {
         // Announcements only name things; they stand even if the counters below are refused.
         self.announce(report, losses);
         let checked = self.check_counters(report)?;
+        self.flows.check(report)?;
 
         let since_ns = self.last_boot_ns;
         let elapsed_ns = report.captured_boot_ns - since_ns;
@@ -121,6 +127,7 @@ impl Node {
         self.count_containers(report, cx);
         self.count_memory(report, &checked.memory, cx, losses);
         let unnamed = self.count_kills(report, cx, losses);
+        let missing = self.count_flows(report, cx.received_ns, self.catching_up, losses);
         let hit_ns = (cx.hit_cores * elapsed_ns as f64) as u64;
         let may_hit = elapsed_ns >= MIN_FRAME_NS;
         let mut runners = checked.runners.as_slice();
@@ -133,6 +140,7 @@ impl Node {
         losses.add("window", "pair_cap", "pairs", dropped);
         losses.add("ingest", "unknown_entity", "samples", checked.unknown);
         losses.add("ingest", "unknown_entity", "kills", unnamed);
+        losses.add("ingest", "unknown_entity", "flows", missing.entities);
         if let Some(mut frame) = frame {
             frame.shrink();
             self.frame_bytes += frame.bytes() - bytes_before;
@@ -140,7 +148,8 @@ impl Node {
         }
         self.end_entities(report);
 
-        let announce_all = self.after(report, cx, checked.unknown + unnamed, joined_late);
+        let unknown = checked.unknown + unnamed + missing.entities;
+        let announce_all = self.after(report, cx, unknown, joined_late) || missing.flows > 0;
         Ok(Receipt {
             outcome: Outcome::Accepted,
             announce_all,

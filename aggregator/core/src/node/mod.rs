@@ -16,6 +16,7 @@
 //! a tenant is given too much entitlement rather than too little.
 
 mod check;
+pub(crate) mod flows;
 mod frame;
 pub(crate) mod ingest;
 pub(crate) mod memory;
@@ -59,6 +60,7 @@ pub(crate) struct Node {
     /// By entity index.
     pub(crate) containers: BTreeMap<u32, Container>,
     pub(crate) kills: Kills,
+    pub(crate) flows: flows::Flows,
     pub(crate) frames: VecDeque<Frame>,
     frame_bytes: usize,
     /// Summed length of the frames in each window.
@@ -115,6 +117,7 @@ impl Node {
             pair_count: 0,
             containers: BTreeMap::new(),
             kills: Kills::default(),
+            flows: flows::Flows::default(),
             frames: VecDeque::new(),
             frame_bytes: 0,
             window_ns: [0; 2],

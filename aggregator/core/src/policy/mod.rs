@@ -3,12 +3,15 @@
 //! The numbers are declared once, in [`table::SETTINGS`]: key, unit, default, range, meaning, reason. The parser, the checks, the
 //! documented default file ([`Policy::default_yaml`]) and the reference all come from that table.
 
+mod fence;
 mod parse;
+mod parse_fence;
 pub mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+pub use fence::{Allowance, Ends, Fence, PodIdentity, Side};
 pub use parse::PolicyError;
 
 /// A checked policy.
@@ -25,6 +28,7 @@ pub struct Policy {
     pub tenant_label: Option<String>,
     /// Path rules, in the file's order; the longest matching prefix wins.
     pub paths: Vec<PathRule>,
+    pub fence: Fence,
 }
 
 /// Host cgroups below `prefix` belong to a tenant: for hosts without Kubernetes.
@@ -50,6 +54,10 @@ pub struct Thresholds {
     pub memory_squeeze: MemorySqueeze,
     pub cross_tenant_oom: CrossTenantOom,
     pub limit_range: LimitRange,
+    pub flat_network: Timing,
+    pub fence_leak: Timing,
+    pub probe: Probe,
+    pub credential_reach: Timing,
 }
 
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -106,6 +114,13 @@ pub struct LimitRange {
     pub timing: Timing,
 }
 
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Probe {
+    pub min_targets: f64,
+    pub window_seconds: f64,
+    pub timing: Timing,
+}
+
 /// How long a condition must hold before its breach fires, and be gone before it is resolved.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Timing {
@@ -122,6 +137,7 @@ impl Default for Policy {
             system_namespaces: BTreeSet::from(["kube-system".to_owned()]),
             tenant_label: None,
             paths: Vec::new(),
+            fence: Fence::default(),
         }
     }
 }

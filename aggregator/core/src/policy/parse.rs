@@ -47,6 +47,11 @@ struct Raw {
     memory_squeeze: Option<Numbers>,
     cross_tenant_oom: Option<Numbers>,
     limit_range: Option<Numbers>,
+    flat_network: Option<Numbers>,
+    fence_leak: Option<Numbers>,
+    probe: Option<Numbers>,
+    credential_reach: Option<Numbers>,
+    fence: Option<super::parse_fence::RawFence>,
     tenants: Option<Vec<RawTenant>>,
     system_namespaces: Option<Vec<Spanned<String>>>,
     tenant_label: Option<Spanned<String>>,
@@ -128,6 +133,10 @@ fn check(raw: Raw) -> Result<Policy, PolicyError> {
         raw.memory_squeeze,
         raw.cross_tenant_oom,
         raw.limit_range,
+        raw.flat_network,
+        raw.fence_leak,
+        raw.probe,
+        raw.credential_reach,
     ];
     let mut lines = BTreeMap::new();
     for ((section, _), numbers) in SECTIONS.iter().zip(sections) {
@@ -215,6 +224,9 @@ fn check(raw: Raw) -> Result<Policy, PolicyError> {
             return Err(listed_twice("paths.prefix", &path.prefix));
         }
         policy.paths.push(rule);
+    }
+    if let Some(fence) = raw.fence {
+        super::parse_fence::fence(fence, &mut policy.fence)?;
     }
     Ok(policy)
 }
@@ -314,7 +326,7 @@ fn number(key: &str, value: &Spanned<String>, (min, max): (f64, f64)) -> Result<
     }
 }
 
-fn plain_name(key: &str, value: &Spanned<String>) -> Result<String, PolicyError> {
+pub(super) fn plain_name(key: &str, value: &Spanned<String>) -> Result<String, PolicyError> {
     let name = value.value.as_str();
     let ok = !name.is_empty()
         && name.len() <= MAX_TENANT
@@ -342,7 +354,7 @@ fn tenant_name(key: &str, value: &Spanned<String>) -> Result<String, PolicyError
     Ok(name)
 }
 
-fn namespace_name(key: &str, value: &Spanned<String>) -> Result<String, PolicyError> {
+pub(super) fn namespace_name(key: &str, value: &Spanned<String>) -> Result<String, PolicyError> {
     let name = value.value.as_str();
     if crate::identity::is_namespace_name(name) {
         return Ok(name.to_owned());
@@ -366,7 +378,7 @@ fn label_key(value: &Spanned<String>) -> Result<String, PolicyError> {
     ))
 }
 
-fn listed_twice(key: &str, value: &Spanned<String>) -> PolicyError {
+pub(super) fn listed_twice(key: &str, value: &Spanned<String>) -> PolicyError {
     at(
         &value.referenced,
         key,
@@ -374,7 +386,7 @@ fn listed_twice(key: &str, value: &Spanned<String>) -> PolicyError {
     )
 }
 
-fn at(location: &Location, key: &str, message: String) -> PolicyError {
+pub(super) fn at(location: &Location, key: &str, message: String) -> PolicyError {
     PolicyError {
         line: location.line(),
         key: key.to_owned(),
@@ -383,7 +395,7 @@ fn at(location: &Location, key: &str, message: String) -> PolicyError {
 }
 
 /// User text for an error: short, one line, no control characters.
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     let mut out: String = text
         .chars()
         .take(QUOTED_CHARS)

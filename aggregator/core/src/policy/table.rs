@@ -53,8 +53,26 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "limit_range",
         "LimitRangeExceeded: a container's limit or use is above the LimitRange's maximum in its namespace, or it has no limit where the LimitRange sets one.",
     ),
+    (
+        "flat_network",
+        "FlatNetwork: a tenant's pod reached another tenant's, and no NetworkPolicy isolates either. Holds for windows.fast_seconds after each connection.",
+    ),
+    (
+        "fence_leak",
+        "FenceLeak: a tenant's pod reached another tenant's although the NetworkPolicies in force deny it: nobody enforces them. Holds as FlatNetwork.",
+    ),
+    (
+        "probe",
+        "Probe: one pod tried many addresses and ports of other tenants, of nodes or of nobody, and came through to none of them.",
+    ),
+    (
+        "credential_reach",
+        "CredentialReach: a pod reached the instance metadata service (169.254.169.254, fd00:ec2::254), and so its node's credentials, while pods have their own by Pod Identity (see fence.pod_identity). Host-network pods and those of `system` are exempt.",
+    ),
 ];
 
+const ONCE: &str = "How long the condition must hold before the breach fires. At once: a connection is a fact, and may come only once.";
+const LONG: &str = "How long the condition must be gone before the breach is resolved. A minute, so that what connects now and then is one breach, and a connection that was made once is still there when somebody looks.";
 const FOR: &str = "How long the condition must hold before the breach fires.";
 const CLEAR: &str =
     "How long the condition must be gone before the breach is resolved: bridges pauses in bursty work.";
@@ -126,10 +144,42 @@ pub const SETTINGS: &[Setting] = &[
         "CPU use against the LimitRange's maximum above which it counts. 2 %, because a container whose limit is the maximum may use all of it, and CPU time is measured within 1 %."),
     setting!(limit_range.timing.for_seconds, "for_seconds", 2.0, 0.0 => 3_600.0, FOR),
     setting!(limit_range.timing.clear_after_seconds, "clear_after_seconds", 5.0, 0.0 => 3_600.0, CLEAR),
+    setting!(flat_network.for_seconds, "for_seconds", 0.0, 0.0 => 3_600.0, ONCE),
+    setting!(flat_network.clear_after_seconds, "clear_after_seconds", 60.0, 0.0 => 3_600.0, LONG),
+    setting!(fence_leak.for_seconds, "for_seconds", 0.0, 0.0 => 3_600.0, ONCE),
+    setting!(fence_leak.clear_after_seconds, "clear_after_seconds", 60.0, 0.0 => 3_600.0, LONG),
+    setting!(probe.min_targets, "min_targets", 20.0, 2.0 => 500.0,
+        "Different (address, protocol, port) tried in vain by one pod. Twenty: a client whose servers are down has a handful, whoever looks for open doors has hundreds."),
+    setting!(probe.window_seconds, "window_seconds", 60.0, 1.0 => 600.0,
+        "Within this long. A minute finds whoever tries one place every three seconds."),
+    setting!(probe.timing.for_seconds, "for_seconds", 0.0, 0.0 => 3_600.0,
+        "How long the condition must hold before the breach fires. At once: min_targets is patience enough."),
+    setting!(probe.timing.clear_after_seconds, "clear_after_seconds", 60.0, 0.0 => 3_600.0,
+        "How long no more must have been tried before the breach is resolved."),
+    setting!(credential_reach.for_seconds, "for_seconds", 0.0, 0.0 => 3_600.0, ONCE),
+    setting!(credential_reach.clear_after_seconds, "clear_after_seconds", 60.0, 0.0 => 3_600.0, LONG),
 ];
 
 /// What follows the numbers in the documented default file. Lines that begin with `#~ ` are examples.
 const REST: &str = "\
+# What is allowed between tenants, whatever NetworkPolicy says of it: no breach, shown as `allowed` with the name of the rule.
+fence:
+  # Whether pods of this cluster have credentials of their own by EKS Pod Identity: true, false, or auto (once a pod was seen asking
+  # its agent at 169.254.170.23 or fd00:ec2::23).
+  pod_identity: auto
+  # Each rule: `from` (who opens) and `to`, by any of `tenants`, `namespaces`, `namespace_labels` (all of them on the namespace) and `cidrs`;
+  # `ports` such as 53/UDP, 8000-8100/TCP, ICMP. What is left out admits everybody and everything. A list here replaces this one.
+  # What goes to or comes from `system` (nodes, kubelets, system_namespaces) or the outside is between no two tenants, and needs no rule.
+  allow:
+    - name: dns
+      to: {namespaces: [kube-system]}
+      ports: [53/UDP, 53/TCP]
+#~     - name: ingress
+#~       from: {namespaces: [ingress-nginx]}
+#~     - name: monitoring
+#~       from: {namespace_labels: {example.com/monitoring: \"true\"}, cidrs: [10.9.0.0/16]}
+#~       ports: [9090-9100/TCP]
+
 # Namespaces that belong to the tenant `system`: never blamed, never a victim.
 system_namespaces: [kube-system]
 

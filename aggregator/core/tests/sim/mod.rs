@@ -12,8 +12,8 @@ use partywall_aggregator_core::breach::{Breach, BreachState};
 use partywall_aggregator_core::identity::{Cluster, PodObject, Resources};
 use partywall_aggregator_core::policy::Policy;
 use partywall_aggregator_core::report::{
-    AgentCost, Coverage, CpuSample, Entity, EntityKind, LedgerRow, MemorySample, OomKill, OomScope, Outcome,
-    Receipt, Report, RunKey, UnknownReason,
+    AgentCost, Coverage, CpuSample, Entity, EntityKind, Flow, FlowSample, FoldedTraffic, LedgerRow,
+    MemorySample, OomKill, OomScope, Outcome, Receipt, Report, RunKey, Traffic, UnknownReason,
 };
 use partywall_aggregator_core::snapshot::{PodView, Snapshot};
 use partywall_aggregator_core::{Now, World};
@@ -58,6 +58,12 @@ pub struct Sim {
     memory: BTreeMap<u32, MemorySample>,
     memory_changed: BTreeSet<u32>,
     kills: Vec<OomKill>,
+    next_flow: u32,
+    new_flows: Vec<Flow>,
+    pub flows: BTreeMap<u32, (Flow, Traffic)>,
+    flows_changed: BTreeSet<u32>,
+    flows_ended: Vec<u32>,
+    pub folded: BTreeMap<u32, Traffic>,
     /// Every change of a breach, with the second it happened in.
     pub log: Vec<(u64, Breach)>,
     pub second: u64,
@@ -88,6 +94,12 @@ impl Sim {
             memory: BTreeMap::new(),
             memory_changed: BTreeSet::new(),
             kills: Vec::new(),
+            next_flow: 1,
+            new_flows: Vec::new(),
+            flows: BTreeMap::new(),
+            flows_changed: BTreeSet::new(),
+            flows_ended: Vec::new(),
+            folded: BTreeMap::new(),
             log: Vec::new(),
             second: 0,
         };
@@ -289,6 +301,23 @@ impl Sim {
                 .map(|i| self.memory[i])
                 .collect(),
             oom_kills: std::mem::take(&mut self.kills),
+            flows: std::mem::take(&mut self.new_flows),
+            flow_samples: std::mem::take(&mut self.flows_changed)
+                .iter()
+                .map(|i| FlowSample {
+                    flow: *i,
+                    traffic: self.flows[i].1,
+                })
+                .collect(),
+            flows_ended: std::mem::take(&mut self.flows_ended),
+            folded: self
+                .folded
+                .iter()
+                .map(|(entity, traffic)| FoldedTraffic {
+                    entity: *entity,
+                    traffic: *traffic,
+                })
+                .collect(),
             coverage: Coverage::default(),
             cost: AgentCost::default(),
         }

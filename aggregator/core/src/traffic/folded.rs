@@ -1,0 +1,70 @@
+//! Traffic that found no place among an agent's flows: whose it is, and nothing of where it went.
+
+use super::Table;
+use super::step::{Cx, SETTLE_NS};
+use super::totals::Amount;
+use crate::identity::TenantId;
+use crate::limits::MAX_FLOWS_PER_NODE;
+use crate::losses::Losses;
+use crate::node::slot::Kind;
+use crate::report::Traffic;
+use crate::sums::Party;
+use crate::world::Now;
+
+/// Not yet in the sums.
+#[derive(Debug)]
+pub(super) struct Folded {
+    owner: Kind,
+    grown: Traffic,
+    /// The aggregator's monotonic clock.
+    at_ns: u64,
+}
+
+impl Table {
+    pub(super) fn fold(&mut self, owner: Kind, grown: Traffic, now: Now, losses: &mut Losses) {
+        if self.folded.len() >= MAX_FLOWS_PER_NODE {
+            losses.add("window", "folded_cap", "bytes", grown.bytes());
+            return;
+        }
+        self.folded.push(Folded {
+            owner,
+            grown,
+            at_ns: now.mono_ns,
+        });
+    }
+
+    /// Enters what has a name, and what has had its time to get one.
+    pub(super) fn judge_folded(&mut self, cx: &Cx<'_>) {
+        for folded in std::mem::take(&mut self.folded) {
+            let party = match &folded.owner {
+                Kind::Pod(uid) => {
+                    let pod = cx.directory.pod(uid);
+                    if pod.is_none() && cx.now.mono_ns.saturating_sub(folded.at_ns) < SETTLE_NS {
+                        self.folded.push(folded);
+                        continue;
+                    }
+                    if let Some(pod) = pod {
+                        let t = &folded.grown;
+                        let failed = t.refused.saturating_add(t.timed_out);
+                        let vain = t.opened.saturating_sub(t.established).max(failed);
+                        self.probes.note_folded(pod, vain, cx);
+                    }
+                    pod.map_or(Party::UNKNOWN, |p| Party::from(p.tenant))
+                }
+                Kind::Host(path) => {
+                    let rule = cx.policy.path_rule(path);
+                    let tenant = rule.and_then(|(_, r)| cx.directory.tenants.find(&r.tenant));
+                    Party::from(tenant.unwrap_or(TenantId::SYSTEM))
+                }
+                Kind::Unknown(_) => Party::UNKNOWN,
+            };
+            let t = &folded.grown;
+            let amount = Amount {
+                bytes: t.bytes(),
+                packets: t.packets(),
+                connections: t.opened.max(t.established),
+            };
+            self.totals.add_folded(party, amount);
+        }
+    }
+}

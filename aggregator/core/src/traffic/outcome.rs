@@ -1,0 +1,93 @@
+//! What became of a flow since it was last judged: did anything arrive?
+
+use crate::limits::NS_PER_S;
+use crate::report::Traffic;
+
+/// What was begun may still be answered, or be told of by the receiver's agent, for this long.
+pub(super) const GRACE_NS: u64 = 2 * NS_PER_S;
+const TCP: u8 = 6;
+/// No packet of a handshake or of its refusal is larger: two headers with all options. A flow whose packets are, on average, has data in it.
+const BARE_BYTES: u64 = 120;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// A connection was made, or a packet arrived.
+    Delivered,
+    /// More came over connections made before.
+    Continues,
+    /// Begun, and came to nothing.
+    Failed,
+    /// Sent, and nobody who could tell saw whether it arrived.
+    Unseen,
+    /// Some packets, but nothing was begun by them: as it was.
+    Nothing,
+    /// Too early to say.
+    Wait,
+}
+
+/// What is known of a flow, from the opener's side.
+pub(super) struct Seen {
+    pub(super) protocol: u8,
+    pub(super) now: Traffic,
+    /// At the last judgement.
+    pub(super) before: Traffic,
+    /// `now.sent_packets` is what the receiver's end got.
+    pub(super) by_receiver: bool,
+    /// The receiver's agent would have told.
+    pub(super) receiver_is_covered: bool,
+    pub(super) waited_ns: u64,
+    /// The opener goes on, and the receiver has heard nothing for a while.
+    pub(super) in_vain: bool,
+}
+
+impl Seen {
+    pub(super) fn outcome(&self) -> Outcome {
+        let grown = self.now.less(&self.before);
+        let arrived = if self.by_receiver {
+            grown.sent_packets
+        } else {
+            grown.received_packets
+        };
+        let patient = self.waited_ns < GRACE_NS;
+        if self.protocol != TCP {
+            return match (arrived > 0, grown.sent_packets > 0) {
+                (true, _) => Outcome::Delivered,
+                (false, false) if self.by_receiver && self.in_vain => Outcome::Failed,
+                (false, false) => Outcome::Nothing,
+                (false, true) if patient => Outcome::Wait,
+                (false, true) if self.receiver_is_covered => Outcome::Failed,
+                (false, true) => Outcome::Unseen,
+            };
+        }
+        if grown.established > 0 {
+            Outcome::Delivered
+        } else if grown.refused > 0 || grown.timed_out > 0 {
+            Outcome::Failed
+        } else if grown.opened > 0 {
+            if patient { Outcome::Wait } else { Outcome::Failed }
+        } else if arrived > 0 && self.is_connected() {
+            Outcome::Continues
+        } else if self.before == Traffic::default() {
+            if patient { Outcome::Wait } else { Outcome::Failed }
+        } else {
+            Outcome::Nothing
+        }
+    }
+
+    /// A handshake was seen, or there is more than one in it: it was before the agent's time.
+    fn is_connected(&self) -> bool {
+        self.now.established > 0 || self.now.bytes() > BARE_BYTES.saturating_mul(self.now.packets())
+    }
+
+    /// Something of it was ever delivered.
+    pub(super) fn is_delivered(&self) -> bool {
+        if self.protocol == TCP {
+            return self.is_connected();
+        }
+        if self.by_receiver {
+            self.now.sent_packets > 0
+        } else {
+            self.now.received_packets > 0
+        }
+    }
+}

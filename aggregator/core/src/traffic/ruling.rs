@@ -1,0 +1,148 @@
+//! What the fence says of a flow between two tenants: the policy file's allowances first, then NetworkPolicy.
+
+use std::sync::Arc;
+
+use super::ends::{End, Reason, What};
+use super::step::Cx;
+use crate::fence::{self, Decision, Family, Stand, Traffic};
+use crate::identity::{Pod, Protocol};
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Ruling {
+    /// By what.
+    Allowed(Arc<str>),
+    /// No NetworkPolicy isolates either end.
+    Open,
+    /// By what; since when, on the aggregator's monotonic clock, at the latest.
+    Denied {
+        why: Arc<str>,
+        since_ns: u64,
+    },
+    /// Why.
+    Unknown(Arc<str>),
+    Unattributed(Reason),
+}
+
+/// As it stands now.
+pub(super) fn rule(from: &End, to: &End, protocol: u8, port: u16, cx: &Cx<'_>) -> Ruling {
+    let allowance = |a: &&crate::policy::Allowance| a.admits(&cx.side(from), &cx.side(to), protocol, port);
+    if let Some(allowance) = cx.policy.fence.allow.iter().find(allowance) {
+        return Ruling::Allowed(format!("allowed by {:?} of the policy file", allowance.name).into());
+    }
+    if let What::Service(_) = to.what {
+        return through_service(from, to, protocol, port, cx);
+    }
+    by_policies(from, to, protocol, port, cx)
+}
+
+/// Nobody said which endpoint it went to: what all of them have in common.
+fn through_service(from: &End, to: &End, protocol: u8, port: u16, cx: &Cx<'_>) -> Ruling {
+    let addresses = cx.directory.addresses();
+    let endpoints = addresses.behind(to.address, protocol, port).unwrap_or_default();
+    let mut rulings = endpoints.iter().map(|(address, port)| {
+        let behind = End::at(*address, cx.now.mono_ns, cx);
+        by_policies(from, &behind, protocol, *port, cx)
+    });
+    let Some(first) = rulings.next() else {
+        return Ruling::Unattributed(Reason::ServiceWithoutEndpoints);
+    };
+    let kind = std::mem::discriminant(&first);
+    if rulings.all(|other| std::mem::discriminant(&other) == kind) {
+        first
+    } else {
+        Ruling::Unknown(Arc::from("the Service's endpoints differ in what is admitted"))
+    }
+}
+
+fn by_policies(from: &End, to: &End, protocol: u8, port: u16, cx: &Cx<'_>) -> Ruling {
+    let fence = cx.directory.fence();
+    let end = |end: &End| match &end.what {
+        What::Pod(pod) => fence.pod_by_uid(&pod.uid).cloned().map(Party::Pod),
+        What::Node(name) => fence.node(name).cloned().map(Party::Node),
+        _ => None,
+    };
+    let (Some(a), Some(b)) = (end(from), end(to)) else {
+        return Ruling::Unknown(Arc::from("the object of an end is gone"));
+    };
+    let decision = fence.decide(&Traffic {
+        from: a.end(from),
+        to: b.end(to),
+        protocol: Protocol::from_number(protocol),
+        port,
+        family: Some(Family::of(to.address)),
+    });
+    match decision.verdict() {
+        fence::Verdict::Open => Ruling::Open,
+        fence::Verdict::Allowed => Ruling::Allowed(admitted(&decision)),
+        fence::Verdict::Denied => denied(&decision, [from.pod(), to.pod()], cx),
+        fence::Verdict::Unknown => Ruling::Unknown(doubt(&decision)),
+    }
+}
+
+/// An end as the fence knows it.
+enum Party {
+    Pod(Arc<fence::Pod>),
+    Node(Arc<fence::Node>),
+}
+
+impl Party {
+    fn end(&self, end: &End) -> fence::End<'_> {
+        match self {
+            Self::Pod(pod) => fence::End::Pod(pod),
+            Self::Node(node) => fence::End::Node(node, Some(end.address)),
+        }
+    }
+}
+
+fn admitted(decision: &Decision) -> Arc<str> {
+    let by: Vec<String> = decision
+        .stands()
+        .iter()
+        .filter_map(|(_, stand)| match stand {
+            Stand::Admits(admission) => Some(admission.to_string()),
+            _ => None,
+        })
+        .collect();
+    format!("admitted by NetworkPolicy {}", by.join(" and ")).into()
+}
+
+/// "NetworkPolicy blue/deny isolates blue/web and admits no such ingress"
+fn denied(decision: &Decision, pods: [Option<&Arc<Pod>>; 2], cx: &Cx<'_>) -> Ruling {
+    let mut why = Vec::new();
+    let mut since_ns = u64::MAX;
+    for ((direction, stand), pod) in decision.stands().iter().zip(pods) {
+        let (Stand::Denies(policies), Some(pod)) = (stand, pod) else {
+            continue;
+        };
+        const SHOWN: usize = 3;
+        let names: Vec<String> = policies.iter().take(SHOWN).map(ToString::to_string).collect();
+        let more = match policies.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        why.push(format!(
+            "NetworkPolicy {}{more} isolates {}/{} and admits no such {}",
+            names.join(", "),
+            pod.namespace,
+            pod.name,
+            direction.as_str()
+        ));
+        // Denied by either end is denied.
+        since_ns = since_ns.min(cx.directory.policies_since_ns(&pod.namespace));
+    }
+    Ruling::Denied {
+        why: why.join("; ").into(),
+        since_ns,
+    }
+}
+
+fn doubt(decision: &Decision) -> Arc<str> {
+    decision
+        .stands()
+        .iter()
+        .find_map(|(_, stand)| match stand {
+            Stand::Unknown(doubt) => Some(doubt.to_string().into()),
+            _ => None,
+        })
+        .unwrap_or_default()
+}

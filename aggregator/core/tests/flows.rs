@@ -1,0 +1,703 @@
+//! Flows: both ends joined, held against the fence, and what is a breach.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod net;
+
+use std::collections::BTreeMap;
+
+use net::*;
+use partywall_aggregator_core::breach::BreachState;
+use partywall_aggregator_core::identity::{EndpointSliceObject, ServiceObject, ServicePort, TargetPort};
+use partywall_aggregator_core::report::{EntityKind, Role, Traffic};
+use partywall_aggregator_core::traffic::Verdict;
+
+const FLAT: &str = "FlatNetwork red>blue";
+const LEAK: &str = "FenceLeak red>blue";
+
+/// red/client on node-a, blue/web on node-b.
+fn two() -> (Net, Pod, Pod) {
+    two_with("")
+}
+
+fn two_with(policy: &str) -> (Net, Pod, Pod) {
+    let mut net = Net::new(policy);
+    let client = net.pod("red", "client", "node-a", "10.0.0.1");
+    let web = net.pod("blue", "web", "node-b", "10.0.1.1");
+    (net, client, web)
+}
+
+#[test]
+fn a_flat_network_is_a_breach_of_who_opens() {
+    let (mut net, client, web) = two();
+    net.connects(client, web, 80, 1_000);
+    net.tick();
+    assert_eq!(net.firing(), [FLAT]);
+    let breach = net.breach("FlatNetwork");
+    assert_eq!(
+        breach.summary,
+        "red/client of red reached blue/web of blue on 80/TCP: 1 connection, 1.1 KiB; no NetworkPolicy isolates either end"
+    );
+    assert_eq!(
+        &*breach.culprits[0].pod,
+        "red/client -> blue/web 80/TCP (1 connection, 1.1 KiB)"
+    );
+    assert_eq!(net.shown(), ["red/client>blue/web 80 open both"]);
+    let flow = net.flows().remove(0);
+    assert!(flow.delivered);
+    assert_eq!(
+        (
+            flow.traffic.sent_bytes,
+            flow.traffic.received_bytes,
+            flow.traffic.opened
+        ),
+        (1_000, 100, 1)
+    );
+    let key = ("red".to_owned(), "blue".to_owned(), Verdict::Open);
+    assert_eq!(net.bytes().0, BTreeMap::from([(key, 1_100)]), "counted once");
+    net.ticks(10);
+    assert_eq!(net.firing(), [FLAT], "held for the time until it clears");
+    net.ticks(60);
+    assert!(net.firing().is_empty());
+    assert_eq!(net.fired(), [FLAT]);
+}
+
+#[test]
+fn what_policy_admits_is_allowed() {
+    let (mut net, client, web) = two();
+    net.isolate("blue", "from-red", &["red"]);
+    net.connects(client, web, 80, 1_000);
+    net.ticks(5);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 allowed both"]);
+    assert!(net.fired().is_empty());
+    let reason = net.flows()[0].reason.to_string();
+    assert!(reason.contains("blue/from-red ingress[0]"), "{reason}");
+}
+
+#[test]
+fn the_policy_file_comes_before_network_policies() {
+    let (mut net, client, web) =
+        two_with("fence:\n  allow:\n  - {name: shared, to: {tenants: [blue]}, ports: [80/TCP]}");
+    net.isolate("blue", "nobody", &[]);
+    net.connects(client, web, 80, 1_000);
+    net.ticks(5);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 allowed both"]);
+    assert!(net.flows()[0].reason.contains("\"shared\""));
+    assert!(net.fired().is_empty());
+}
+
+#[test]
+fn denied_and_dropped_is_blocked_and_no_breach() {
+    let (mut net, client, web) = two();
+    net.isolate("blue", "nobody", &[]);
+    for _ in 0..15 {
+        net.tries(client, web.address, 80);
+        net.tick();
+    }
+    net.ticks(3);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 blocked opener"]);
+    assert!(net.fired().is_empty());
+    assert!(
+        net.flows()[0]
+            .reason
+            .contains("NetworkPolicy blue/nobody isolates blue/web")
+    );
+}
+
+#[test]
+fn denied_and_delivered_is_a_leak_that_names_the_policy() {
+    let (mut net, client, web) = two();
+    net.isolate("blue", "nobody", &[]);
+    net.ticks(11);
+    net.connects(client, web, 80, 1_000);
+    net.tick();
+    assert_eq!(net.firing(), [LEAK]);
+    let summary = net.breach("FenceLeak").summary;
+    assert_eq!(
+        summary,
+        "red/client of red reached blue/web of blue on 80/TCP: 1 connection, 1.1 KiB, delivered although it is denied; \
+         NetworkPolicy blue/nobody isolates blue/web and admits no such ingress"
+    );
+}
+
+#[test]
+fn within_a_tenant_and_with_the_system_there_is_no_fence() {
+    let (mut net, client, _) = two();
+    let batch = net.pod("red", "batch", "node-b", "10.0.1.2");
+    let dns = net.pod("kube-system", "dns", "node-b", "10.0.1.3");
+    net.connects(client, batch, 80, 10);
+    net.connects(client, dns, 53, 20);
+    net.opens(client, ip("8.8.8.8"), TCP, 443, traffic((5, 30), (5, 40)));
+    net.ticks(8);
+    assert_eq!(
+        net.shown(),
+        [
+            "red/client>kube-system/dns 53 within both",
+            "red/client>outside 443 within opener",
+            "red/client>red/batch 80 within both"
+        ]
+    );
+    assert!(net.log.is_empty());
+    assert_eq!(net.all_bytes(), 110 + 120 + 70);
+}
+
+fn service(net: &mut Net, vip: &str, endpoints: &[&str]) {
+    net.cluster.services.push(ServiceObject {
+        namespace: "blue".into(),
+        name: "web".into(),
+        cluster_ips: vec![ip(vip)],
+        ports: vec![ServicePort {
+            port: 80,
+            target: TargetPort::Number(8080),
+            ..ServicePort::default()
+        }],
+        ..ServiceObject::default()
+    });
+    net.cluster.endpoint_slices.push(EndpointSliceObject {
+        namespace: "blue".into(),
+        name: "web-1".into(),
+        service: Some("web".into()),
+        addresses: endpoints.iter().map(|a| ip(a)).collect(),
+        ports: vec![partywall_aggregator_core::identity::ContainerPort {
+            number: 8080,
+            ..Default::default()
+        }],
+    });
+    net.publish();
+}
+
+/// `bytes` from who opens through a Service's address, which the receiver sees at its own port.
+fn connects_through(net: &mut Net, from: Pod, vip: &str, to: Pod, seen_as: &str, bytes: u64) {
+    let mut by = traffic((10, bytes), (10, 100));
+    (by.opened, by.established) = (1, 1);
+    net.opens(from, ip(vip), TCP, 80, by);
+    let mut by = by.turned();
+    by.opened = 0;
+    net.accepts(to, ip(seen_as), TCP, 8080, by);
+}
+
+#[test]
+fn a_cluster_ip_is_joined_to_what_is_behind_it() {
+    let (mut net, client, web) = two();
+    let second = net.pod("blue", "web-2", "node-a", "10.0.0.2");
+    service(&mut net, "10.96.0.1", &["10.0.1.1", "10.0.0.2"]);
+    connects_through(&mut net, client, "10.96.0.1", web, "10.0.0.1", 1_000);
+    connects_through(&mut net, client, "10.96.0.1", second, "10.0.0.1", 500);
+    net.ticks(4);
+    assert_eq!(
+        net.shown(),
+        [
+            "red/client>blue/web 8080 open both",
+            "red/client>blue/web-2 8080 open both"
+        ]
+    );
+    assert_eq!(net.firing(), [FLAT]);
+    assert_eq!(net.all_bytes(), 1_700);
+}
+
+#[test]
+fn a_service_without_anybody_behind_it_is_no_end() {
+    let (mut net, client, _) = two();
+    service(&mut net, "10.96.0.1", &[]);
+    net.tries(client, ip("10.96.0.1"), 80);
+    net.ticks(4);
+    assert_eq!(net.bytes().1, BTreeMap::from([("service_without_endpoints", 60)]));
+    assert!(net.fired().is_empty());
+}
+
+#[test]
+fn through_a_service_to_a_node_without_an_agent() {
+    let (mut net, client, web) = two();
+    net.object("blue", "far", "node-c", &["10.0.2.1"]);
+    service(&mut net, "10.96.0.1", &["10.0.1.1", "10.0.2.1"]);
+    connects_through(&mut net, client, "10.96.0.1", web, "10.0.0.1", 1_000);
+    let mut by = traffic((10, 700), (10, 70));
+    (by.opened, by.established) = (1, 1);
+    net.opens(client, ip("10.96.0.1"), TCP, 80, by);
+    net.ticks(6);
+    assert_eq!(net.all_bytes(), 1_100 + 770);
+    assert_eq!(
+        net.shown(),
+        [
+            "red/client>blue/web 8080 open both",
+            "red/client>service blue/web 80 open opener"
+        ]
+    );
+}
+
+#[test]
+fn a_pod_that_meets_itself_behind_a_service() {
+    for seen_as in ["10.0.1.1", "192.168.0.2", "10.244.9.1"] {
+        let (mut net, _, web) = two();
+        service(&mut net, "10.96.0.1", &["10.0.1.1"]);
+        connects_through(&mut net, web, "10.96.0.1", web, seen_as, 1_000);
+        net.ticks(8);
+        let shown = net.shown();
+        if seen_as != "10.244.9.1" {
+            assert_eq!(shown, ["blue/web>blue/web 8080 within both"], "{seen_as}");
+            assert_eq!(net.all_bytes(), 1_100, "{seen_as}");
+        }
+        assert!(net.fired().is_empty());
+    }
+}
+
+#[test]
+fn an_address_that_a_finished_pod_left_is_the_next_ones() {
+    let (mut net, client, web) = two();
+    let done = net.cluster.pods.iter_mut().find(|p| p.name == "client").unwrap();
+    done.terminal = true;
+    net.publish();
+    net.ticks(10);
+    let next = net.pod("green", "next", "node-a", "10.0.0.1");
+    net.ticks(10);
+    net.connects(next, web, 80, 1_000);
+    net.ticks(3);
+    assert_eq!(net.shown(), ["green/next>blue/web 80 open both"]);
+    assert_eq!(net.fired(), ["FlatNetwork green>blue"]);
+    let _ = client;
+}
+
+#[test]
+fn two_that_claim_one_address_are_nobody() {
+    let (mut net, _, web) = two();
+    net.object("green", "thief", "node-c", &["10.0.0.1"]);
+    net.ticks(2);
+    net.accepts(web, ip("10.0.0.1"), UDP, 53, traffic((0, 0), (5, 500)));
+    net.ticks(4);
+    assert_eq!(
+        net.shown(),
+        ["address_claimed_twice>blue/web 53 unknown receiver"]
+    );
+    assert!(net.fired().is_empty());
+    assert_eq!(net.bytes().1, BTreeMap::from([("address_claimed_twice", 500)]));
+}
+
+#[test]
+fn a_forged_source_accuses_nobody_else() {
+    // From somewhere without an agent: blue sees red's address, red's own agent knows of nothing.
+    let (mut net, _, web) = two();
+    net.accepts(web, ip("10.0.0.1"), UDP, 53, traffic((0, 0), (5, 500)));
+    net.ticks(6);
+    assert!(net.fired().is_empty());
+    assert_eq!(net.shown(), ["source_unconfirmed>blue/web 53 unknown receiver"]);
+    assert_eq!(net.bytes().1, BTreeMap::from([("source_unconfirmed", 500)]));
+
+    // From a pod whose agent tells: that pod is named.
+    let (mut net, _, web) = two();
+    let forger = net.pod("green", "forger", "node-a", "10.0.0.9");
+    let flow = net.flow(forger, Role::Opened, ip("10.0.0.1"), web.address, UDP, 53);
+    net.grows(forger, flow, traffic((5, 500), (0, 0)));
+    net.accepts(web, ip("10.0.0.1"), UDP, 53, traffic((0, 0), (5, 500)));
+    net.ticks(6);
+    assert_eq!(net.fired(), ["FlatNetwork green>blue"]);
+    let breach = net.breach("FlatNetwork");
+    assert!(
+        breach
+            .summary
+            .ends_with("; packets bore the forged source address 10.0.0.1"),
+        "{}",
+        breach.summary
+    );
+    assert!(breach.evidence.iter().any(|f| f.name == "forged_source"));
+
+    // While red does the same: each by what its own node saw of it.
+    let (mut net, client, web) = two();
+    let forger = net.pod("green", "forger", "node-a", "10.0.0.9");
+    let flow = net.flow(forger, Role::Opened, ip("10.0.0.1"), web.address, UDP, 53);
+    net.grows(forger, flow, traffic((5, 500), (0, 0)));
+    net.opens(client, web.address, UDP, 53, traffic((3, 300), (0, 0)));
+    net.accepts(web, ip("10.0.0.1"), UDP, 53, traffic((0, 0), (8, 800)));
+    net.ticks(6);
+    assert_eq!(net.all_bytes(), 800);
+}
+
+#[test]
+fn without_an_agent_on_the_peers_node_its_address_is_what_there_is() {
+    let (mut net, _, web) = two();
+    net.object("green", "far", "node-c", &["10.0.2.1"]);
+    net.accepts(web, ip("10.0.2.1"), UDP, 53, traffic((0, 0), (5, 500)));
+    net.ticks(2);
+    assert_eq!(net.shown(), ["green/far>blue/web 53 open receiver"]);
+    assert_eq!(net.fired(), ["FlatNetwork green>blue"]);
+    // The other way: sent, and nobody saw whether it arrived.
+    net.opens(web, ip("10.0.2.1"), UDP, 9, traffic((5, 500), (0, 0)));
+    net.ticks(4);
+    assert_eq!(net.shown()[0], "blue/web>green/far 9 unknown opener");
+}
+
+#[test]
+fn host_network_and_translated_sources_are_the_nodes() {
+    let (mut net, _, web) = two();
+    // A kubelet's probe: both ends see the node's address.
+    let kubelet = net.host("node-b", "192.168.0.2");
+    net.connects(kubelet, web, 8080, 300);
+    // What a NodePort masqueraded.
+    net.accepts(web, ip("192.168.0.1"), TCP, 80, traffic((5, 700), (5, 700)));
+    net.ticks(4);
+    assert_eq!(
+        net.shown(),
+        [
+            "node>blue/web 80 within receiver",
+            "node>blue/web 8080 within both"
+        ]
+    );
+    // A host-network pod is known by its cgroup where an agent tells.
+    net.object("red", "host", "node-a", &["192.168.0.1"]);
+    net.cluster.pods.last_mut().unwrap().host_network = true;
+    net.publish();
+    let host = net.runs("node-a", EntityKind::Pod("uid-red-host".into()), "192.168.0.1");
+    net.connects(host, web, 9090, 300);
+    net.ticks(2);
+    assert_eq!(net.fired(), [FLAT]);
+    assert!(
+        net.shown()
+            .contains(&"red/host>blue/web 9090 open both".to_owned())
+    );
+}
+
+#[test]
+fn both_families_are_the_same_pods() {
+    let (mut net, client, web) = two();
+    for (name, address) in [("client", "fd00::1"), ("web", "fd00::2")] {
+        let pod = net.cluster.pods.iter_mut().find(|p| p.name == name).unwrap();
+        pod.addresses.push(ip(address));
+    }
+    net.publish();
+    let v6 = |pod: Pod, address| Pod {
+        address: ip(address),
+        ..pod
+    };
+    net.connects(v6(client, "fd00::1"), v6(web, "fd00::2"), 80, 1_000);
+    net.tick();
+    assert_eq!(net.shown(), ["red/client>blue/web 80 open both"]);
+    assert!(
+        net.breach("FlatNetwork")
+            .summary
+            .starts_with("red/client of red reached")
+    );
+}
+
+#[test]
+fn a_scan_is_a_probe_and_nothing_else() {
+    for refused in [false, true] {
+        let (mut net, client, web) = two();
+        for port in 1..=200 {
+            let mut by = traffic((1, 60), (u64::from(refused), 40 * u64::from(refused)));
+            by.opened = 1;
+            by.refused = u64::from(refused);
+            net.opens(client, web.address, TCP, port, by);
+            if port % 50 == 0 {
+                net.tick();
+            }
+        }
+        net.ticks(4);
+        assert_eq!(net.fired(), ["Probe red>blue red/client"]);
+        let fired = net
+            .log
+            .iter()
+            .find(|(_, b)| b.state == BreachState::Firing)
+            .unwrap();
+        assert!(fired.0 <= 2 + 2 * 5, "{} half seconds", fired.0);
+        let breach = net.breach("Probe");
+        assert!(
+            breach
+                .summary
+                .starts_with("red/client of red tried 200 addresses and ports of blue"),
+            "{}",
+            breach.summary
+        );
+        assert!(
+            breach.culprits[0]
+                .pod
+                .starts_with("red/client -> blue/web 200 ports")
+        );
+    }
+}
+
+#[test]
+fn a_few_failures_are_no_probe_and_folded_attempts_count() {
+    let (mut net, client, web) = two();
+    for port in 1..=10 {
+        net.tries(client, web.address, port);
+    }
+    net.ticks(6);
+    assert!(net.fired().is_empty());
+    let mut by = traffic((15, 900), (0, 0));
+    by.opened = 15;
+    net.folds(client, by);
+    net.ticks(2);
+    assert_eq!(net.fired(), ["Probe red>blue red/client"]);
+    assert_eq!(net.bytes().2, 900);
+}
+
+#[test]
+fn one_short_connection_raises_its_breach_in_time() {
+    // Its object comes late, and goes before it is judged; the receiver's agent is a second behind.
+    let (mut net, _, web) = two();
+    let brief = net.runs("node-a", EntityKind::Pod("uid-red-brief".into()), "10.0.0.7");
+    net.agents.get_mut("node-b").unwrap().cut_off = true;
+    net.connects(brief, web, 80, 50);
+    let begun = net.half;
+    net.tick();
+    net.object("red", "brief", "node-a", &["10.0.0.7"]);
+    net.agents.get_mut("node-b").unwrap().cut_off = false;
+    net.tick();
+    net.cluster.pods.retain(|p| p.name != "brief");
+    net.publish();
+    net.ticks(3);
+    assert_eq!(net.firing(), [FLAT]);
+    let fired = net
+        .log
+        .iter()
+        .find(|(_, b)| b.state == BreachState::Firing)
+        .unwrap();
+    assert!(fired.0 - begun <= 10, "{} half seconds", fired.0 - begun);
+    assert!(net.breach("FlatNetwork").summary.starts_with("red/brief"));
+    assert_eq!(net.all_bytes(), 150);
+    assert_eq!(net.shown(), ["red/brief>blue/web 80 open both"]);
+}
+
+#[test]
+fn a_receiver_that_is_told_of_late_takes_over_from_its_opener() {
+    let (mut net, client, web) = two();
+    net.agents.get_mut("node-b").unwrap().cut_off = true;
+    net.connects(client, web, 80, 1_000);
+    net.ticks(6);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 open opener"]);
+    net.agents.get_mut("node-b").unwrap().cut_off = false;
+    net.connects(client, web, 80, 500);
+    net.ticks(4);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 open both"]);
+    assert_eq!(net.all_bytes(), 1_700);
+    assert_eq!(net.fired(), [FLAT]);
+}
+
+#[test]
+fn a_policy_that_comes_and_goes_changes_what_happens_after() {
+    let (mut net, client, web) =
+        two_with("flat_network: {clear_after_seconds: 1}\nfence_leak: {clear_after_seconds: 1}");
+    net.connects(client, web, 80, 1_000);
+    net.ticks(3);
+    assert_eq!(net.firing(), [FLAT]);
+    net.isolate("blue", "nobody", &[]);
+    // What was connected before goes on: not known, not leaked.
+    for _ in 0..20 {
+        net.opens(client, web.address, TCP, 80, traffic((5, 500), (5, 50)));
+        net.accepts(web, client.address, TCP, 80, traffic((5, 50), (5, 500)));
+        net.tick();
+    }
+    assert!(net.firing().is_empty(), "{:?}", net.firing());
+    assert_eq!(net.fired(), [FLAT]);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 unknown both"]);
+    // A new connection is.
+    net.connects(client, web, 80, 1_000);
+    net.tick();
+    assert_eq!(net.firing(), [LEAK]);
+    net.ticks(6);
+    assert!(net.firing().is_empty());
+    // Once it is enforced, what is tried is blocked.
+    net.tries(client, web.address, 80);
+    net.ticks(4);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 blocked both"]);
+    net.cluster.network_policies.clear();
+    net.publish();
+    net.connects(client, web, 80, 10);
+    net.tick();
+    assert_eq!(net.firing(), [FLAT]);
+}
+
+#[test]
+fn datagrams_that_stop_arriving_are_blocked() {
+    let (mut net, client, web) = two();
+    for _ in 0..3 {
+        net.opens(client, web.address, UDP, 9, traffic((5, 500), (0, 0)));
+        net.accepts(web, client.address, UDP, 9, traffic((0, 0), (5, 500)));
+        net.tick();
+    }
+    assert_eq!(net.shown(), ["red/client>blue/web 9 open both"]);
+    net.isolate("blue", "nobody", &[]);
+    for _ in 0..6 {
+        net.opens(client, web.address, UDP, 9, traffic((5, 500), (0, 0)));
+        net.tick();
+    }
+    assert_eq!(net.shown(), ["red/client>blue/web 9 blocked both"]);
+    // It is not enforced any more.
+    net.ticks(6);
+    net.opens(client, web.address, UDP, 9, traffic((5, 500), (0, 0)));
+    net.accepts(web, client.address, UDP, 9, traffic((0, 0), (5, 500)));
+    net.tick();
+    assert_eq!(net.fired(), [LEAK, FLAT]);
+    assert_eq!(net.all_bytes(), 2_000);
+}
+
+#[test]
+fn a_new_policy_has_its_time_to_be_enforced() {
+    let (mut net, client, web) = two();
+    net.isolate("blue", "nobody", &[]);
+    for _ in 0..8 {
+        net.connects(client, web, 80, 10);
+        net.tick();
+    }
+    assert!(net.fired().is_empty());
+    net.ticks(4);
+    net.connects(client, web, 80, 10);
+    net.tick();
+    assert_eq!(net.fired(), [LEAK]);
+}
+
+#[test]
+fn the_metadata_service_is_reached_for() {
+    let reach = |net: &mut Net, pod: Pod, times: u64| {
+        let mut by = traffic((6 * times, 600 * times), (6 * times, 900 * times));
+        (by.opened, by.established) = (times, times);
+        net.opens(pod, ip("169.254.169.254"), TCP, 80, by);
+    };
+    let (mut net, client, web) = two();
+    reach(&mut net, client, 1);
+    net.ticks(2);
+    assert!(net.fired().is_empty(), "no Pod Identity here");
+    let mut by = traffic((6, 600), (6, 900));
+    (by.opened, by.established) = (1, 1);
+    net.opens(web, ip("169.254.170.23"), TCP, 80, by);
+    net.ticks(4);
+    reach(&mut net, client, 2);
+    net.ticks(2);
+    assert_eq!(net.fired(), ["CredentialReach red> red/client"]);
+    assert!(
+        net.breach("CredentialReach")
+            .summary
+            .contains("credentials of node node-a")
+    );
+
+    let (mut net, client, _) = two_with("fence: {pod_identity: true}");
+    let dns = net.pod("kube-system", "dns", "node-a", "10.0.0.8");
+    reach(&mut net, dns, 1);
+    // Tried, and dropped on the way.
+    net.tries(client, ip("169.254.169.254"), 80);
+    net.ticks(4);
+    assert!(net.fired().is_empty());
+    reach(&mut net, client, 1);
+    net.ticks(2);
+    assert_eq!(net.fired(), ["CredentialReach red> red/client"]);
+
+    let (mut net, client, web) = two_with("fence: {pod_identity: false}");
+    net.opens(web, ip("fd00:ec2::23"), TCP, 80, by);
+    reach(&mut net, client, 1);
+    net.ticks(4);
+    assert!(net.fired().is_empty());
+}
+
+#[test]
+fn a_pod_that_is_not_in_the_cluster_data() {
+    let (mut net, _, web) = two();
+    let ghost = net.runs("node-a", EntityKind::Pod("ghost".into()), "10.0.0.66");
+    net.connects(ghost, web, 80, 1_000);
+    net.ticks(8);
+    assert!(net.fired().is_empty());
+    assert_eq!(net.bytes().1, BTreeMap::from([("pod_unknown", 1_100)]));
+}
+
+#[test]
+fn an_agent_that_starts_again_counts_anew() {
+    let (mut net, client, web) = two();
+    net.connects(client, web, 80, 1_000);
+    net.ticks(3);
+    net.restart("node-a");
+    let client = net.runs("node-a", EntityKind::Pod("uid-red-client".into()), "10.0.0.1");
+    net.tick();
+    net.connects(client, web, 80, 400);
+    net.ticks(3);
+    assert_eq!(net.all_bytes(), 1_100 + 500);
+    net.ticks(40);
+    assert_eq!(net.world.flow_records(), 2, "the run before was let go of");
+}
+
+#[test]
+fn an_aggregator_that_joins_late_takes_a_baseline() {
+    let (mut net, client, web) = two();
+    net.connects(client, web, 80, 1_000_000);
+    net.make_report("node-a");
+    net.make_report("node-b");
+    // All is announced again, as the agents do when they are told to.
+    for node in ["node-a", "node-b"] {
+        let agent = net.agents.get_mut(node).unwrap();
+        agent.announce_all();
+    }
+    net.world = partywall_aggregator_core::World::new(partywall_aggregator_core::policy::Policy::default());
+    net.publish();
+    net.tick();
+    net.connects(client, web, 80, 400);
+    net.ticks(3);
+    assert_eq!(net.all_bytes(), 500);
+    assert_eq!(net.firing(), [FLAT]);
+}
+
+#[test]
+fn fifty_thousand_flows_are_judged_by_what_moved() {
+    let mut net = Net::new("");
+    let servers: Vec<Pod> = (0..50)
+        .map(|i| net.pod("blue", &format!("s{i}"), "node-b", &format!("10.0.1.{i}")))
+        .collect();
+    let clients: Vec<Pod> = (0..100)
+        .map(|i| net.pod("red", &format!("c{i}"), "node-a", &format!("10.0.0.{i}")))
+        .collect();
+    for client in &clients {
+        for server in &servers {
+            for port in 0..5 {
+                let mut by = traffic((10, 1_000), (10, 100));
+                (by.opened, by.established) = (1, 1);
+                let index = net.announces(*client, Role::Opened, server.address, 80 + port);
+                net.grows(*client, index, by);
+                let mut by = by.turned();
+                by.opened = 0;
+                let index = net.announces(*server, Role::Accepted, client.address, 80 + port);
+                net.grows(*server, index, by);
+            }
+        }
+    }
+    net.ticks(2);
+    assert_eq!(net.world.flow_records(), 50_000);
+    assert_eq!(net.all_bytes(), 25_000 * 1_100);
+    assert_eq!(net.firing(), [FLAT]);
+    let list = net
+        .world
+        .flows(&partywall_aggregator_core::traffic::FlowFilter::default());
+    assert_eq!((list.flows.len(), list.left_out), (4_096, 25_000 - 4_096));
+}
+
+#[test]
+fn ended_flows_are_let_go_of_and_indices_mean_one_thing() {
+    let (mut net, client, web) = two();
+    net.connects(client, web, 80, 1_000);
+    net.tick();
+    net.ends(client, 1);
+    net.ends(web, 1);
+    net.ticks(20);
+    assert_eq!(net.shown().len(), 1);
+    net.ticks(15);
+    assert_eq!((net.shown().len(), net.world.flow_records()), (0, 0));
+    net.tries(client, web.address, 81);
+    net.tick();
+    let mut report = net.make_report("node-a");
+    let flow = *net.agents["node-a"]
+        .flows
+        .values()
+        .map(|(f, _)| f)
+        .next()
+        .unwrap();
+    report.flows = vec![partywall_aggregator_core::report::Flow { port: 99, ..flow }];
+    let receipt = net.world.ingest(report, net.now);
+    let partywall_aggregator_core::report::Outcome::Refused(refusal) = receipt.outcome else {
+        panic!("taken")
+    };
+    assert_eq!(refusal.field, "flows[0].index");
+    let mut report = net.make_report("node-a");
+    report.flow_samples = vec![partywall_aggregator_core::report::FlowSample {
+        flow: flow.index,
+        traffic: Traffic::default(),
+    }];
+    let receipt = net.world.ingest(report, net.now);
+    let partywall_aggregator_core::report::Outcome::Refused(refusal) = receipt.outcome else {
+        panic!("taken")
+    };
+    assert_eq!(refusal.field, "flow_samples[0].traffic.sent_packets");
+}

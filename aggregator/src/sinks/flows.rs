@@ -1,0 +1,130 @@
+//! What is published of traffic: between tenants by verdict, of ends without a name by reason, and what agents folded.
+//!
+//! Where both ends are one tenant's, nothing is published: that is most of the traffic, and the fence has nothing to say of it. A row of (from, to, verdict)
+//! has three series, so a tenant's room is a number of rows; the others are summed with `to` = `~other`, by verdict.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use partywall_aggregator_core::snapshot::Snapshot;
+use partywall_aggregator_core::traffic::TenantTraffic;
+
+use super::fold::{Fold, Key};
+use super::out::Out;
+
+/// Series of a row.
+pub(super) const SERIES: usize = 3;
+
+/// From, to, verdict: as published.
+type Name = (Arc<str>, Arc<str>, &'static str);
+
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    bytes: u64,
+    packets: u64,
+    connections: u64,
+}
+
+impl Sum {
+    fn add(&mut self, bytes: u64, packets: u64, connections: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.packets = self.packets.saturating_add(packets);
+        self.connections = self.connections.saturating_add(connections);
+    }
+}
+
+fn told(snapshot: &Snapshot) -> impl Iterator<Item = &TenantTraffic> {
+    snapshot.traffic.iter().filter(|t| t.from != t.to)
+}
+
+fn key(traffic: &TenantTraffic) -> Key {
+    Key::Traffic {
+        to: Arc::clone(&traffic.to),
+        verdict: traffic.verdict.as_str(),
+    }
+}
+
+/// `tenants`: all that exist.
+pub(super) fn choose(fold: &mut Fold, tenants: &BTreeSet<Arc<str>>, snapshot: &Snapshot) {
+    let rows = told(snapshot).map(|t| (Arc::clone(&t.from), key(t), t.bytes));
+    fold.choose(tenants, rows.collect());
+}
+
+/// Returns how many series were folded.
+pub(super) fn write(out: &mut Out<'_>, fold: &Fold, snapshot: &Snapshot) -> Result<usize, fmt::Error> {
+    let mut rows: BTreeMap<Name, Sum> = BTreeMap::new();
+    let mut folded = 0;
+    for traffic in told(snapshot) {
+        let from = fold.tenant(&traffic.from);
+        let named = fold.is_named(&from, &key(traffic));
+        folded += if named { 0 } else { SERIES };
+        let to = if named {
+            fold.tenant(&traffic.to)
+        } else {
+            fold.other()
+        };
+        rows.entry((from, to, traffic.verdict.as_str())).or_default().add(
+            traffic.bytes,
+            traffic.packets,
+            traffic.connections,
+        );
+    }
+    let of = |value: fn(&Sum) -> u64| {
+        rows.iter().map(move |((from, to, verdict), sum)| {
+            (
+                [("from", &**from), ("to", &**to), ("verdict", *verdict)],
+                value(sum),
+            )
+        })
+    };
+    out.counters(
+        "traffic_bytes",
+        "Traffic between two tenants, both ways, by who opened it and by verdict: bytes of IP packets",
+        of(|s| s.bytes),
+    )?;
+    out.counters(
+        "traffic_packets",
+        "Traffic between two tenants, both ways, by who opened it and by verdict: packets",
+        of(|s| s.packets),
+    )?;
+    out.counters(
+        "traffic_connections",
+        "TCP connections begun between two tenants, whether or not they came about, by who began them and by verdict",
+        of(|s| s.connections),
+    )?;
+    let reasons = |value: fn(&partywall_aggregator_core::traffic::UnattributedView) -> u64| {
+        let rows = snapshot.unattributed.iter();
+        rows.map(move |u| ([("reason", u.reason.as_str())], value(u)))
+    };
+    out.counters(
+        "traffic_unattributed_bytes",
+        "Traffic of which one end cannot be named, by reason: bytes of IP packets",
+        reasons(|u| u.bytes),
+    )?;
+    out.counters(
+        "traffic_unattributed_packets",
+        "Traffic of which one end cannot be named, by reason: packets",
+        reasons(|u| u.packets),
+    )?;
+    let mut by_tenant: BTreeMap<Arc<str>, Sum> = BTreeMap::new();
+    for of in &snapshot.folded {
+        let sum = by_tenant.entry(fold.tenant(&of.tenant)).or_default();
+        sum.add(of.bytes, of.packets, of.connections);
+    }
+    let of = |value: fn(&Sum) -> u64| {
+        let rows = by_tenant.iter();
+        rows.map(move |(tenant, sum)| ([("tenant", &**tenant)], value(sum)))
+    };
+    out.counters(
+        "traffic_folded_bytes",
+        "Traffic that found no place among an agent's flows, by the tenant whose sockets it is: bytes of IP packets",
+        of(|s| s.bytes),
+    )?;
+    out.counters(
+        "traffic_folded_packets",
+        "Traffic that found no place among an agent's flows, by the tenant whose sockets it is: packets",
+        of(|s| s.packets),
+    )?;
+    Ok(folded)
+}

@@ -1,0 +1,142 @@
+//! Flows and traffic sums → what clients get.
+
+use partywall_aggregator_core::identity::Protocol;
+use partywall_aggregator_core::report as core;
+use partywall_aggregator_core::snapshot::Snapshot;
+use partywall_aggregator_core::traffic::{FlowEnd, FlowFilter, FlowList, FlowView, Verdict};
+use partywall_proto::v1;
+
+/// # Errors
+/// A verdict that is none.
+pub fn flow_filter(request: v1::GetFlowsRequest) -> Result<FlowFilter, String> {
+    let verdicts = request
+        .verdicts
+        .iter()
+        .enumerate()
+        .map(|(i, number)| match v1::Verdict::try_from(*number) {
+            Ok(v1::Verdict::Allowed) => Ok(Verdict::Allowed),
+            Ok(v1::Verdict::Open) => Ok(Verdict::Open),
+            Ok(v1::Verdict::Leaked) => Ok(Verdict::Leaked),
+            Ok(v1::Verdict::Blocked) => Ok(Verdict::Blocked),
+            Ok(v1::Verdict::Unknown) => Ok(Verdict::Unknown),
+            Ok(v1::Verdict::Within) => Ok(Verdict::Within),
+            Ok(v1::Verdict::Unspecified) | Err(_) => Err(format!("verdicts[{i}]: {number} is no verdict")),
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(FlowFilter {
+        cross_tenant: request.cross_tenant,
+        from: request.from,
+        to: request.to,
+        verdicts,
+    })
+}
+
+pub fn flow_list(list: &FlowList) -> v1::FlowList {
+    v1::FlowList {
+        judged_unix_ns: list.judged_unix_ns,
+        window_ns: list.window_ns,
+        flows: list.flows.iter().map(flow).collect(),
+        left_out: list.left_out,
+    }
+}
+
+fn flow(flow: &FlowView) -> v1::FlowView {
+    v1::FlowView {
+        from: Some(end(&flow.from)),
+        to: Some(end(&flow.to)),
+        protocol: protocol(flow.protocol),
+        port: u32::from(flow.port),
+        verdict: verdict(flow.verdict).into(),
+        reason: flow.reason.to_string(),
+        seen_by: flow.seen_by.as_str().to_owned(),
+        delivered: flow.delivered,
+        traffic: Some(traffic(&flow.traffic)),
+        first_seen_unix_ns: flow.first_seen_unix_ns,
+        last_seen_unix_ns: flow.last_seen_unix_ns,
+        bytes_per_second: flow.bytes_per_second,
+    }
+}
+
+/// "TCP", "UDP", "ICMP", "ICMPv6", or the number.
+fn protocol(number: u8) -> String {
+    match Protocol::from_number(number) {
+        Protocol::Other(other) if !matches!(other, 1 | 58) => other.to_string(),
+        known => known.to_string(),
+    }
+}
+
+fn end(end: &FlowEnd) -> v1::FlowEnd {
+    v1::FlowEnd {
+        tenant: end.tenant.to_string(),
+        namespace: end.namespace.to_string(),
+        pod: end.pod.to_string(),
+        uid: end.uid.to_string(),
+        node: end.node.to_string(),
+        address: end.address.clone(),
+        kind: end.kind.to_owned(),
+        unattributed: end.unattributed.map_or_else(String::new, |r| r.to_string()),
+    }
+}
+
+fn verdict(verdict: Verdict) -> v1::Verdict {
+    match verdict {
+        Verdict::Allowed => v1::Verdict::Allowed,
+        Verdict::Open => v1::Verdict::Open,
+        Verdict::Leaked => v1::Verdict::Leaked,
+        Verdict::Blocked => v1::Verdict::Blocked,
+        Verdict::Unknown => v1::Verdict::Unknown,
+        Verdict::Within => v1::Verdict::Within,
+    }
+}
+
+fn traffic(t: &core::Traffic) -> v1::Traffic {
+    v1::Traffic {
+        sent_packets: t.sent_packets,
+        sent_bytes: t.sent_bytes,
+        received_packets: t.received_packets,
+        received_bytes: t.received_bytes,
+        opened: t.opened,
+        established: t.established,
+        refused: t.refused,
+        reset: t.reset,
+        timed_out: t.timed_out,
+    }
+}
+
+/// Sums between tenants.
+pub(super) fn between(snapshot: &Snapshot) -> Vec<v1::TenantTraffic> {
+    let rows = snapshot.traffic.iter().map(|t| v1::TenantTraffic {
+        from: t.from.to_string(),
+        to: t.to.to_string(),
+        verdict: verdict(t.verdict).into(),
+        bytes: t.bytes,
+        packets: t.packets,
+        connections: t.connections,
+        bytes_per_second: t.bytes_per_second,
+    });
+    rows.collect()
+}
+
+pub(super) fn unattributed(snapshot: &Snapshot) -> Vec<v1::Unattributed> {
+    let rows = snapshot.unattributed.iter().map(|u| v1::Unattributed {
+        reason: u.reason.to_string(),
+        bytes: u.bytes,
+        packets: u.packets,
+        bytes_per_second: u.bytes_per_second,
+    });
+    rows.collect()
+}
+
+/// Of one end only: `to` is empty.
+pub(super) fn folded(snapshot: &Snapshot) -> Vec<v1::TenantTraffic> {
+    let rows = snapshot.folded.iter().map(|f| v1::TenantTraffic {
+        from: f.tenant.to_string(),
+        to: String::new(),
+        verdict: v1::Verdict::Unspecified.into(),
+        bytes: f.bytes,
+        packets: f.packets,
+        connections: f.connections,
+        bytes_per_second: f.bytes_per_second,
+    });
+    rows.collect()
+}
