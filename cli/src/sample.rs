@@ -75,6 +75,7 @@ pub(crate) fn wire() -> v1::Snapshot {
         .into(),
         breaches: vec![noisy(), quota(), squeeze()],
         losses: vec![],
+        ..v1::Snapshot::default()
     }
 }
 
