@@ -23,7 +23,7 @@ pub(crate) struct Args {
 const STAGES: [Stage; 12] = [
     Stage::new(
         "tools",
-        "install what is missing: eBPF compiler, nextest, cargo-deny, perf",
+        "install what is missing: eBPF compiler, nextest, cargo-deny, perf, nftables",
         install,
     ),
     Stage::new(
@@ -100,6 +100,7 @@ fn install() -> Result<Outcome> {
     eprintln!("nextest: {}", tools::nextest()?.display());
     eprintln!("cargo-deny: {}", paths::shown(&tools::cargo_deny()?));
     tools::perf()?;
+    tools::network()?;
     Ok(Outcome::Passed)
 }
 

@@ -54,6 +54,17 @@ pub(crate) fn apt_install(apt_get: &mut Command, rest: &[&str]) -> Result<()> {
     )
 }
 
+/// What the network of scenarios' pods is made with.
+pub(crate) fn network() -> Result<()> {
+    if ["ip", "nft"]
+        .iter()
+        .all(|program| run::succeeds(Command::new(program).arg("-V")))
+    {
+        return Ok(());
+    }
+    debian_packages(&["iproute2", "nftables"], "make networks for pods")
+}
+
 /// Fails in one line unless the caller is root.
 pub(crate) fn need_root(what: &str) -> Result<()> {
     if is_root() {

@@ -69,7 +69,7 @@ impl BreachKind {
             Self::CrossTenantOom => &thresholds.cross_tenant_oom.timing,
             Self::LimitRangeExceeded => &thresholds.limit_range.timing,
             Self::FlatNetwork => &thresholds.flat_network,
-            Self::FenceLeak => &thresholds.fence_leak,
+            Self::FenceLeak => &thresholds.fence_leak.timing,
             Self::Probe => &thresholds.probe.timing,
             Self::CredentialReach => &thresholds.credential_reach,
         }

@@ -16,7 +16,7 @@ pub struct Figure {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Culprit {
     pub tenant: Arc<str>,
-    /// "namespace/name", or the host cgroup's path.
+    /// "namespace/name", or the host cgroup's path; of flows "namespace/name -> namespace/name 80/TCP (3 connections, 1.2 KiB)".
     pub pod: Arc<str>,
     pub stolen_cores: f64,
     /// Of all that was taken from the victim, or of all memory above requests on the node; 0 to 1.

@@ -167,11 +167,12 @@ pub struct Flow {
     pub role: Role,
 }
 
-/// Who opened a flow: the entity, or its peer.
+/// Who opened a flow: the entity, its peer, or nobody knows; then `port` is the peer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     Opened,
     Accepted,
+    Unknown,
 }
 
 /// Cumulative since the agent's start.

@@ -607,8 +607,38 @@ fn an_agent_that_starts_again_counts_anew() {
     net.connects(client, web, 80, 400);
     net.ticks(3);
     assert_eq!(net.all_bytes(), 1_100 + 500);
+    assert_eq!(net.world.snapshot("", false, net.now).traffic[0].connections, 2);
     net.ticks(40);
     assert_eq!(net.world.flow_records(), 2, "the run before was let go of");
+}
+
+#[test]
+fn a_receiver_whose_agent_starts_again_is_joined_anew() {
+    let (mut net, client, web) = two();
+    net.connects(client, web, 80, 1_000);
+    net.ticks(3);
+    net.restart("node-b");
+    let web = net.runs("node-b", EntityKind::Pod("uid-blue-web".into()), "10.0.1.1");
+    net.tick();
+    for _ in 0..3 {
+        net.connects(client, web, 80, 400);
+        net.tick();
+    }
+    net.ticks(3);
+    assert_eq!(net.all_bytes(), 1_100 + 3 * 500);
+    let snapshot = net.world.snapshot("", false, net.now);
+    assert_eq!(snapshot.traffic[0].connections, 4);
+    // A flow that rested is told under another index at both ends.
+    for pod in [client, web] {
+        let flow = *net.agents[pod.node].flows.keys().next().unwrap();
+        net.ends(pod, flow);
+    }
+    net.ticks(2);
+    net.connects(client, web, 80, 400);
+    net.ticks(3);
+    assert_eq!(net.all_bytes(), 1_100 + 4 * 500);
+    let snapshot = net.world.snapshot("", false, net.now);
+    assert_eq!(snapshot.traffic[0].connections, 5);
 }
 
 #[test]
@@ -662,6 +692,83 @@ fn fifty_thousand_flows_are_judged_by_what_moved() {
         .world
         .flows(&partywall_aggregator_core::traffic::FlowFilter::default());
     assert_eq!((list.flows.len(), list.left_out), (4_096, 25_000 - 4_096));
+}
+
+#[test]
+fn connections_that_only_keep_alive_are_neither_blocked_nor_probes() {
+    let (mut net, client, web) = two();
+    net.object("blue", "far", "node-c", &["10.0.2.1"]);
+    for port in 0..40 {
+        // The receiver's agent tells too, of half of them.
+        net.opens(client, web.address, TCP, port, traffic((2, 104), (2, 104)));
+        if port % 2 == 0 {
+            net.accepts(web, client.address, TCP, port, traffic((2, 104), (2, 104)));
+        }
+        // Only the receiver is seen.
+        net.accepts(web, ip("10.0.2.1"), TCP, port, traffic((2, 104), (2, 104)));
+        // Sent, and not answered.
+        net.opens(client, ip("10.0.2.1"), TCP, port, traffic((2, 104), (0, 0)));
+    }
+    net.ticks(8);
+    assert_eq!(net.fired(), [FLAT]);
+    let shown = net.shown();
+    assert!(shown.iter().all(|f| !f.contains("blocked")), "{shown:?}");
+    assert!(shown.contains(&"red/client>blue/far 3 unknown opener".to_owned()));
+    assert!(shown.contains(&"blue/far>blue/web 3 within receiver".to_owned()));
+}
+
+#[test]
+fn who_opened_is_told_by_the_other_end_or_by_nobody() {
+    let (mut net, client, web) = two();
+    let mut flow = |of: Pod, peer: Pod, role, port, by| {
+        let flow = net.flow(of, role, of.address, peer.address, TCP, port);
+        net.grows(of, flow, by);
+    };
+    // The receiver has a listener there.
+    flow(client, web, Role::Unknown, 30_000, traffic((5, 5_000), (5, 300)));
+    flow(web, client, Role::Accepted, 30_000, traffic((5, 300), (5, 5_000)));
+    net.ticks(4);
+    assert_eq!(net.shown(), ["red/client>blue/web 30000 open both"]);
+    assert_eq!(net.all_bytes(), 5_300);
+    // Neither knows.
+    let (mut net, client, web) = two();
+    for (of, peer, port, by) in [
+        (client, web, 40_001, traffic((5, 5_000), (5, 300))),
+        (web, client, 40_002, traffic((5, 300), (5, 5_000))),
+    ] {
+        let flow = net.flow(of, Role::Unknown, of.address, peer.address, TCP, port);
+        net.grows(of, flow, by);
+    }
+    net.ticks(6);
+    assert!(net.fired().is_empty());
+    assert_eq!(net.bytes().1, BTreeMap::from([("opener_unknown", 5_300)]));
+}
+
+#[test]
+fn a_node_that_tells_of_other_nodes_pods_is_not_believed() {
+    let (mut net, _, web) = two();
+    let liar = net.runs("node-b", EntityKind::Pod("uid-red-client".into()), "10.0.0.1");
+    net.connects(liar, web, 80, 1_000);
+    net.ticks(4);
+    assert!(net.fired().is_empty());
+    assert_eq!(net.bytes().1, BTreeMap::from([("pod_foreign", 1_100)]));
+}
+
+#[test]
+fn a_nodes_flows_are_bounded_and_what_finds_no_room_is_counted() {
+    let (mut net, client, web) = two();
+    for round in 0..8u16 {
+        for port in 0..10_000u16 {
+            let index = net.announces(client, Role::Opened, web.address, round * 8 + port % 8);
+            net.grows(client, index, traffic((1, 1), (0, 0)));
+        }
+        net.pass(S);
+        let receipt = net.report("node-a").remove(0);
+        assert!(!receipt.announce_all, "asking again would not help");
+    }
+    assert_eq!(net.world.flow_records(), 65_536);
+    assert_eq!(net.world.losses().get("window", "flow_cap"), 80_000 - 65_536);
+    net.judge();
 }
 
 #[test]

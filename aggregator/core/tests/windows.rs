@@ -442,7 +442,7 @@ fn any_report() -> impl Strategy<Value = Report> {
             timed_out: n[8],
         })
     };
-    let role = prop_oneof![Just(Role::Opened), Just(Role::Accepted)];
+    let role = prop_oneof![Just(Role::Opened), Just(Role::Accepted), Just(Role::Unknown)];
     let flow = (index(), index(), address(), address(), any::<u8>(), 0u16..3, role).prop_map(
         |(index, entity, local, peer, protocol, port, role)| Flow {
             index,

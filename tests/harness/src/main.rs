@@ -4,12 +4,14 @@ mod args;
 mod bpf;
 mod churn;
 mod cluster;
+mod fabric;
 mod flow_record;
 mod http;
 mod intake;
 mod judge;
 mod kill;
 mod ledger;
+mod manifests;
 mod measure;
 mod memory;
 mod observe;
@@ -19,6 +21,8 @@ mod record;
 mod report;
 mod run;
 mod scenario;
+mod services;
+mod stage;
 mod traffic;
 
 use std::{
@@ -184,7 +188,7 @@ async fn run_scenarios(
             );
             let dir = logs.dir(&scenario.name)?;
             match bench.run(&scenario, &dir).await {
-                Ok(shown) => Outcome::Ran(shown),
+                Ok(shown) => Outcome::Ran(Box::new(shown)),
                 Err(error) => Outcome::Failed(format!("{error:#}")),
             }
         };

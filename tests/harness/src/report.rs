@@ -8,11 +8,12 @@ use crate::{
     judge::{Raised, title},
     run::Shown,
     scenario::Scenario,
+    stage::{Lost, Sent},
 };
 
 /// How one scenario came out.
 pub(crate) enum Outcome {
-    Ran(Shown),
+    Ran(Box<Shown>),
     Skipped(String),
     /// Could not be run at all.
     Failed(String),
@@ -152,6 +153,8 @@ pub(crate) fn row(scenario: &Scenario, outcome: &Outcome) -> String {
             shown.killed.join(", ")
         ));
     }
+    lines.extend(shown.sent.iter().map(|sent| format!("      {}", sent.line())));
+    lines.extend(shown.lost.iter().map(|lost| format!("      {}", lost.line())));
     for judged in verdict.expected.iter().filter(|judged| !judged.found) {
         let expect = &judged.expect;
         let title = title(
@@ -227,6 +230,8 @@ struct ShownEntry<'a> {
     measures: &'a [crate::measure::Measured],
     raised: &'a [Raised],
     killed: &'a [String],
+    sent: &'a [Sent],
+    lost: &'a [Lost],
     beside: BTreeMap<&'a str, f64>,
     faults: &'a [String],
 }
@@ -247,6 +252,8 @@ pub(crate) fn json(outcomes: &[(Scenario, Outcome)], summary: &Summary) -> serde
                 measures: &shown.measures,
                 raised: &shown.raised,
                 killed: &shown.killed,
+                sent: &shown.sent,
+                lost: &shown.lost,
                 beside: shown
                     .beside
                     .iter()
@@ -304,11 +311,11 @@ within_s = 5
         let verdict = judge(&scenario.expect, &[], true, std::slice::from_ref(&raised), &began);
         (
             scenario,
-            Outcome::Ran(Shown {
+            Outcome::Ran(Box::new(Shown {
                 verdict,
                 raised: vec![raised],
                 ..Shown::default()
-            }),
+            })),
         )
     }
 

@@ -4,29 +4,26 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
-    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::ExitStatus,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
-use partywall_workload::{HostCgroup, LimitState, Limits, Pod, Resources, WorkHandle};
-use rustix::{
-    process::Signal,
-    time::{ClockId, clock_gettime},
-};
+use partywall_workload::Resources;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{sleep, sleep_until};
 
 use crate::{
     cluster::Cluster,
+    fabric,
     intake::Intake,
     judge::{Began, Raised, Verdict, judge},
     measure::{Measured, Tenants, measure},
     observe::{Observer, SETTLE},
-    plan::{Action, Place, plan},
+    plan::{Place, before_agent, plan},
     processes::{Binaries, Daemon, free_address},
-    scenario::{Need, Scenario, ScenarioPod},
+    scenario::{Scenario, ScenarioPod},
+    stage::{Lost, Sent, Stage},
 };
 
 /// The default reporting interval is one second; three are two missed in a row.
@@ -42,6 +39,10 @@ pub(crate) struct Shown {
     pub(crate) faults: Vec<String>,
     /// Work that the kernel killed because memory ran out: the pods' names, once for each piece of work.
     pub(crate) killed: Vec<String>,
+    /// What network work sent, by its own count.
+    pub(crate) sent: Vec<Sent>,
+    /// What was dropped on the way, by the node's.
+    pub(crate) lost: Vec<Lost>,
     /// What ran on the machine beside the scenario, in cores by cgroup: it slows everybody down.
     pub(crate) beside: Vec<(String, f64)>,
     /// Ends of the daemons' logs, where there is something to explain.
@@ -71,7 +72,11 @@ impl Bench {
             .iter()
             .map(|pod| pod.spec.namespace.as_str())
             .collect();
-        let cluster = Cluster::create(dir.join("cluster"), scenario.manifests.as_deref(), &namespaces)?;
+        let manifests = scenario.manifests.as_deref();
+        let cluster = Cluster::create(dir.join("cluster"), manifests, &scenario.documents, &namespaces)?;
+        if scenario.networked {
+            cluster.add_node()?;
+        }
         for pod in scenario.pods.iter().filter(|pod| pod.start.is_zero()) {
             cluster.add_pod(&pod.spec)?;
         }
@@ -85,13 +90,22 @@ impl Bench {
         let mut aggregator =
             Daemon::aggregator(&self.binaries, grpc, cluster.dir(), policy.as_deref(), dir).await?;
         let intake = Intake::start(Some(grpc)).await?;
+        let mut stage = Stage::new(scenario, cluster, &self.cgroup_mount);
+        if scenario.begins_before_agent() {
+            stage.set()?;
+            for action in before_agent(scenario) {
+                stage.perform(action, None)?;
+            }
+            // Connections are open by then.
+            sleep(SETTLE).await;
+        }
         let mut agent = Daemon::agent(&self.binaries, intake.address, dir).await?;
         intake
             .report_since(1, REPORT_PATIENCE)
             .await
             .context("after the agent's start")?;
 
-        let observed = self.observe(scenario, &cluster, &intake, grpc).await;
+        let observed = self.observe(scenario, stage, &intake, grpc).await;
         let mut shown = match observed {
             Ok(shown) => shown,
             Err(error) => bail!("{error:#}\n{}\n{}", agent.log_tail(10), aggregator.log_tail(10)),
@@ -115,16 +129,16 @@ impl Bench {
     async fn observe(
         &self,
         scenario: &Scenario,
-        cluster: &Cluster,
+        mut stage: Stage<'_>,
         intake: &Intake,
         aggregator: SocketAddr,
     ) -> Result<Shown> {
         let observer = Observer::connect(aggregator).await?;
-        let mut stage = Stage::new(scenario, cluster, &self.cgroup_mount)?;
+        stage.set()?;
         let start = Instant::now();
         for (at, action) in plan(scenario) {
             sleep_until((start + at).into()).await;
-            stage.perform(action, start)?;
+            stage.perform(action, Some(start))?;
         }
         sleep_until((start + scenario.observed).into()).await;
 
@@ -175,6 +189,7 @@ impl Bench {
             .collect();
         let mut faults = stage.faults();
         let killed = stage.killed();
+        let (sent, lost) = (std::mem::take(&mut stage.sent), stage.lost()?);
         let record = intake.record();
         faults.extend(record.faults.iter().cloned());
         faults.extend(
@@ -195,7 +210,7 @@ impl Bench {
         let beside = record
             .hosts()
             .into_iter()
-            .filter(|(path, _)| !of_scenario(path))
+            .filter(|(path, _)| !of_scenario(path) && *path != fabric::OUTSIDE)
             .map(|(path, ns)| {
                 (
                     path.to_owned(),
@@ -218,180 +233,11 @@ impl Bench {
             raised,
             faults,
             killed,
+            sent,
+            lost,
             beside,
             log_tails: Vec::new(),
         })
-    }
-}
-
-/// The pods and the work that are there now.
-struct Stage<'a> {
-    scenario: &'a Scenario,
-    cluster: &'a Cluster,
-    cgroup_mount: &'a Path,
-    // Before the pods: work is dropped, and so reaped, first.
-    works: Vec<(Place, usize, WorkHandle)>,
-    pods: BTreeMap<usize, Pod>,
-    hosts: Vec<HostCgroup>,
-    began: Vec<(Place, f64)>,
-    ended: Vec<Ended>,
-}
-
-/// Work that ended by itself.
-struct Ended {
-    place: Place,
-    how: ExitStatus,
-    /// Killed, in a pod of which the kernel has killed something because memory ran out.
-    oom: bool,
-}
-
-impl<'a> Stage<'a> {
-    /// Makes every pod that is there from the start.
-    fn new(scenario: &'a Scenario, cluster: &'a Cluster, cgroup_mount: &'a Path) -> Result<Self> {
-        let hosts = scenario
-            .hosts
-            .iter()
-            .map(|host| HostCgroup::create(&host.cgroup, cgroup_mount));
-        let hosts = hosts.collect::<Result<_, _>>()?;
-        let mut stage = Self {
-            scenario,
-            cluster,
-            cgroup_mount,
-            works: Vec::new(),
-            pods: BTreeMap::new(),
-            hosts,
-            began: Vec::new(),
-            ended: Vec::new(),
-        };
-        for (index, _) in scenario
-            .pods
-            .iter()
-            .enumerate()
-            .filter(|(_, pod)| pod.start.is_zero())
-        {
-            stage.make_pod(index)?;
-        }
-        Ok(stage)
-    }
-
-    fn make_pod(&mut self, index: usize) -> Result<()> {
-        let pod = Pod::create(self.scenario.pods[index].spec.clone(), self.cgroup_mount)?;
-        // A scenario that is about a limit says so in its needs, and must not pass without it.
-        let Limits { cpu, memory } = pod.limits();
-        for (limit, need) in [(cpu, Need::CpuController), (memory, Need::Memcg)] {
-            if let LimitState::Absent(why) = limit
-                && self.scenario.needs(need)
-            {
-                bail!("{}: {why}", self.scenario.pods[index].full_name());
-            }
-        }
-        self.pods.insert(index, pod);
-        Ok(())
-    }
-
-    fn perform(&mut self, action: Action, start: Instant) -> Result<()> {
-        match action {
-            Action::MakePod(index) => {
-                self.cluster.add_pod(&self.scenario.pods[index].spec)?;
-                self.make_pod(index)?;
-            }
-            Action::RemovePod(index) => {
-                if let Some(pod) = self.pods.remove(&index) {
-                    pod.remove()?;
-                }
-                self.cluster.remove_pod(&self.scenario.pods[index].spec)?;
-            }
-            Action::StartWork(place, index) => {
-                let cpus = self.scenario.cpus.as_deref();
-                let handle = match place {
-                    Place::Host(host) => {
-                        self.hosts[host].start(&self.scenario.hosts[host].work[index].work, cpus)?
-                    }
-                    Place::Pod(number) => {
-                        let timed = &self.scenario.pods[number].work[index];
-                        let pod = self
-                            .pods
-                            .get(&number)
-                            .context("work in a pod that is not there")?;
-                        match &timed.cgroup {
-                            Some(below) => pod.start_below(below, &timed.work, cpus)?,
-                            None => pod.start(&timed.work, cpus)?,
-                        }
-                    }
-                };
-                self.works.push((place, index, handle));
-                self.began.push((place, start.elapsed().as_secs_f64()));
-            }
-            Action::StopWork(place, index) => {
-                self.stop_work(|(at, number)| (at, number) == (place, index));
-            }
-        }
-        Ok(())
-    }
-
-    /// Stops the chosen work, and notes what of it had ended before.
-    fn stop_work(&mut self, chosen: impl Fn((Place, usize)) -> bool) {
-        let works = std::mem::take(&mut self.works);
-        for (place, index, mut work) in works {
-            if !chosen((place, index)) {
-                self.works.push((place, index, work));
-            } else if let Some(how) = work.ended() {
-                let kills = match place {
-                    Place::Pod(number) => self.pods.get(&number).map_or(0, Pod::oom_kills),
-                    Place::Host(_) => 0,
-                };
-                let oom = kills > 0 && how.signal() == Some(Signal::KILL.as_raw());
-                self.ended.push(Ended { place, how, oom });
-            }
-        }
-    }
-
-    fn stop_all_work(&mut self) {
-        self.stop_work(|_| true);
-    }
-
-    /// The names of pods whose work was killed because memory ran out, once for each piece of work.
-    fn killed(&self) -> Vec<String> {
-        let killed = self.ended.iter().filter(|ended| ended.oom);
-        killed.map(|ended| self.name_of(ended.place)).collect()
-    }
-
-    /// What ended and should not have, or the other way round.
-    fn faults(&self) -> Vec<String> {
-        let by_itself = self.ended.iter().filter(|ended| !ended.oom).map(|ended| {
-            let (name, how) = (self.name_of(ended.place), ended.how);
-            format!("work of {name} ended by itself: {how}")
-        });
-        let killed = |index| {
-            self.ended
-                .iter()
-                .any(|ended| ended.oom && ended.place == Place::Pod(index))
-        };
-        let pods = self.scenario.pods.iter().enumerate();
-        let unlike = pods.filter_map(|(index, pod)| match (pod.oom_killed?, killed(index)) {
-            (true, false) => Some(format!("oom_killed: nothing of {} was killed", pod.full_name())),
-            (false, true) => Some(format!("oom_killed: work of {} was killed", pod.full_name())),
-            _ => None,
-        });
-        by_itself.chain(unlike).collect()
-    }
-
-    fn name_of(&self, place: Place) -> String {
-        match place {
-            Place::Pod(index) => self.scenario.pods[index].full_name(),
-            Place::Host(index) => self.scenario.hosts[index].cgroup.clone(),
-        }
-    }
-
-    fn clear(self) -> Result<()> {
-        drop(self.works);
-        for (_, pod) in self.pods {
-            pod.remove()?;
-        }
-        for host in self.hosts {
-            host.remove()?;
-        }
-        Ok(())
     }
 }
 

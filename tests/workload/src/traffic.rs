@@ -7,12 +7,13 @@ use std::{
 };
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use serde::Serialize;
 
 /// Counts of one worker since it began. Bytes are payload: what programs see, without headers.
 ///
 /// A client's every attempt ends up in one of `established`, `refused`, `timed_out` and `failed`, unless it was still open
 /// when the worker was stopped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Traffic {
     /// TCP connections that a client began to open.
     pub attempted: u64,

@@ -270,7 +270,8 @@ fn a_killed_owners_pods_are_swept_and_a_living_ones_stay() {
         assert!(Instant::now() < deadline, "worker {pid} outlived its parent");
         pause(10);
     }
-    assert!(sweep(&mount).unwrap() >= 1);
+    // Another test may sweep at the same time, and be the one that finds it.
+    sweep(&mount).unwrap();
     assert!(!Path::new(path).exists());
     assert!(living.cgroup().exists());
     living.remove().unwrap();

@@ -55,7 +55,7 @@ pub struct Thresholds {
     pub cross_tenant_oom: CrossTenantOom,
     pub limit_range: LimitRange,
     pub flat_network: Timing,
-    pub fence_leak: Timing,
+    pub fence_leak: FenceLeak,
     pub probe: Probe,
     pub credential_reach: Timing,
 }
@@ -111,6 +111,12 @@ pub struct CrossTenantOom {
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct LimitRange {
     pub cpu_use_ratio: f64,
+    pub timing: Timing,
+}
+
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct FenceLeak {
+    pub enforce_seconds: f64,
     pub timing: Timing,
 }
 

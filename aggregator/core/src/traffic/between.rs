@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Key;
+use super::cx::Cx;
 use super::ends::End;
-use super::step::Cx;
 use super::totals::Amount;
 use crate::breach::{BreachKey, BreachKind, seconds};
 use crate::finding::{Culprit, Figure, Finding, bytes};
@@ -128,7 +128,12 @@ impl Book {
     }
 
     pub(super) fn leaks(&mut self, cx: &Cx<'_>, out: &mut Vec<Finding>) {
-        self.of(BreachKind::FenceLeak, &cx.policy.thresholds.fence_leak, cx, out);
+        self.of(
+            BreachKind::FenceLeak,
+            &cx.policy.thresholds.fence_leak.timing,
+            cx,
+            out,
+        );
     }
 }
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::cx::Cx;
 use super::record::Record;
-use super::step::Cx;
 use crate::identity::{Owner, Pod, Service, TenantId};
 use crate::node::slot::Kind;
 
@@ -24,16 +24,19 @@ pub enum Reason {
     SourceUnconfirmed,
     /// A Service's address, which leads nowhere.
     ServiceWithoutEndpoints,
+    /// A connection from before the agents, of which neither knows who opened it.
+    OpenerUnknown,
 }
 
 impl Reason {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::AddressClaimedTwice,
         Self::PodUnknown,
         Self::PodForeign,
         Self::EntityUnknown,
         Self::SourceUnconfirmed,
         Self::ServiceWithoutEndpoints,
+        Self::OpenerUnknown,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -44,6 +47,7 @@ impl Reason {
             Self::EntityUnknown => "entity_unknown",
             Self::SourceUnconfirmed => "source_unconfirmed",
             Self::ServiceWithoutEndpoints => "service_without_endpoints",
+            Self::OpenerUnknown => "opener_unknown",
         }
     }
 }

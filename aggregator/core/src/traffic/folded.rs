@@ -1,7 +1,8 @@
 //! Traffic that found no place among an agent's flows: whose it is, and nothing of where it went.
 
 use super::Table;
-use super::step::{Cx, SETTLE_NS};
+use super::cx::Cx;
+use super::step::SETTLE_NS;
 use super::totals::Amount;
 use crate::identity::TenantId;
 use crate::limits::MAX_FLOWS_PER_NODE;

@@ -1,7 +1,7 @@
 //! Which records are one flow.
 
+use super::cx::Cx;
 use super::record::Record;
-use super::step::Cx;
 use super::{Key, Table};
 use crate::identity::Owner;
 use crate::limits::NS_PER_S;
@@ -55,10 +55,7 @@ impl Table {
                 }
             }
         }
-        found.retain(|(id, _)| {
-            self.get(*id)
-                .is_some_and(|o| o.last_ns.saturating_add(APART_NS) >= receiver.first_ns)
-        });
+        found.retain(|(id, _)| self.get(*id).is_some_and(|o| meet(o, receiver)));
         if self.owners(&found) > 1 {
             let latest = found
                 .iter()
@@ -115,10 +112,12 @@ impl Table {
                 out.extend(self.own_receivers(opener, &behind, cx));
             }
         }
-        out.retain(|id| {
-            self.get(*id)
-                .is_some_and(|r| r.last_ns.saturating_add(APART_NS) >= opener.first_ns)
-        });
+        out.retain(|id| self.get(*id).is_some_and(|r| meet(opener, r)));
+        // A record that ended has its successor under the same key.
+        let goes_on = |id: &u32| self.get(*id).is_some_and(|r| r.ended_ns.is_none());
+        if out.iter().any(goes_on) {
+            out.retain(goes_on);
+        }
         out
     }
 
@@ -131,4 +130,13 @@ impl Table {
             .filter(|id| self.get(*id).is_some_and(|r| r.owner == opener.owner))
             .collect()
     }
+}
+
+/// They may be about the same packets: neither ended before the other began.
+fn meet(opener: &Record, receiver: &Record) -> bool {
+    let end_ns = |r: &Record| r.ended_ns.unwrap_or(u64::MAX).saturating_add(LATELY_NS);
+    opener.last_ns.saturating_add(APART_NS) >= receiver.first_ns
+        && (receiver.ended_ns.is_none() || receiver.last_ns.saturating_add(APART_NS) >= opener.first_ns)
+        && end_ns(receiver) >= opener.first_ns
+        && end_ns(opener) >= receiver.first_ns
 }

@@ -14,8 +14,11 @@
 //! | `record` | one end's counters |
 //! | `ends` | which pod, node or service an end is |
 //! | `join` | which records are one flow |
+//! | `cx` | what a judgement may look at |
 //! | `outcome` | was it delivered |
 //! | `ruling` | what the fence says |
+//! | `verdict` | both put together |
+//! | `count` | what is new of it |
 //! | `step` | a judgement of what moved |
 //! | `folded` | traffic of which no flow is told |
 //! | `totals` | sums since the start |
@@ -23,6 +26,8 @@
 //! | `show` | flows for clients |
 
 mod between;
+mod count;
+mod cx;
 mod ends;
 mod folded;
 mod join;
@@ -34,6 +39,7 @@ mod ruling;
 mod show;
 mod step;
 mod totals;
+mod verdict;
 
 #[allow(
     clippy::disallowed_types,
@@ -52,8 +58,8 @@ use crate::node::Node;
 use crate::node::flows::News;
 use crate::report::Role;
 use crate::world::Now;
+pub(crate) use cx::Cx;
 use record::Record;
-pub(crate) use step::Cx;
 use totals::Totals;
 
 /// What both ends of a flow have in common.
@@ -69,7 +75,7 @@ impl Key {
     fn of(record: &Record) -> Self {
         let flow = &record.flow;
         let (from, to) = match flow.role {
-            Role::Opened => (flow.local, flow.peer),
+            Role::Opened | Role::Unknown => (flow.local, flow.peer),
             Role::Accepted => (flow.peer, flow.local),
         };
         Self {
@@ -89,6 +95,8 @@ pub(crate) struct Table {
     free: Vec<u32>,
     openers: HashMap<Key, Vec<u32>>,
     receivers: HashMap<Key, Vec<u32>>,
+    /// (own address, peer's, protocol) → records that do not know who opened.
+    unknown: HashMap<(IpAddr, IpAddr, u8), u32>,
     /// To be judged; each once.
     queue: Vec<u32>,
     /// (the aggregator's monotonic clock, record), oldest first.
@@ -132,8 +140,8 @@ impl Table {
             match news {
                 News::Begun { flow, owner } => {
                     if self.len() >= MAX_FLOWS {
+                        // Its agent's run goes on to know it: it would only announce it again.
                         losses.add("window", "flow_cap", "flows", 1);
-                        node.flows.forget(flow.index);
                         continue;
                     }
                     let record = Record::new(node.name.clone(), flow, owner, at_ns, unix_ns);
@@ -148,11 +156,10 @@ impl Table {
                         self.enqueue(place);
                     }
                 }
-                News::Ended(index) => {
-                    if let Some(place) = node.flows.place(index) {
-                        self.end(place, now);
-                    }
-                }
+                News::Ended(index) => match node.flows.place(index) {
+                    Some(place) => self.end(place, now),
+                    None => node.flows.forget(index),
+                },
                 News::Folded { owner, grown } => self.fold(owner, grown, now, losses),
             }
         }
@@ -160,6 +167,9 @@ impl Table {
 
     fn insert(&mut self, record: Record) -> u32 {
         let (key, role) = (Key::of(&record), record.flow.role);
+        if role == Role::Unknown {
+            *self.unknown.entry((key.from, key.to, key.protocol)).or_default() += 1;
+        }
         let record = Some(Box::new(record));
         let id = match self.free.pop() {
             Some(id) => {
@@ -178,7 +188,7 @@ impl Table {
     #[allow(clippy::disallowed_types, reason = "see the import")]
     fn side(&mut self, role: Role) -> &mut HashMap<Key, Vec<u32>> {
         match role {
-            Role::Opened => &mut self.openers,
+            Role::Opened | Role::Unknown => &mut self.openers,
             Role::Accepted => &mut self.receivers,
         }
     }
@@ -213,6 +223,15 @@ impl Table {
             each(&record.node, record.flow.index, id);
             self.free.push(id);
             let key = Key::of(&record);
+            let ends = (key.from, key.to, key.protocol);
+            if record.flow.role == Role::Unknown
+                && let Some(count) = self.unknown.get_mut(&ends)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.unknown.remove(&ends);
+                }
+            }
             let side = self.side(record.flow.role);
             if let Some(ids) = side.get_mut(&key) {
                 ids.retain(|other| *other != id);

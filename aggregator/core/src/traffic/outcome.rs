@@ -17,7 +17,7 @@ pub(super) enum Outcome {
     Continues,
     /// Begun, and came to nothing.
     Failed,
-    /// Sent, and nobody who could tell saw whether it arrived.
+    /// Nothing that was seen tells whether it arrived.
     Unseen,
     /// Some packets, but nothing was begun by them: as it was.
     Nothing,
@@ -36,6 +36,8 @@ pub(super) struct Seen {
     /// The receiver's agent would have told.
     pub(super) receiver_is_covered: bool,
     pub(super) waited_ns: u64,
+    /// `now.opened` is all that was begun.
+    pub(super) opener_tells: bool,
     /// The opener goes on, and the receiver has heard nothing for a while.
     pub(super) in_vain: bool,
 }
@@ -68,15 +70,20 @@ impl Seen {
         } else if arrived > 0 && self.is_connected() {
             Outcome::Continues
         } else if self.before == Traffic::default() {
-            if patient { Outcome::Wait } else { Outcome::Failed }
+            if patient { Outcome::Wait } else { Outcome::Unseen }
         } else {
             Outcome::Nothing
         }
     }
 
-    /// A handshake was seen, or there is more than one in it: it was before the agent's time.
+    /// A handshake was seen, or there is more in it than one: it was before the agent's time, or before the flow rested.
     fn is_connected(&self) -> bool {
-        self.now.established > 0 || self.now.bytes() > BARE_BYTES.saturating_mul(self.now.packets())
+        let t = &self.now;
+        // Both ways, and the opener began nothing and was refused nothing: a connection that was there before this record.
+        let older = self.opener_tells && t.opened == 0 && t.refused == 0;
+        t.established > 0
+            || t.bytes() > BARE_BYTES.saturating_mul(t.packets())
+            || (older && t.sent_packets > 0 && t.received_packets > 0)
     }
 
     /// Something of it was ever delivered.

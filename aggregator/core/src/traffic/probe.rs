@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use super::Key;
 use super::between::port;
+use super::cx::Cx;
 use super::ends::{End, What};
-use super::step::Cx;
 use crate::breach::{BreachKey, BreachKind, seconds};
 use crate::finding::{Culprit, Figure, Finding};
 use crate::identity::{Pod, TenantId};

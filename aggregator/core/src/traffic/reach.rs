@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::cx::Cx;
 use super::ends::{End, What};
 use super::outcome::Outcome;
-use super::step::Cx;
 use crate::breach::{BreachKey, BreachKind, seconds};
 use crate::finding::{Figure, Finding};
 use crate::identity::Pod;

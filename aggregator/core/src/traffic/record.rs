@@ -104,7 +104,7 @@ impl Record {
     /// All that it counted, from the opener's side.
     pub(super) fn view(&self) -> Traffic {
         match self.flow.role {
-            Role::Opened => self.now,
+            Role::Opened | Role::Unknown => self.now,
             Role::Accepted => self.now.turned(),
         }
     }
@@ -112,7 +112,7 @@ impl Record {
     /// The same, as far as it was counted under this aggregator.
     pub(super) fn above_base(&self) -> Traffic {
         match self.flow.role {
-            Role::Opened => self.now.less(&self.base),
+            Role::Opened | Role::Unknown => self.now.less(&self.base),
             Role::Accepted => self.now.less(&self.base).turned(),
         }
     }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::cx::Cx;
 use super::ends::{End, Reason, What};
-use super::step::Cx;
 use crate::fence::{self, Decision, Family, Stand, Traffic};
 use crate::identity::{Pod, Protocol};
 

@@ -183,7 +183,7 @@ impl Table {
                 verdict: j.verdict,
                 reason: Arc::clone(&j.reason),
                 seen_by: match (record.flow.role, record.partner) {
-                    (Role::Opened, _) => Seen::Opener,
+                    (Role::Opened | Role::Unknown, _) => Seen::Opener,
                     (Role::Accepted, Some(_)) => Seen::Both,
                     (Role::Accepted, None) => Seen::Receiver,
                 },

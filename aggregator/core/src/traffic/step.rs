@@ -1,26 +1,20 @@
 //! A judgement: every record that moved, and every one whose wait is over.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use super::between::Deed;
+use super::cx::Cx;
 use super::ends::{End, Reason, What};
 use super::join::Opener;
 use super::outcome::{GRACE_NS, Outcome, Seen};
 use super::record::{Judged, Record};
-use super::ruling::{Ruling, rule};
 use super::totals::{Amount, Verdict};
+use super::verdict::{Why, unattributed};
 use super::{Key, Table};
 use crate::breach::seconds;
 use crate::finding::Finding;
-use crate::identity::{Directory, TenantId};
 use crate::limits::NS_PER_S;
 use crate::losses::Losses;
-use crate::node::Node;
-use crate::policy::{Policy, Side};
 use crate::report::{Role, Traffic};
 use crate::sums::Party;
-use crate::world::Now;
 
 /// The opener's agent has this long to confirm what a receiver's says: its interval, and what a network takes.
 const CONFIRM_NS: u64 = 2_500_000_000;
@@ -28,83 +22,20 @@ const CONFIRM_NS: u64 = 2_500_000_000;
 const VAIN_NS: u64 = 3 * NS_PER_S;
 /// A name may come this much later than the first counters.
 pub(super) const SETTLE_NS: u64 = 5 * NS_PER_S;
-/// A network plugin may take this long to enforce a policy that is new.
-const ENFORCE_NS: u64 = 10 * NS_PER_S;
-/// A node that was silent for longer does not vouch for anything.
-const FRESH_NS: u64 = 10 * NS_PER_S;
-
-/// What a judgement may look at.
-pub(crate) struct Cx<'a> {
-    pub(crate) directory: &'a Directory,
-    pub(crate) policy: &'a Policy,
-    pub(crate) now: Now,
-    /// Nodes whose agents report flows: since when, on the aggregator's monotonic clock, and the share of the window that was seen.
-    covers: BTreeMap<Arc<str>, (u64, f64)>,
-}
-
-impl<'a> Cx<'a> {
-    pub(crate) fn new<'n>(
-        directory: &'a Directory,
-        policy: &'a Policy,
-        nodes: impl Iterator<Item = &'n Node>,
-        now: Now,
-    ) -> Self {
-        let fresh = nodes.filter(|n| now.mono_ns.saturating_sub(n.received_ns) < FRESH_NS);
-        let covers = fresh
-            .filter_map(|n| {
-                Some((
-                    Arc::clone(&n.name),
-                    (n.flows.since_ns?, n.covered(&policy.thresholds)),
-                ))
-            })
-            .collect();
-        Self {
-            directory,
-            policy,
-            now,
-            covers,
-        }
-    }
-
-    /// Its agent would have told of anything since `since_ns`.
-    fn is_covered(&self, end: &End, since_ns: u64) -> bool {
-        let node = end.node.as_ref().and_then(|n| self.covers.get(n));
-        node.is_some_and(|(from_ns, _)| *from_ns <= since_ns)
-    }
-
-    pub(super) fn covered(&self, node: &str) -> f64 {
-        self.covers.get(node).map_or(0.0, |(_, covered)| *covered)
-    }
-
-    /// An end as allowances of the policy file look at it.
-    pub(super) fn side<'s>(&'s self, end: &'s End) -> Side<'s> {
-        let namespace = match &end.what {
-            What::Pod(pod) => Some(&*pod.namespace),
-            What::Service(service) => Some(&*service.namespace),
-            _ => None,
-        };
-        Side {
-            tenant: end.tenant.map(|t| &**self.directory.tenants.name(t)),
-            namespace,
-            labels: namespace.and_then(|n| self.directory.namespace_labels(n)),
-            address: end.address,
-        }
-    }
-}
 
 /// What is judged of one flow.
-struct Case {
-    id: u32,
-    from: End,
-    to: End,
+pub(super) struct Case {
+    pub(super) id: u32,
+    pub(super) from: End,
+    pub(super) to: End,
     /// From the opener's side, with what only the opener knows.
-    traffic: Traffic,
-    opener: Option<u32>,
+    pub(super) traffic: Traffic,
+    pub(super) opener: Option<u32>,
     /// The opener named the receiver's own address.
-    exact: bool,
-    by_receiver: bool,
+    pub(super) exact: bool,
+    pub(super) by_receiver: bool,
     /// When the opener was last heard of.
-    opener_ns: u64,
+    pub(super) opener_ns: u64,
 }
 
 impl Table {
@@ -149,7 +80,7 @@ impl Table {
         let Some(record) = self.get(id) else { return true };
         match record.flow.role {
             Role::Accepted => self.judge_receiver(id, cx, losses),
-            Role::Opened => self.judge_opener(id, cx, losses),
+            Role::Opened | Role::Unknown => self.judge_opener(id, cx, losses),
         }
     }
 
@@ -251,6 +182,18 @@ impl Table {
         if may_be_told && waited_ns(record, cx) < GRACE_NS {
             return false;
         }
+        let mut to = to;
+        if record.flow.role == Role::Unknown {
+            // Neither end knows: of two such records one is counted.
+            let twin = self.unknown.contains_key(&(key.to, key.from, key.protocol));
+            if twin && key.to < key.from {
+                if let Some(record) = self.get_mut(id) {
+                    record.primary = false;
+                }
+                return true;
+            }
+            to = to.unnamed(Reason::OpenerUnknown);
+        }
         let case = Case {
             id,
             from: End::own(record, cx),
@@ -280,6 +223,7 @@ impl Table {
             by_receiver: case.by_receiver,
             receiver_is_covered: cx.is_covered(&case.to, record.first_ns),
             waited_ns,
+            opener_tells: case.exact,
             in_vain: case.exact
                 && case.opener_ns > record.opener_ns
                 && case.opener_ns > record.last_ns.saturating_add(VAIN_NS),
@@ -315,122 +259,6 @@ impl Table {
             traffic: case.traffic,
         });
         true
-    }
-
-    /// The verdict, why, and whether a connection was ever made against the policies in force.
-    fn verdict(&self, case: &Case, outcome: Outcome, cx: &Cx<'_>) -> (Verdict, Why, bool) {
-        let record = self.get(case.id);
-        let leaked = record.is_some_and(|r| r.leaked);
-        if let Some(reason) = case.from.reason().or(case.to.reason()) {
-            return (Verdict::Unknown, Why::Unattributed(reason), leaked);
-        }
-        let (Some(a), Some(b)) = (case.from.named_tenant(), case.to.named_tenant()) else {
-            return (Verdict::Within, Why::Words(no_tenants(case)), leaked);
-        };
-        if a == b {
-            return (
-                Verdict::Within,
-                Why::Words(Arc::from("within one tenant")),
-                leaked,
-            );
-        }
-        let (protocol, port) = record.map_or((0, 0), |r| (r.flow.protocol, r.flow.port));
-        let ruling = rule(&case.from, &case.to, protocol, port, cx);
-        let at_ns = record.map_or(0, |r| r.last_ns);
-        if let Ruling::Unattributed(reason) = ruling {
-            return (Verdict::Unknown, Why::Unattributed(reason), leaked);
-        }
-        if let Ruling::Allowed(by) = ruling {
-            return (Verdict::Allowed, Why::Words(by), false);
-        }
-        match outcome {
-            Outcome::Failed | Outcome::Wait => {
-                let why = match ruling {
-                    Ruling::Denied { why, .. } => why,
-                    _ => Arc::from("tried, and not delivered"),
-                };
-                return (Verdict::Blocked, Why::Words(why), leaked);
-            }
-            Outcome::Unseen => {
-                let why = "no answer, and no agent where it went";
-                return (Verdict::Unknown, Why::Words(Arc::from(why)), leaked);
-            }
-            Outcome::Nothing => {
-                if let Some(before) = record.and_then(|r| r.judged.as_ref()) {
-                    return (before.verdict, Why::Words(Arc::clone(&before.reason)), leaked);
-                }
-            }
-            Outcome::Delivered | Outcome::Continues => {}
-        }
-        match ruling {
-            Ruling::Denied { why, since_ns } => match outcome {
-                Outcome::Delivered if since_ns > 0 && at_ns < since_ns.saturating_add(ENFORCE_NS) => {
-                    let early = format!("the policies are too new to be enforced for certain: {why}");
-                    (Verdict::Unknown, Why::Words(early.into()), leaked)
-                }
-                Outcome::Continues | Outcome::Nothing if !leaked => {
-                    let before = format!("by connections that may be older than the policies: {why}");
-                    (Verdict::Unknown, Why::Words(before.into()), leaked)
-                }
-                _ => (Verdict::Leaked, Why::Words(why), true),
-            },
-            Ruling::Unknown(why) => (Verdict::Unknown, Why::Words(why), leaked),
-            _ => {
-                let why = Arc::from("no NetworkPolicy isolates either end");
-                (Verdict::Open, Why::Words(why), false)
-            }
-        }
-    }
-
-    /// What is new of a flow. Nothing is counted twice: what its opener's record was counted for before this one came is taken off.
-    fn count(&mut self, case: &Case) -> Amount {
-        let Some(record) = self.get(case.id) else {
-            return Amount::default();
-        };
-        let mut level = record.above_base();
-        if case.by_receiver && case.exact {
-            // Only the opener knows what it began.
-            level.opened = case
-                .opener
-                .and_then(|id| self.get(id))
-                .map_or(0, |o| o.above_base().opened);
-        }
-        let counted = record.counted.plus(&record.matched);
-        let mut grown = level.less(&counted);
-        let joined = case.by_receiver && record.partner != case.opener;
-        let before = record.counted;
-        let mut over = Traffic::default();
-        if case.by_receiver
-            && let Some(opener) = case.opener.and_then(|id| self.get_mut(id))
-        {
-            let all = opener.above_base();
-            if joined {
-                // Counted here while the opener was not known.
-                let room = all.less(&opener.counted).less(&opener.matched);
-                opener.matched = opener.matched.plus(&before.least(&room));
-            }
-            let sum = opener.counted.plus(&opener.matched).plus(&grown);
-            over = opener.counted.least(&sum.less(&all)).least(&grown);
-            opener.counted = opener.counted.less(&over);
-            opener.matched = opener.matched.plus(&grown);
-            // Shown by itself only for what it alone was counted for.
-            opener.primary &= opener.counted.packets() > 0;
-        }
-        if let Some(record) = self.get_mut(case.id) {
-            record.counted = record.counted.plus(&grown);
-            if case.by_receiver {
-                record.partner = case.opener;
-            }
-        }
-        let connections = |t: &Traffic| t.opened.max(t.established);
-        let connections = connections(&before.plus(&grown)).saturating_sub(connections(&before));
-        let connections = connections.saturating_sub(over.opened.max(over.established));
-        grown = grown.less(&over);
-        Amount {
-            bytes: grown.bytes(),
-            packets: grown.packets(),
-            connections,
-        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "one caller")]
@@ -474,28 +302,6 @@ impl Table {
     }
 }
 
-/// Why a verdict is what it is.
-enum Why {
-    Words(Arc<str>),
-    Unattributed(Reason),
-}
-
-impl Why {
-    fn text(&self) -> Arc<str> {
-        match self {
-            Self::Words(words) => Arc::clone(words),
-            Self::Unattributed(reason) => Arc::from(reason.as_str()),
-        }
-    }
-}
-
-fn unattributed(why: &Why) -> Option<Reason> {
-    match why {
-        Why::Unattributed(reason) => Some(*reason),
-        Why::Words(_) => None,
-    }
-}
-
 fn waited_ns(record: &Record, cx: &Cx<'_>) -> u64 {
     record
         .waits_since_ns
@@ -517,17 +323,4 @@ fn is_nameless(case: &Case, record: &Record) -> bool {
         _ => false,
     };
     nameless(&case.from) || nameless(&case.to)
-}
-
-fn no_tenants(case: &Case) -> Arc<str> {
-    let outside = |end: &End| end.tenant.is_none();
-    let of_system = |end: &End| end.tenant == Some(TenantId::SYSTEM);
-    let why = if outside(&case.from) || outside(&case.to) {
-        "one end is outside of the cluster"
-    } else if of_system(&case.from) || of_system(&case.to) {
-        "one end is the system's"
-    } else {
-        "one end is no tenant's"
-    };
-    Arc::from(why)
 }

@@ -1,35 +1,30 @@
 //! A scenario, checked: what its file means.
 
+mod asked;
+mod directory;
 mod needs;
+mod pods;
 mod quantity;
 mod raw;
+mod traffic;
+mod work;
 
 use std::{
     collections::BTreeSet,
     fs,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use partywall_workload::{PodSpec, Resources, Work};
+use partywall_workload::{DropRule, PodSpec, Resources, Work};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use crate::manifests::{Documents, Key};
+use directory::Directory;
 pub(crate) use needs::Machine;
-
-/// Breach kinds that design and format name. The first group is judged today.
-const JUDGED: [&str; 8] = [
-    "NoisyNeighbour",
-    "NodeOvercommitted",
-    "SystemNoise",
-    "QuotaNear",
-    "QuotaExceeded",
-    "MemorySqueeze",
-    "CrossTenantOom",
-    "LimitRangeExceeded",
-];
-const NOT_JUDGED_YET: [&str; 4] = ["FlatNetwork", "FenceLeak", "Probe", "CredentialReach"];
 
 /// What a machine must have for a scenario to mean anything.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -95,6 +90,13 @@ pub(crate) struct Scenario {
     pub(crate) exhaustive: bool,
     pub(crate) policy: Option<String>,
     pub(crate) manifests: Option<String>,
+    /// The objects among `manifests`.
+    pub(crate) documents: Documents,
+    /// By time.
+    pub(crate) changes: Vec<Change>,
+    /// Whether pods have a network of their own, and addresses.
+    pub(crate) networked: bool,
+    pub(crate) drops: Vec<Dropping>,
     pub(crate) pods: Vec<ScenarioPod>,
     pub(crate) hosts: Vec<ScenarioHost>,
     pub(crate) expect: Vec<Expect>,
@@ -110,6 +112,8 @@ pub(crate) struct ScenarioPod {
     pub(crate) spec: PodSpec,
     pub(crate) start: Duration,
     pub(crate) stop: Option<Duration>,
+    /// When its work is done: the pod ends, its object stays until `stop`.
+    pub(crate) completed: Option<Duration>,
     /// Whether one of its workers must, or must not, be killed because memory ran out. `None`: it may.
     pub(crate) oom_killed: Option<bool>,
     pub(crate) work: Vec<TimedWork>,
@@ -120,6 +124,41 @@ impl ScenarioPod {
     pub(crate) fn full_name(&self) -> String {
         format!("{}/{}", self.spec.namespace, self.spec.name)
     }
+
+    /// When nothing of it runs any more, and its address is free.
+    pub(crate) fn end(&self) -> Option<Duration> {
+        [self.stop, self.completed].into_iter().flatten().min()
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let addresses = self.spec.pod_ips.iter();
+        addresses.filter_map(|ip| ip.parse().ok()).collect()
+    }
+}
+
+/// What happens to the scenario's objects while it runs.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) at: Duration,
+    pub(crate) put: Documents,
+    pub(crate) remove: Vec<Key>,
+}
+
+impl Change {
+    pub(crate) fn apply(&self, documents: &mut Documents) {
+        for key in &self.remove {
+            documents.remove(key);
+        }
+        documents.put(&self.put);
+    }
+}
+
+/// A `[[drop]]`: as it is written, and as the node carries it out.
+#[derive(Debug)]
+pub(crate) struct Dropping {
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) rule: DropRule,
 }
 
 /// Work outside any pod.
@@ -132,8 +171,12 @@ pub(crate) struct ScenarioHost {
 #[derive(Debug)]
 pub(crate) struct TimedWork {
     pub(crate) work: Work,
+    /// "tcp blue/web 80"
+    pub(crate) title: String,
     pub(crate) from: Duration,
     pub(crate) to: Option<Duration>,
+    /// Begun before the agent, not with the observation.
+    pub(crate) before_agent: bool,
     /// Below the container's cgroup; the container's own where `None`.
     pub(crate) cgroup: Option<String>,
 }
@@ -168,6 +211,15 @@ impl Scenario {
         self.needs.contains(&need)
     }
 
+    pub(crate) fn begins_before_agent(&self) -> bool {
+        self.all_work().any(|timed| timed.before_agent)
+    }
+
+    pub(crate) fn all_work(&self) -> impl Iterator<Item = &TimedWork> {
+        let of_hosts = self.hosts.iter().flat_map(|host| &host.work);
+        self.pods.iter().flat_map(|pod| &pod.work).chain(of_hosts)
+    }
+
     /// Why this scenario cannot run on `machine`; `None`: it can.
     pub(crate) fn skip_reason(&self, machine: &Machine) -> Option<String> {
         let missing = self.needs.iter().filter_map(|need| machine.lacks(*need));
@@ -178,6 +230,7 @@ impl Scenario {
             .filter_map(|cpu| machine.lacks_cpu(*cpu));
         let reasons: BTreeSet<String> = missing
             .chain(offline)
+            .chain(self.networked.then(|| machine.lacks_network()).flatten())
             .chain(self.unsupported.iter().cloned())
             .collect();
         (!reasons.is_empty()).then(|| reasons.into_iter().collect::<Vec<_>>().join("; "))
@@ -255,6 +308,7 @@ impl Checker<'_> {
             let why = format!("`{}` is no time to observe for", raw.seconds.get_ref());
             return self.refuse(&raw.seconds, "seconds", &why);
         };
+        let networked = uses_network(&raw);
         let cpus = match raw.cpus {
             Some(cpus) if cpus.get_ref().is_empty() => {
                 return self.refuse(&cpus, "cpus", "is empty: leave it out where pods are not pinned");
@@ -262,15 +316,24 @@ impl Checker<'_> {
             cpus => cpus.map(Spanned::into_inner),
         };
         let mut unsupported = Vec::new();
-        if !raw.drop.is_empty() {
-            unsupported.push("[[drop]] is not supported yet by this harness".to_owned());
-        }
+        let documents = self.documents(raw.manifests.as_ref())?;
+        let changes = self.changes(raw.change, &documents)?;
         let mut pods = Vec::new();
-        for pod in raw.pod {
-            let pod = self.pod(pod, &pods, &mut unsupported)?;
+        for entry in &raw.pod {
+            let pod = self.pod(entry, &pods)?;
             pods.push(pod);
         }
-        self.resolve_places(&mut pods)?;
+        let drops = self.drops(raw.drop, &pods)?;
+        // Work may be sent to any pod, also to one that is written further down.
+        let directory = Directory {
+            pods: &pods,
+            documents: &documents,
+            changes: &changes,
+        };
+        let mut works = Vec::new();
+        for (entry, pod) in raw.pod.into_iter().zip(&pods) {
+            works.push(self.works(entry.work, pod.start, &directory)?);
+        }
         let mut hosts = Vec::new();
         for host in raw.host {
             if !host.cgroup.get_ref().starts_with('/') {
@@ -280,11 +343,21 @@ impl Checker<'_> {
                     "must start with `/`: it is a path below the cgroup mount",
                 );
             }
-            let work = self.works(host.work, &mut unsupported)?;
+            let work = self.works(host.work, Duration::ZERO, &directory)?;
             hosts.push(ScenarioHost {
                 cgroup: host.cgroup.into_inner(),
                 work,
             });
+        }
+        for (pod, work) in pods.iter_mut().zip(works) {
+            pod.work = work;
+        }
+        self.resolve_places(&mut pods)?;
+        if !networked {
+            for pod in &mut pods {
+                pod.spec.pod_ips.clear();
+                pod.spec.host_ips.clear();
+            }
         }
         let expect = self.expectations(raw.expect, &mut unsupported)?;
         let mut refuse = Vec::new();
@@ -305,6 +378,10 @@ impl Checker<'_> {
             exhaustive: raw.exhaustive,
             policy: raw.policy,
             manifests: raw.manifests.map(Spanned::into_inner),
+            documents,
+            changes,
+            networked,
+            drops,
             pods,
             hosts,
             expect,
@@ -314,291 +391,16 @@ impl Checker<'_> {
             unsupported,
         })
     }
+}
 
-    fn pod(
-        &self,
-        raw: raw::Pod,
-        earlier: &[ScenarioPod],
-        unsupported: &mut Vec<String>,
-    ) -> Result<ScenarioPod> {
-        let (Some(start), Ok(stop)) = (
-            seconds(raw.start_s),
-            raw.stop_s.map(|s| seconds(s).ok_or(s)).transpose(),
-        ) else {
-            return self.refuse(
-                &raw.name,
-                "start_s, stop_s",
-                "must be seconds from the start, zero or more",
-            );
-        };
-        if stop.is_some_and(|stop| stop <= start) {
-            return self.refuse(&raw.name, "stop_s", "must be later than start_s");
-        }
-        let mut spec = PodSpec {
-            requests: resources(&raw.requests),
-            limits: resources(&raw.limits),
-            labels: raw.labels,
-            host_network: raw.host_network,
-            ..PodSpec::new(&raw.namespace, raw.name.get_ref())
-        };
-        let overlaps = |other: &&ScenarioPod| {
-            other.spec.namespace == spec.namespace
-                && other.spec.name == spec.name
-                && other.stop.is_none_or(|end| end > start)
-                && stop.is_none_or(|end| end > other.start)
-        };
-        if earlier.iter().any(|other| overlaps(&other)) {
-            let why = format!(
-                "two pods are called `{}/{}` at the same time",
-                spec.namespace, spec.name
-            );
-            return self.refuse(&raw.name, "name", &why);
-        }
-        spec.pod_ips = vec![match &raw.address_of {
-            None => format!("10.244.{}.{}", earlier.len() / 250, earlier.len() % 250 + 2),
-            Some(name) => {
-                let old = earlier.iter().find(|pod| pod.full_name() == *name.get_ref());
-                let Some(old) = old.filter(|old| old.stop.is_some_and(|end| end <= start)) else {
-                    let why = format!("`{}` is no earlier pod that is removed by then", name.get_ref());
-                    return self.refuse(name, "address_of", &why);
-                };
-                old.spec.pod_ips.concat()
-            }
-        }];
-        let work = self.works(raw.work, unsupported)?;
-        Ok(ScenarioPod {
-            spec,
-            start,
-            stop,
-            oom_killed: raw.oom_killed,
-            work,
-        })
-    }
-
-    fn works(&self, raw: Vec<raw::Work>, unsupported: &mut Vec<String>) -> Result<Vec<TimedWork>> {
-        let mut works = Vec::new();
-        for entry in raw {
-            match self.work(entry)? {
-                Ok(work) => works.push(work),
-                Err(kind) => {
-                    unsupported.push(format!("work kind {kind} is not supported yet by this harness"));
-                }
-            }
-        }
-        Ok(works)
-    }
-
-    /// The inner error is the name of a kind that the format has and this harness has not.
-    fn work(&self, raw: raw::Work) -> Result<Result<TimedWork, &'static str>> {
-        use raw::Kind;
-        let kind = *raw.kind.get_ref();
-        let given = [
-            ("busy_ms", raw.busy_ms.is_some()),
-            ("idle_ms", raw.idle_ms.is_some()),
-            ("threads", raw.threads.is_some()),
-            ("per_second", raw.per_second.is_some()),
-            ("bytes", raw.bytes.is_some()),
-            ("step_bytes", raw.step_bytes.is_some()),
-            ("every_ms", raw.every_ms.is_some()),
-            ("keep", raw.keep.is_some()),
-            ("port", raw.port.is_some()),
-            ("to", raw.to.is_some()),
-            ("ports", raw.ports.is_some()),
-            ("family", raw.family.is_some()),
-        ];
-        let (name, keys): (&str, &[&str]) = match kind {
-            Kind::Duty => ("duty", &["busy_ms", "idle_ms", "threads"]),
-            Kind::Spin => ("spin", &["threads"]),
-            Kind::Fork => ("fork", &["per_second"]),
-            Kind::Memory => ("memory", &["bytes", "step_bytes", "every_ms", "keep"]),
-            Kind::FileCache => ("file-cache", &["bytes"]),
-            Kind::TcpServe => ("tcp-serve", &["port", "family"]),
-            Kind::UdpServe => ("udp-serve", &["port", "family"]),
-            Kind::Tcp => ("tcp", &["to", "port", "per_second", "bytes", "family"]),
-            Kind::Udp => ("udp", &["to", "port", "per_second", "bytes", "family"]),
-            Kind::Icmp => ("icmp", &["to", "per_second", "family"]),
-            Kind::Scan => ("scan", &["to", "ports", "per_second", "family"]),
-        };
-        if let Some((key, _)) = given
-            .iter()
-            .find(|(key, is_given)| *is_given && !keys.contains(key))
-        {
-            return self.refuse(&raw.kind, key, &format!("is no key of work kind {name}"));
-        }
-        let positive = |key: &'static str, value: Option<f64>| match value {
-            Some(value) if value.is_finite() && value > 0.0 => Ok(value),
-            Some(value) => self.refuse(&raw.kind, key, &format!("`{value}` must be more than zero")),
-            None => self.refuse(&raw.kind, key, &format!("work kind {name} needs it")),
-        };
-        let bytes = |key: &'static str, value: Option<raw::Memory>| match value {
-            Some(raw::Memory(0)) => self.refuse(&raw.kind, key, "`0` must be more than zero"),
-            Some(raw::Memory(bytes)) => Ok(bytes),
-            None => self.refuse(&raw.kind, key, &format!("work kind {name} needs it")),
-        };
-        let threads = || match raw.threads.unwrap_or(1) {
-            count @ 1..=1024 => Ok(count),
-            other => self.refuse(&raw.kind, "threads", &format!("`{other}` is not from 1 to 1024")),
-        };
-        let work = match kind {
-            Kind::Duty => Work::Duty {
-                busy_ms: positive("busy_ms", raw.busy_ms)?,
-                idle_ms: positive("idle_ms", raw.idle_ms)?,
-                threads: threads()?,
-            },
-            Kind::Spin => Work::Spin { threads: threads()? },
-            Kind::Fork => Work::Fork {
-                per_second: positive("per_second", raw.per_second)?,
-            },
-            Kind::Memory => {
-                let all = bytes("bytes", raw.bytes)?;
-                Work::Memory {
-                    bytes: all,
-                    step_bytes: bytes("step_bytes", raw.step_bytes.or(raw.bytes))?,
-                    every_ms: raw
-                        .every_ms
-                        .map_or(Ok(0.0), |value| positive("every_ms", Some(value)))?,
-                    keep: raw.keep.unwrap_or(true),
-                }
-            }
-            Kind::FileCache => Work::FileCache {
-                bytes: bytes("bytes", raw.bytes)?,
-            },
-            _ => return Ok(Err(name)),
-        };
-        let (Some(from), Ok(to)) = (
-            seconds(raw.from_s),
-            raw.to_s.map(|s| seconds(s).ok_or(s)).transpose(),
-        ) else {
-            return self.refuse(
-                &raw.kind,
-                "from_s, to_s",
-                "must be seconds from the start, zero or more",
-            );
-        };
-        if to.is_some_and(|to| to <= from) {
-            return self.refuse(&raw.kind, "to_s", "must be later than from_s");
-        }
-        Ok(Ok(TimedWork {
-            work,
-            from,
-            to,
-            cgroup: raw.cgroup.map(Spanned::into_inner),
-        }))
-    }
-
-    /// Replaces `{cgroup of NAMESPACE/NAME}` in the places of work by that pod's container cgroup.
-    fn resolve_places(&self, pods: &mut [ScenarioPod]) -> Result<()> {
-        const OPEN: &str = "{cgroup of ";
-        let paths: Vec<(String, String)> = pods
-            .iter()
-            .map(|pod| (pod.full_name(), pod.spec.container_cgroup()))
-            .collect();
-        for place in pods
-            .iter_mut()
-            .flat_map(|pod| &mut pod.work)
-            .filter_map(|work| work.cgroup.as_mut())
-        {
-            while let Some((before, rest)) = place.split_once(OPEN) {
-                let named = rest.split_once('}');
-                let found = named.and_then(|(name, _)| paths.iter().find(|(pod, _)| pod == name));
-                let (Some((_, after)), Some((_, path))) = (named, found) else {
-                    bail!("cgroup: `{place}` names no pod of this scenario: write {OPEN}NAMESPACE/NAME}}");
-                };
-                *place = format!("{before}{path}{after}");
-            }
-        }
-        Ok(())
-    }
-
-    fn breach<'b>(&self, breach: &'b Spanned<String>) -> Result<&'b str> {
-        let name = breach.get_ref().as_str();
-        if JUDGED.contains(&name) || NOT_JUDGED_YET.contains(&name) {
-            return Ok(name);
-        }
-        let known = [JUDGED.as_slice(), NOT_JUDGED_YET.as_slice()].concat().join(", ");
-        self.refuse(
-            breach,
-            "breach",
-            &format!("`{name}` is no kind of breach; there are {known}"),
-        )
-    }
-
-    fn expectations(&self, raw: Vec<raw::Expect>, unsupported: &mut Vec<String>) -> Result<Vec<Expect>> {
-        let mut expect = Vec::new();
-        for entry in raw {
-            let breach = self.breach(&entry.breach)?.to_owned();
-            if NOT_JUDGED_YET.contains(&breach.as_str()) {
-                unsupported.push(format!("breach {breach} is not judged yet"));
-            }
-            if !(entry.within_s.is_finite() && entry.within_s > 0.0) {
-                return self.refuse(&entry.breach, "within_s", "must be more than zero");
-            }
-            let raw::Expect {
-                tenant,
-                against,
-                within_s,
-                resolved,
-                ..
-            } = entry;
-            expect.push(Expect {
-                breach,
-                tenant,
-                against,
-                within_s,
-                resolved,
-            });
-        }
-        Ok(expect)
-    }
-
-    fn measures(
-        &self,
-        raw: Vec<raw::Measure>,
-        pods: &[ScenarioPod],
-        unsupported: &mut Vec<String>,
-    ) -> Result<Vec<Measure>> {
-        let mut measures = Vec::new();
-        for entry in raw {
-            let what = *entry.what.get_ref();
-            if !pods.iter().any(|pod| pod.full_name() == *entry.pod.get_ref()) {
-                let why = format!("`{}` is no pod of this scenario", entry.pod.get_ref());
-                return self.refuse(&entry.pod, "pod", &why);
-            }
-            if entry.min.is_none() && entry.max.is_none() {
-                return self.refuse(&entry.what, "min, max", "one of them is needed");
-            }
-            if what.is_of_flows() {
-                unsupported.push(format!(
-                    "measure {} is not supported yet by this harness",
-                    what.name()
-                ));
-            } else if let Some(by) = &entry.by {
-                match what {
-                    What::StolenCores => {}
-                    What::StallSeconds if ["limit", "node"].contains(&by.as_str()) => {}
-                    What::StallSeconds => {
-                        let why = format!("`{by}` is neither `limit` nor `node`");
-                        return self.refuse(&entry.what, "by", &why);
-                    }
-                    _ => {
-                        let why = format!("is no key of measure {}", what.name());
-                        return self.refuse(&entry.what, "by", &why);
-                    }
-                }
-            }
-            let raw::Measure {
-                pod, by, min, max, ..
-            } = entry;
-            measures.push(Measure {
-                what,
-                pod: pod.into_inner(),
-                by,
-                min,
-                max,
-            });
-        }
-        Ok(measures)
-    }
+/// Without a network, nothing is made of one: pods stay in the machine's own and have no address.
+fn uses_network(raw: &raw::Scenario) -> bool {
+    let mut work = raw
+        .pod
+        .iter()
+        .flat_map(|pod| &pod.work)
+        .chain(raw.host.iter().flat_map(|host| &host.work));
+    work.any(|work| work.kind.get_ref().is_of_network()) || !raw.drop.is_empty()
 }
 
 fn seconds(value: f64) -> Option<Duration> {

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use partywall_workload::node_memory_bytes;
+use partywall_workload::{Network, node_memory_bytes};
 
 use super::Need;
 
@@ -18,6 +18,8 @@ pub(crate) struct Machine {
     ipv6: bool,
     small_memory: bool,
     cpus: usize,
+    /// The package of a program that networks are made with and that is not there.
+    lacks_package: Option<&'static str>,
 }
 
 impl Machine {
@@ -35,6 +37,7 @@ impl Machine {
             psi: fs::read_to_string("/proc/pressure/memory").is_ok(),
             ipv6: fs::read_to_string("/proc/net/if_inet6").is_ok_and(|addresses| !addresses.is_empty()),
             small_memory: node_memory_bytes().is_ok_and(|bytes| bytes <= SMALL_MEMORY_BYTES),
+            lacks_package: Network::lacks_package(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -57,6 +60,12 @@ impl Machine {
             Need::TwoCpus => (self.cpus >= 2, "two-cpus: this machine has one CPU"),
         };
         (!met).then(|| why.to_owned())
+    }
+
+    /// Why no network of namespaces can be made; `None`: it can.
+    pub(super) fn lacks_network(&self) -> Option<String> {
+        let package = self.lacks_package?;
+        Some(format!("network: no program of package {package}"))
     }
 
     pub(super) fn lacks_cpu(&self, cpu: usize) -> Option<String> {

@@ -1,6 +1,6 @@
 //! The file as it is written: names and shapes only. An unknown key is an error that names the key and the line.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
 use serde::{
     Deserialize, Deserializer,
@@ -30,6 +30,8 @@ pub(super) struct Scenario {
     #[serde(default)]
     pub(super) drop: Vec<Drop>,
     #[serde(default)]
+    pub(super) change: Vec<Change>,
+    #[serde(default)]
     pub(super) expect: Vec<Expect>,
     #[serde(default)]
     pub(super) refuse: Vec<Refuse>,
@@ -53,7 +55,10 @@ pub(super) struct Pod {
     #[serde(default)]
     pub(super) start_s: f64,
     pub(super) stop_s: Option<f64>,
+    pub(super) completed_s: Option<f64>,
     pub(super) address_of: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) ports: BTreeMap<String, Port>,
     pub(super) oom_killed: Option<bool>,
     #[serde(default)]
     pub(super) work: Vec<Work>,
@@ -98,6 +103,8 @@ pub(super) struct Work {
     #[serde(default)]
     pub(super) from_s: f64,
     pub(super) to_s: Option<f64>,
+    #[serde(default)]
+    pub(super) before_agent: bool,
     pub(super) cgroup: Option<Spanned<String>>,
     pub(super) busy_ms: Option<f64>,
     pub(super) idle_ms: Option<f64>,
@@ -108,28 +115,45 @@ pub(super) struct Work {
     pub(super) every_ms: Option<f64>,
     pub(super) keep: Option<bool>,
     pub(super) port: Option<u16>,
-    pub(super) to: Option<String>,
-    pub(super) ports: Option<String>,
+    pub(super) to: Option<Spanned<String>>,
+    pub(super) ports: Option<Spanned<String>>,
     pub(super) family: Option<Family>,
+    pub(super) flows: Option<u32>,
+    pub(super) source: Option<Ipv4Addr>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Family {
     Ipv4,
     Ipv6,
+    /// Of a server only.
+    Dual,
 }
 
-/// Read and checked; the harness cannot drop packets yet and says so.
+/// A container's port: a number, or with its protocol as "53/UDP".
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Port {
+    Number(u16),
+    WithProtocol(String),
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Drop {
-    #[serde(rename = "from")]
-    pub(super) _from: String,
-    #[serde(rename = "to")]
-    pub(super) _to: String,
-    #[serde(rename = "port")]
-    pub(super) _port: Option<u16>,
+    pub(super) from: Spanned<String>,
+    pub(super) to: Spanned<String>,
+    pub(super) port: Option<u16>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Change {
+    pub(super) at_s: Spanned<f64>,
+    pub(super) manifests: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) remove: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

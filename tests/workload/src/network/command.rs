@@ -47,6 +47,12 @@ pub(super) fn run(program: Program, args: &[&str], input: &str) -> Result<String
     })
 }
 
+/// Its package, where it is not there. That of another maker, such as busybox's `ip`, is not it.
+pub(super) fn lacks(program: Program) -> Option<&'static str> {
+    let said = start(program.name, &["-V"]).and_then(Child::wait_with_output);
+    (!said.is_ok_and(|output| output.status.success())).then_some(program.package)
+}
+
 /// From PATH, or from where administrators' programs are when PATH is a user's.
 fn start(name: &str, args: &[&str]) -> io::Result<Child> {
     let mut last = ErrorKind::NotFound.into();

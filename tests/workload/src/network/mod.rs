@@ -32,12 +32,15 @@ const GATEWAY_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const GATEWAY_IPV6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// For every namespace.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 8] = [
     // Echo requests without a raw socket, for every group.
     ("ipv4/ping_group_range", "0 2147483647"),
     // One client may open hundreds of connections a second for minutes.
     ("ipv4/ip_local_port_range", "10240 65535"),
     ("ipv4/tcp_tw_reuse", "1"),
+    // Whatever the machine was booted with.
+    ("ipv6/conf/all/disable_ipv6", "0"),
+    ("ipv6/conf/default/disable_ipv6", "0"),
     // No address of its own making, and no router to be asked for: see GATEWAY.
     ("ipv6/conf/default/addr_gen_mode", "1"),
     ("ipv6/conf/default/accept_ra", "0"),
@@ -112,6 +115,11 @@ impl Network {
         network.set_services(&[])?;
         network.set_drops(&[])?;
         Ok(network)
+    }
+
+    /// The package of a program that networks are made with and that this machine lacks, if it does.
+    pub fn lacks_package() -> Option<&'static str> {
+        [command::IP, command::NFT].into_iter().find_map(command::lacks)
     }
 
     /// Connects a pod that has these addresses, one of each family at most. The pod that had them before must be gone.

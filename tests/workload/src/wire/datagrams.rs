@@ -20,6 +20,9 @@ pub(super) const BUFFER_BYTES: usize = 4 << 20;
 /// Most that is sent before answers are looked at.
 pub(super) const BURST: u32 = 64;
 
+/// The bytes of a received packet that are payload; `None`: it is no answer.
+pub(super) type Payload = fn(&[u8]) -> Option<usize>;
+
 /// One datagram after the other, each to the next of `flows` ports; counts what comes back.
 pub(super) fn run(to: SocketAddr, per_second: f64, bytes: u32, flows: u32) -> io::Result<()> {
     let socket = socket(to.ip(), SocketType::DGRAM, None)?;
@@ -37,7 +40,7 @@ pub(super) fn run(to: SocketAddr, per_second: f64, bytes: u32, flows: u32) -> io
             sendto(&socket, &payload, SendFlags::empty(), &port_of(to, number, flows))
         }
     };
-    send_and_count(&socket, per_second, give, |datagram| Some(datagram.len()))
+    send_and_count(&socket, per_second, give, Some(|datagram| Some(datagram.len())))
 }
 
 pub(super) fn set_buffers(socket: impl AsFd) {
@@ -47,12 +50,12 @@ pub(super) fn set_buffers(socket: impl AsFd) {
 }
 
 /// `give` sends the datagram of a number, counted from zero; `payload` says of a received one how many
-/// bytes of it count, if it does.
+/// bytes of it count, if it does. Nobody answers to a foreign source: then `payload` is `None`.
 pub(super) fn send_and_count(
     socket: impl AsFd,
     per_second: f64,
     give: impl Fn(u64) -> Result<usize, Errno>,
-    payload: impl Fn(&[u8]) -> Option<usize>,
+    payload: Option<Payload>,
 ) -> io::Result<()> {
     let mut received = vec![0; 1 << 16];
     let mut traffic = ready()?;
@@ -65,8 +68,11 @@ pub(super) fn send_and_count(
             send_one(&give, &mut traffic);
             traffic.publish()?;
         }
-        receive_all(&socket, &mut received, &payload, &mut traffic)?;
-        let answered = traffic.packets_received + traffic.refused >= traffic.packets_sent;
+        if let Some(payload) = payload {
+            receive_all(&socket, &mut received, payload, &mut traffic)?;
+        }
+        let answered =
+            payload.is_none() || traffic.packets_received + traffic.refused >= traffic.packets_sent;
         if parent.is_gone() && (answered || parent.drained(now)) {
             return Ok(());
         }
@@ -97,7 +103,7 @@ fn send_one(give: impl Fn(u64) -> Result<usize, Errno>, traffic: &mut Traffic) {
 fn receive_all(
     socket: impl AsFd,
     buffer: &mut [u8],
-    payload: impl Fn(&[u8]) -> Option<usize>,
+    payload: Payload,
     traffic: &mut Traffic,
 ) -> io::Result<()> {
     let before = *traffic;

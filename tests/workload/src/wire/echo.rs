@@ -11,7 +11,7 @@ use rustix::{
 };
 
 use super::{
-    datagrams::{send_and_count, set_buffers},
+    datagrams::{Payload, send_and_count, set_buffers},
     socket,
 };
 
@@ -27,9 +27,9 @@ const REPLY_V6: u8 = 129;
 
 /// Counts replies.
 pub(super) fn run(to: IpAddr, per_second: f64) -> io::Result<()> {
-    let (protocol, request, reply) = match to {
-        IpAddr::V4(_) => (ipproto::ICMP, REQUEST_V4, REPLY_V4),
-        IpAddr::V6(_) => (ipproto::ICMPV6, REQUEST_V6, REPLY_V6),
+    let (protocol, request, payload): (_, _, Payload) = match to {
+        IpAddr::V4(_) => (ipproto::ICMP, REQUEST_V4, |message| of_reply(message, REPLY_V4)),
+        IpAddr::V6(_) => (ipproto::ICMPV6, REQUEST_V6, |message| of_reply(message, REPLY_V6)),
     };
     let socket = socket(to, SocketType::DGRAM, Some(protocol))?;
     set_buffers(&socket);
@@ -42,8 +42,10 @@ pub(super) fn run(to: IpAddr, per_second: f64) -> io::Result<()> {
         message[6..8].copy_from_slice(&sequence[6..]);
         send(&socket, &message, SendFlags::empty()).map(|_whole| PAYLOAD_BYTES)
     };
-    send_and_count(&socket, per_second, give, |message| {
-        let is_reply = message.first() == Some(&reply);
-        is_reply.then(|| message.len().saturating_sub(HEADER_BYTES))
-    })
+    send_and_count(&socket, per_second, give, Some(payload))
+}
+
+fn of_reply(message: &[u8], kind: u8) -> Option<usize> {
+    let is_reply = message.first() == Some(&kind);
+    is_reply.then(|| message.len().saturating_sub(HEADER_BYTES))
 }

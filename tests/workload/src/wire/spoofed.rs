@@ -34,7 +34,7 @@ pub(super) fn run(
         let sent = sendto(&socket, &packet, SendFlags::empty(), &SocketAddr::new(to.ip(), 0));
         sent.map(|_whole| bytes as usize)
     };
-    send_and_count(&socket, per_second, give, |_| None)
+    send_and_count(&socket, per_second, give, None)
 }
 
 fn packet(source: Ipv4Addr, to: Ipv4Addr, port: u16, bytes: usize) -> Vec<u8> {
