@@ -199,12 +199,14 @@ Exit codes:
   5  unknown: there are policies of kinds that are not evaluated, or something is not known that it depends on";
 
 const SUGGEST: &str = "\
-What is written, for each group of pods with the same labels that was reached: one NetworkPolicy that admits
+What is written, for each group of pods with the same labels that was reached: one NetworkPolicy
+that admits
   - the tenant's own namespaces, on every port;
-  - what was delivered from the cluster's own services and nodes, and what the policy file or a NetworkPolicy allows between
-    tenants: that peer, on that port.
-Everything else is closed by it. Pods that a NetworkPolicy isolates already are left alone, so nothing that is denied
-now is admitted. The comments say who used each rule, how often, when last, and which flows it closes or cuts.
+  - what was delivered from system pods and nodes, and what the policy file or a NetworkPolicy
+    allows between tenants: that peer, on that port.
+Everything else is closed by it. Pods that a NetworkPolicy isolates already are left alone, so
+nothing that is denied now is admitted. The comments say who used each rule, how often, when last,
+and which flows it closes or cuts.
 
 Examples:
   partywall policy suggest --cluster-from DIR > suggested/policies.yaml
@@ -214,7 +216,8 @@ Examples:
   partywall policy suggest --cluster-from DIR --tenant blue --egress --keep-outside
   partywall policy suggest --cluster-from DIR --json | jq '.flows[] | select(.fate == \"still_open\")'
 
-Without --cluster-from no labels are known: there is one policy for each namespace, and policies in force are not seen.
+Without --cluster-from no labels are known: there is one policy for each namespace, and policies
+in force are not seen.
 
 Exit codes:
   0  done, also when there is nothing to suggest (it says why)
@@ -223,8 +226,9 @@ Exit codes:
   4  it could not be written";
 
 const DIFF: &str = "\
-CHANGED holds NetworkPolicies as `kubectl apply` takes them: each replaces the one of its name, or is new. With --replace it holds all
-that there will be, and the others are gone. Namespace objects in it count too; objects of other kinds are not looked at.
+The changed directory holds NetworkPolicies as `kubectl apply` takes them: each replaces the one of
+its name, or is new. With --replace it holds all that there will be, and the others are gone.
+Namespace objects in it count too; objects of other kinds are not looked at.
 
 Examples:
   partywall policy diff --cluster-from DIR --changed suggested
