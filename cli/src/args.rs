@@ -18,15 +18,16 @@ Then:
   partywall breaches --watch --json    the same as a stream, one JSON object a line
   partywall tenants --aggregator http://aggregator.partywall.svc:7441
   partywall policy check --cluster-from DIR --from red/web --to blue/db --port 5432
+  partywall policy suggest --cluster-from DIR    NetworkPolicies that close what is open
   partywall completions bash > /etc/bash_completion.d/partywall
 
 Exit codes:
   0  done (a reader that closes the pipe is done, too)
-  1  failed; `demo`: the case was not proved; `policy check`: denied, nothing else
-  2  the command line makes no sense, or `policy check` cannot use what it names
+  1  failed; `demo`: the case was not proved; `policy check`: denied, `policy diff`: newly denied, nothing else
+  2  the command line makes no sense, or `policy` cannot use what it names
   3  no aggregator answered
   4  this host or user lacks what the command needs
-  5  `policy check`: unknown whether it is allowed
+  5  `policy check`, `policy diff`: unknown whether it is allowed
   130  interrupted";
 
 /// Names the tenant that took another tenant's CPU, and proves it.
@@ -71,7 +72,7 @@ pub(crate) enum Command {
     /// List breaches: who broke what, against whom, with evidence
     #[command(after_help = BREACHES)]
     Breaches(Breaches),
-    /// Ask what the NetworkPolicies of a cluster say; needs no aggregator
+    /// Ask what the NetworkPolicies of a cluster say, and write better ones
     #[command(after_help = POLICY, arg_required_else_help = true)]
     Policy {
         #[command(subcommand)]
@@ -90,6 +91,12 @@ pub(crate) enum PolicyCommand {
     /// Say whether a connection is allowed, and by which policy and rule
     #[command(after_help = CHECK)]
     Check(PolicyCheck),
+    /// Write NetworkPolicies that close what is open between tenants, and keep what was seen in use
+    #[command(after_help = SUGGEST)]
+    Suggest(PolicySuggest),
+    /// Say what changed policies would newly deny or allow among the flows seen, before they are applied
+    #[command(after_help = DIFF)]
+    Diff(PolicyDiff),
 }
 
 const DEMO: &str = "\
@@ -167,7 +174,9 @@ Examples:
 const POLICY: &str = "\
 Examples:
   partywall policy check --cluster-from DIR --from red/web --to blue/db --port 5432
-  partywall policy check --cluster-from DIR --matrix --port 80";
+  partywall policy check --cluster-from DIR --matrix --port 80
+  partywall policy suggest --cluster-from DIR > suggested/policies.yaml
+  partywall policy diff --cluster-from DIR --changed suggested";
 
 const CHECK: &str = "\
 DIR holds what kubectl writes; everything that bears upon a verdict:
@@ -188,6 +197,51 @@ Exit codes:
   2  the command line makes no sense, or a pod or file that it names is not there or broken
   4  the answer could not be written
   5  unknown: there are policies of kinds that are not evaluated, or something is not known that it depends on";
+
+const SUGGEST: &str = "\
+What is written, for each group of pods with the same labels that was reached: one NetworkPolicy
+that admits
+  - the tenant's own namespaces, on every port;
+  - what was delivered from system pods and nodes, and what the policy file or a NetworkPolicy
+    allows between tenants: that peer, on that port.
+Everything else is closed by it. Pods that a NetworkPolicy isolates already are left alone, so
+nothing that is denied now is admitted. The comments say who used each rule, how often, when last,
+and which flows it closes or cuts.
+
+Examples:
+  partywall policy suggest --cluster-from DIR > suggested/policies.yaml
+  partywall policy diff --cluster-from DIR --changed suggested     what would it deny?
+  kubectl apply --dry-run=server -f suggested/
+  partywall flows --json > flows.json; partywall policy suggest --flows flows.json --cluster-from DIR
+  partywall policy suggest --cluster-from DIR --tenant blue --egress --keep-outside
+  partywall policy suggest --cluster-from DIR --json | jq '.flows[] | select(.fate == \"still_open\")'
+
+Without --cluster-from no labels are known: there is one policy for each namespace, and policies
+in force are not seen.
+
+Exit codes:
+  0  done, also when there is nothing to suggest (it says why)
+  2  the command line makes no sense, or a file cannot be used
+  3  no aggregator answered
+  4  it could not be written";
+
+const DIFF: &str = "\
+The changed directory holds NetworkPolicies as `kubectl apply` takes them: each replaces the one of
+its name, or is new. With --replace it holds all that there will be, and the others are gone.
+Namespace objects in it count too; objects of other kinds are not looked at.
+
+Examples:
+  partywall policy diff --cluster-from DIR --changed suggested
+  partywall policy diff --cluster-from DIR --changed git/policies --replace --flows flows.json
+  partywall policy diff --cluster-from DIR --changed suggested --json | jq '.changes[] | select(.change == \"newly_denied\")'
+
+Exit codes:
+  0  nothing that was delivered is newly denied
+  1  something that was delivered is newly denied
+  2  the command line makes no sense, or a file cannot be used
+  3  no aggregator answered
+  4  the answer could not be written
+  5  nothing is known to be newly denied, but of some flow it cannot be said, or there is no flow that anything can be said of";
 
 const COMPLETIONS: &str = "\
 Examples:
@@ -293,6 +347,50 @@ pub(crate) struct PolicyCheck {
     /// With --matrix: only pods of this namespace; may be given several times
     #[arg(long, value_name = "NAMESPACE", requires = "matrix")]
     pub namespace: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct PolicySuggest {
+    /// Flows saved by `partywall flows --json`, also with --watch; without it the aggregator is asked
+    #[arg(long, value_name = "FILE")]
+    pub flows: Option<PathBuf>,
+    /// Directory of Kubernetes YAML or JSON: the pods' labels, and the policies in force
+    #[arg(long, value_name = "DIR")]
+    pub cluster_from: Option<PathBuf>,
+    /// Policy file: which namespace belongs to which tenant
+    #[arg(long, value_name = "FILE", requires = "cluster_from")]
+    pub policy: Option<PathBuf>,
+    /// Only policies for this namespace; may be given several times
+    #[arg(long, value_name = "NAMESPACE")]
+    pub namespace: Vec<String>,
+    /// Only policies for namespaces of this tenant; may be given several times
+    #[arg(long, value_name = "TENANT")]
+    pub tenant: Vec<String>,
+    /// Also close what goes out: the tenant's own namespaces, DNS, and what was seen in use stay
+    #[arg(long)]
+    pub egress: bool,
+    /// Keep flows between different tenants that nothing allows today; the comment says whose they are
+    #[arg(long)]
+    pub keep_cross_tenant: bool,
+    /// Keep flows with addresses outside of the cluster, as an ipBlock for each
+    #[arg(long)]
+    pub keep_outside: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PolicyDiff {
+    /// Directory of Kubernetes YAML or JSON, as `kubectl get -o yaml` writes it: the cluster as it is
+    #[arg(long, value_name = "DIR")]
+    pub cluster_from: PathBuf,
+    /// Directory of the changed NetworkPolicies
+    #[arg(long, value_name = "DIR")]
+    pub changed: PathBuf,
+    /// The changed ones are all that there will be
+    #[arg(long)]
+    pub replace: bool,
+    /// Flows saved by `partywall flows --json`, also with --watch; without it the aggregator is asked
+    #[arg(long, value_name = "FILE")]
+    pub flows: Option<PathBuf>,
 }
 
 /// A parser's complaint as one line: what is wrong, a tip where there is one, where to read on.

@@ -7,15 +7,15 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Code {
-    /// Something failed, or `demo` did not prove its case. Of `policy check`: denied.
+    /// Something failed, or `demo` did not prove its case. Of `policy check`: denied; of `policy diff`: newly denied.
     Failed = 1,
-    /// The command line makes no sense; the parser's own code. Of `policy check`, too: what it names cannot be used.
+    /// The command line makes no sense; the parser's own code. Of `policy`, too: what it names cannot be used.
     Usage = 2,
     /// No aggregator answered.
     NoAggregator = 3,
     /// This host or user lacks what the command needs.
     Missing = 4,
-    /// `policy check` cannot say.
+    /// `policy check` or `policy diff` cannot say.
     Unknown = 5,
     /// SIGINT or SIGTERM ended it before it was done: 128 + SIGINT, as shells count.
     Interrupted = 130,

@@ -72,11 +72,12 @@ fn obey(cli: Cli) -> Outcome {
         clap_complete::generate(shell, &mut Cli::command(), "partywall", &mut script);
         return Ok(output::print(&String::from_utf8(script)?)?);
     }
-    if let Command::Policy {
-        command: PolicyCommand::Check(args),
-    } = &command
-    {
-        return policy::check(&common, args);
+    if let Command::Policy { command } = &command {
+        return match command {
+            PolicyCommand::Check(args) => policy::check(&common, args),
+            PolicyCommand::Suggest(args) => policy::suggest(&common, args),
+            PolicyCommand::Diff(args) => policy::diff(&common, args),
+        };
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -84,7 +85,7 @@ fn obey(cli: Cli) -> Outcome {
         .context("starting the runtime")?;
     runtime.block_on(async {
         match command {
-            // Done above: they wait for nobody.
+            // Done above.
             Command::Completions { .. } | Command::Policy { .. } => Ok(()),
             Command::Demo(args) => demo::run(&common, &args).await,
             Command::Up(args) => up::run(&common, args).await,

@@ -131,6 +131,14 @@ async fn an_empty_cluster_is_silent_with_its_coverage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn policies_are_suggested_from_what_the_aggregator_saw() {
+    let cluster = Cluster::start().await;
+    let suggested = cluster.ask(&["policy", "suggest"]).await;
+    assert_eq!(suggested.status.code(), Some(0));
+    assert!(stdout(&suggested).contains("0 policies from 0 flows, none was ever seen"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_metrics_port_is_not_the_query_port() {
     let cluster = Cluster::start().await;
     let output = cluster

@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::exit::Outcome;
 use crate::output::{Paint, print, print_json, print_json_line};
 use crate::signal;
-pub(crate) use model::{Flow, Flows};
+pub(crate) use model::{End, Flow, Flows};
 
 /// How often `--watch` asks again.
 const AGAIN: Duration = Duration::from_secs(1);

@@ -1,12 +1,12 @@
 //! Flows in the form that is printed as JSON.
 
 use partywall_proto::v1;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{seconds, unix_seconds};
 use crate::text::clean;
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Flows {
     pub judged_unix_seconds: f64,
     /// Behind every rate here.
@@ -16,7 +16,7 @@ pub(crate) struct Flows {
     pub left_out: u64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Flow {
     /// Who opened it.
     pub from: End,
@@ -36,7 +36,7 @@ pub(crate) struct Flow {
     pub last_seen_unix_seconds: f64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct End {
     pub tenant: String,
     pub namespace: String,
@@ -51,7 +51,7 @@ pub(crate) struct End {
 }
 
 /// Cumulative, as the end that opened has it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Traffic {
     pub sent_packets: u64,
     pub sent_bytes: u64,

@@ -1,10 +1,16 @@
-//! `partywall policy check`: what the NetworkPolicies in a directory say of a connection. No aggregator, no agent.
+//! `partywall policy`: what the NetworkPolicies in a directory say of a connection (`check`), which ones would close what is open between tenants
+//! (`suggest`), and what changed ones would do to the flows seen (`diff`). Only the flows need an aggregator, where they do not come from a file.
 
 mod answer;
+mod diff;
 mod ends;
 mod matrix;
+mod resolve;
+mod seen;
+mod suggest;
 mod words;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::anyhow;
@@ -18,6 +24,8 @@ use serde::Serialize;
 use crate::args::{Common, PolicyCheck};
 use crate::exit::{Code, Failure, Outcome, reader_left};
 use crate::output::{print, print_json};
+pub(crate) use diff::diff;
+pub(crate) use suggest::suggest;
 
 /// Everything that is asked about.
 struct Known {
@@ -28,7 +36,7 @@ struct Known {
 }
 
 pub(crate) fn check(common: &Common, args: &PolicyCheck) -> Outcome {
-    let known = Known::read(args).map_err(usage)?;
+    let known = Known::read(&args.cluster_from, args.policy.as_deref()).map_err(usage)?;
     if args.matrix {
         let matrix = matrix::Matrix::new(&known, args).map_err(usage)?;
         return written(common, &matrix, || matrix.to_text());
@@ -61,20 +69,24 @@ pub(crate) fn check(common: &Common, args: &PolicyCheck) -> Outcome {
 }
 
 impl Known {
-    fn read(args: &PolicyCheck) -> anyhow::Result<Self> {
-        let policy = match &args.policy {
+    fn read(cluster_from: &Path, policy: Option<&Path>) -> anyhow::Result<Self> {
+        let policy = match policy {
             Some(file) => policy_file::read(file)?,
             None => Policy::default(),
         };
-        let (cluster, _) = dir::read_once(&args.cluster_from)?;
+        let (cluster, _) = dir::read_once(cluster_from)?;
+        Ok(Self::of(cluster, &policy))
+    }
+
+    fn of(cluster: Cluster, policy: &Policy) -> Self {
         let cluster = Arc::new(cluster);
         let mut directory = Directory::default();
-        directory.set_cluster(Arc::clone(&cluster), &policy, 0);
-        Ok(Self {
+        directory.set_cluster(Arc::clone(&cluster), policy, 0);
+        Self {
             fence: Fence::new(&cluster),
             cluster,
             directory,
-        })
+        }
     }
 
     /// The tenant of a pod.
@@ -82,6 +94,14 @@ impl Known {
         let pod = self.directory.pod(uid)?;
         Some(self.directory.tenants.name(pod.tenant).to_string())
     }
+}
+
+/// With pods that have ended: what was seen of them is looked at after.
+fn living(mut cluster: Cluster) -> Cluster {
+    for pod in &mut cluster.pods {
+        pod.terminal = false;
+    }
+    cluster
 }
 
 fn usage(error: impl Into<anyhow::Error>) -> Failure {

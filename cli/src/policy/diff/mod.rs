@@ -1,0 +1,32 @@
+//! `partywall policy diff`: what changed NetworkPolicies would newly deny or allow among the flows seen, before they are applied.
+
+mod changed;
+mod compare;
+mod table;
+
+use anyhow::anyhow;
+use partywall_aggregator::identify::dir;
+use partywall_aggregator_core::policy::Policy;
+
+use super::{Known, living, seen, usage, written};
+use crate::args::{Common, PolicyDiff};
+use crate::exit::{Code, Failure, Outcome};
+use compare::Comparison;
+
+pub(crate) fn diff(common: &Common, args: &PolicyDiff) -> Outcome {
+    let (cluster, _) = dir::read_once(&args.cluster_from).map_err(usage)?;
+    let after = changed::apply(&cluster, &args.changed, args.replace).map_err(usage)?;
+    let flows = seen::read(common, args.flows.as_deref())?;
+    // Tenants do not matter here: the fence knows namespaces.
+    let [before, after] = [cluster, after].map(|c| Known::of(living(c), &Policy::default()));
+    let comparison = Comparison::new(&before, &after, &flows);
+    written(common, &comparison, || table::text(&comparison))?;
+    let said = |code| Err(Failure::new(code, anyhow!("")));
+    if comparison.cuts() {
+        said(Code::Failed)
+    } else if comparison.is_unsure() {
+        said(Code::Unknown)
+    } else {
+        Ok(())
+    }
+}

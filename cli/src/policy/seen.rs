@@ -1,0 +1,271 @@
+//! The flows that suggestions and comparisons are made from: those of an aggregator, or a file of `partywall flows --json`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use partywall_aggregator_core::identity::{Protocol, is_namespace_name};
+use partywall_proto::v1;
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use super::usage;
+use crate::args::Common;
+use crate::client::Client;
+use crate::exit::{Code, Failure};
+use crate::flows::{End, Flow, Flows};
+use crate::text::clean;
+
+/// Longest file that is read, in bytes: some 400,000 flows.
+const MAX_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Of each verdict the aggregator lists so many flows; together they are more than without asking for each.
+const VERDICTS: [v1::Verdict; 6] = [
+    v1::Verdict::Allowed,
+    v1::Verdict::Open,
+    v1::Verdict::Leaked,
+    v1::Verdict::Blocked,
+    v1::Verdict::Unknown,
+    v1::Verdict::Within,
+];
+
+/// A flow whose texts were looked at.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub flow: Flow,
+    pub protocol: Protocol,
+    pub port: u16,
+    pub from: Option<IpAddr>,
+    pub to: Option<IpAddr>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct AllSeen {
+    /// Each once, in an order that does not depend on who listed them.
+    pub flows: Vec<Seen>,
+    /// That the aggregator knew besides.
+    pub left_out: u64,
+}
+
+impl AllSeen {
+    /// When the last packet was seen.
+    pub(super) fn until_unix_seconds(&self) -> f64 {
+        let last = self.flows.iter().map(|s| s.flow.last_seen_unix_seconds);
+        last.fold(0.0, f64::max)
+    }
+}
+
+pub(super) fn read(common: &Common, file: Option<&Path>) -> Result<AllSeen, Failure> {
+    let lists = match file {
+        Some(file) => from_file(file).map_err(usage)?,
+        None => from_aggregator(common)?,
+    };
+    let left_out = lists.iter().map(|list| list.left_out).sum();
+    let place = |i: usize| match file {
+        Some(file) => format!("{}: flow {i}", file.display()),
+        None => format!("{}: flow {i}", common.aggregator),
+    };
+    let flows = lists.into_iter().flat_map(|list| list.flows);
+    let checked = flows.enumerate().map(|(i, flow)| check(flow).context(place(i)));
+    let checked: Vec<Seen> = checked.collect::<anyhow::Result<_>>().map_err(usage)?;
+    Ok(AllSeen {
+        flows: once(checked),
+        left_out,
+    })
+}
+
+fn from_aggregator(common: &Common) -> Result<Vec<Flows>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(Code::Missing, error))?;
+    runtime.block_on(async {
+        let mut client = Client::connect(&common.aggregator).await?;
+        let mut lists = Vec::new();
+        for verdict in VERDICTS {
+            let request = v1::GetFlowsRequest {
+                verdicts: vec![verdict.into()],
+                ..v1::GetFlowsRequest::default()
+            };
+            lists.push(client.flows(request).await?);
+        }
+        Ok(lists)
+    })
+}
+
+fn from_file(file: &Path) -> anyhow::Result<Vec<Flows>> {
+    let name = || file.display().to_string();
+    let length = std::fs::metadata(file).with_context(name)?.len();
+    ensure!(
+        length <= MAX_BYTES,
+        "{}: {length} bytes, at most {MAX_BYTES} are read",
+        name()
+    );
+    let text = std::fs::read_to_string(file).with_context(name)?;
+    parse(&text).with_context(name)
+}
+
+/// Documents of `flows --json`, lines of `flows --watch --json`, or some of both.
+fn parse(text: &str) -> anyhow::Result<Vec<Flows>> {
+    let mut lists = Vec::new();
+    let mut lines = Vec::new();
+    for document in serde_json::Deserializer::from_str(text).into_iter::<Value>() {
+        let document = document?;
+        if document.get("flows").is_some() {
+            lists.push(Flows::deserialize(document)?);
+        } else if document.get("verdict").is_some() {
+            lines.push(Flow::deserialize(document)?);
+        } else {
+            bail!("it is not what `partywall flows --json` writes: neither flows nor verdict is there");
+        }
+    }
+    lists.push(Flows {
+        flows: lines,
+        ..Flows::default()
+    });
+    Ok(lists)
+}
+
+fn check(mut flow: Flow) -> anyhow::Result<Seen> {
+    let protocol = protocol(&flow.protocol).ok_or_else(|| {
+        anyhow!(
+            "protocol: {:?} is neither a name nor a number of one",
+            flow.protocol
+        )
+    })?;
+    let port =
+        u16::try_from(flow.port).map_err(|_| anyhow!("port: {} is no port, from 0 to 65535", flow.port))?;
+    let (from, to) = (end("from", &mut flow.from)?, end("to", &mut flow.to)?);
+    for text in [&mut flow.protocol, &mut flow.verdict, &mut flow.reason] {
+        *text = clean(text);
+    }
+    Ok(Seen {
+        flow,
+        protocol,
+        port,
+        from,
+        to,
+    })
+}
+
+/// As the aggregator writes it.
+fn protocol(text: &str) -> Option<Protocol> {
+    match text {
+        "ICMP" => Some(Protocol::Other(1)),
+        "ICMPv6" => Some(Protocol::Other(58)),
+        other => Protocol::from_object(other).or_else(|| other.parse().ok().map(Protocol::from_number)),
+    }
+}
+
+fn end(which: &str, end: &mut End) -> anyhow::Result<Option<IpAddr>> {
+    let texts = [
+        &mut end.tenant,
+        &mut end.pod,
+        &mut end.uid,
+        &mut end.node,
+        &mut end.kind,
+        &mut end.unattributed,
+    ];
+    for text in texts {
+        *text = clean(text);
+    }
+    ensure!(
+        end.namespace.is_empty() || is_namespace_name(&end.namespace),
+        "{which}.namespace: {:?} is no name of a namespace",
+        end.namespace
+    );
+    if end.address.is_empty() {
+        return Ok(None);
+    }
+    let address: IpAddr = end
+        .address
+        .parse()
+        .map_err(|_| anyhow!("{which}.address: {:?} is no IP address", end.address))?;
+    end.address = address.to_canonical().to_string();
+    Ok(Some(address.to_canonical()))
+}
+
+/// Of a flow that is listed several times, what was said last: its counters are cumulative.
+fn once(all: Vec<Seen>) -> Vec<Seen> {
+    let mut last: BTreeMap<_, Seen> = BTreeMap::new();
+    for seen in all {
+        let id = |end: &End| {
+            (
+                end.namespace.clone(),
+                end.pod.clone(),
+                end.uid.clone(),
+                end.address.clone(),
+            )
+        };
+        let key = (id(&seen.flow.to), id(&seen.flow.from), seen.protocol, seen.port);
+        let newer = |old: &Seen| old.flow.last_seen_unix_seconds <= seen.flow.last_seen_unix_seconds;
+        if last.get(&key).is_none_or(newer) {
+            last.insert(key, seen);
+        }
+    }
+    last.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(last: f64, opened: u64) -> String {
+        let end = |pod: &str| End {
+            namespace: "blue".into(),
+            pod: pod.into(),
+            address: "::ffff:10.0.0.1".into(),
+            ..End::default()
+        };
+        let mut flow = Flow {
+            from: end("a"),
+            to: end("b\n---"),
+            protocol: "TCP".into(),
+            verdict: "open".into(),
+            last_seen_unix_seconds: last,
+            ..Flow::default()
+        };
+        flow.traffic.opened = opened;
+        serde_json::to_string(&flow).unwrap()
+    }
+
+    #[test]
+    fn what_was_said_last_of_a_flow_counts() {
+        let text = format!(
+            "{}\n{}\n{{\"judged_unix_seconds\":1,\"window_seconds\":1,\"left_out\":0,\"flows\":[{}]}}",
+            line(5.0, 1),
+            line(9.0, 7),
+            line(7.0, 3)
+        );
+        let lists = parse(&text).unwrap();
+        let flows: Vec<_> = lists.into_iter().flat_map(|l| l.flows).collect();
+        let flows = once(flows.into_iter().map(|f| check(f).unwrap()).collect());
+        assert_eq!(flows.len(), 1);
+        assert_eq!(flows[0].flow.traffic.opened, 7);
+        assert_eq!(flows[0].from.unwrap().to_string(), "10.0.0.1");
+        assert_eq!(flows[0].flow.to.pod, "b\\u{a}---");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_value() {
+        for (from, to, needles) in [
+            ("\"TCP\"", "\"TPC\"", &["protocol", "\"TPC\""][..]),
+            ("\"port\":0", "\"port\":65536", &["port", "65536"]),
+            ("::ffff:10.0.0.1", "10.0.0", &["from.address", "\"10.0.0\""]),
+            ("\"blue\"", "\"Blue:\"", &["from.namespace", "\"Blue:\""]),
+        ] {
+            let text = line(1.0, 1).replace(from, to);
+            let flow = parse(&text).unwrap().remove(0).flows.remove(0);
+            let error = check(flow).unwrap_err().to_string();
+            assert!(needles.iter().all(|n| error.contains(n)), "{error}");
+        }
+        for (text, needle) in [
+            ("[1", "line 1"),
+            ("{}", "flows --json"),
+            ("{\"flows\":3}", "expected a sequence"),
+            ("{\"flows\":[{}]}", "missing field"),
+        ] {
+            let error = format!("{:#}", parse(text).unwrap_err());
+            assert!(error.contains(needle), "{text}: {error}");
+        }
+    }
+}

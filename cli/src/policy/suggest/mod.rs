@@ -1,0 +1,31 @@
+//! `partywall policy suggest`: NetworkPolicies that close what is open between tenants and keep what was seen in use.
+//!
+//! Nothing that is denied now is admitted by a suggestion: pods that a policy isolates already get none, because a further one could only add.
+
+mod document;
+mod draft;
+mod fate;
+mod groups;
+mod plan;
+mod scene;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod wish;
+mod yaml;
+
+use super::{seen, usage, written};
+use crate::args::{Common, PolicySuggest};
+use crate::exit::Outcome;
+use document::Document;
+use plan::Plan;
+use scene::Scene;
+
+pub(crate) fn suggest(common: &Common, args: &PolicySuggest) -> Outcome {
+    let flows = seen::read(common, args.flows.as_deref())?;
+    let scene = Scene::read(args, &flows.flows).map_err(usage)?;
+    scene::check_asked(&scene, args).map_err(usage)?;
+    let plan = Plan::new(&scene, &flows.flows, args);
+    let document = Document::new(&plan, &flows);
+    written(common, &document, || document.to_yaml())
+}
