@@ -40,6 +40,8 @@ enum Command {
     Scenarios(harness::Args),
     /// Compare the ledger with the kernel's own figures (as root)
     Ledger(harness::Args),
+    /// Compare counts of traffic with what was sent: 1, 1,000 and 50,000 flows, and a few beside a flood (as root)
+    Traffic(harness::Args),
     /// Make and remove cgroups by the thousand and watch the agent (as root)
     Churn(harness::Args),
     /// Kill the agent again and again and look for what it leaves in the kernel (as root)
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Scenarios(args) => harness::run("scenarios", &args.rest(), NO_LIMIT).map(drop),
         Command::Ledger(args) => harness::run("ledger", &args.rest(), NO_LIMIT).map(drop),
+        Command::Traffic(args) => harness::run("traffic", &args.rest(), NO_LIMIT).map(drop),
         Command::Churn(args) => harness::run("churn", &args.rest(), NO_LIMIT).map(drop),
         Command::Kill(args) => harness::run("kill", &args.rest(), NO_LIMIT).map(drop),
         Command::Vm(args) => vm::run(&args),

@@ -20,7 +20,7 @@ pub(crate) struct Args {
     list: bool,
 }
 
-const STAGES: [Stage; 12] = [
+const STAGES: [Stage; 13] = [
     Stage::new(
         "tools",
         "install what is missing: eBPF compiler, nextest, cargo-deny, perf, nftables",
@@ -53,6 +53,11 @@ const STAGES: [Stage; 12] = [
         "ledger",
         "run time, wait and classes against the kernel's own figures",
         ledger,
+    ),
+    Stage::new(
+        "traffic",
+        "counted packets and bytes against what was sent, also beside a flood",
+        traffic,
     ),
     Stage::new("kill", "kill -9 of the agent leaves nothing in the kernel", kill),
     Stage::new(
@@ -164,6 +169,10 @@ fn kernels() -> Result<Outcome> {
 
 fn ledger() -> Result<Outcome> {
     harness::run("ledger", &[], Duration::from_mins(10))
+}
+
+fn traffic() -> Result<Outcome> {
+    harness::run("traffic", &[], Duration::from_mins(5))
 }
 
 fn kill() -> Result<Outcome> {
