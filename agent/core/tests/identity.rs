@@ -158,7 +158,7 @@ fn first_uid_named(path: &str) -> Option<String> {
         let name = component.split(".slice").next()?;
         let at = name
             .find("pod")
-            .filter(|_| !name.starts_with("kube"))
+            .filter(|_| !["kube", "libpod"].iter().any(|other| name.starts_with(other)))
             .or_else(|| name.find("-pod").map(|at| at + 1))?;
         let uid = name[at + 3..].replace('_', "-");
         (uid.len() >= 32).then_some(uid)
