@@ -8,7 +8,7 @@ use partywall_abi::{
 };
 
 use crate::maps::{FLOWS, add};
-use crate::packet::{self, ACK, Header, ICMP, ICMPV6, RST, SYN, TCP, UDP, tcp_flags};
+use crate::packet::{self, ACK, Header, ICMP, ICMPV6, RST, SYN, TCP, UDP, tcp_flags, tcp_sequence};
 use crate::places::{cgroup_of, find, find_or_take, traffic};
 use crate::socks;
 
@@ -103,12 +103,19 @@ unsafe fn connection(passing: &Passing, known: *mut Sock, bytes: u32) {
             _ => again(passing, known),
         };
         let Some(at) = at else { return };
-        passing.count(at);
         if bytes > CONTROL_BYTES {
-            return;
+            return passing.count(at);
         }
         let stage = (*known).stage;
         let flags = tcp_flags(passing.skb);
+        if passing.sent && flags & (SYN | ACK) == SYN && tcp_sequence(passing.skb) != (*known).sequence {
+            // The socket is used once more: what it tried before is over.
+            if stage == STAGE_OPENING {
+                count_one(&raw mut (*at).timed_out);
+            }
+            return begin_again(passing, known);
+        }
+        passing.count(at);
         if flags & RST != 0 {
             (*known).stage = STAGE_ENDED;
             match stage {
@@ -141,6 +148,34 @@ unsafe fn again(passing: &Passing, known: *mut Sock) -> Option<*mut Traffic> {
         (*known).generation = generation_of(place);
         (*known).flow = place;
         traffic(place, name.cgroup)
+    }
+}
+
+/// A socket that has tried before begins another connection, maybe to somebody else.
+///
+/// # Safety
+/// As for [`connection`].
+#[inline(never)]
+unsafe fn begin_again(passing: &Passing, known: *mut Sock) {
+    let mut name = FlowName::default();
+    let Some(header) = packet::read(passing.skb, passing.sent, &mut name) else {
+        return;
+    };
+    name.cgroup = cgroup_of(passing.skb);
+    (name.role, name.port) = (ROLE_OPENED, header.peer_port);
+    let place = find_or_take(&name);
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*known).stage = STAGE_OPENING;
+        (*known).role = u32::from(name.role);
+        (*known).port = u32::from(name.port);
+        (*known).sequence = tcp_sequence(passing.skb);
+        (*known).generation = generation_of(place);
+        (*known).flow = place;
+        if let Some(at) = traffic(place, name.cgroup) {
+            passing.count(at);
+            count_one(&raw mut (*at).opened);
+        }
     }
 }
 
@@ -325,6 +360,7 @@ fn first_of_connection(passing: &Passing, sock: *mut bpf_sock, name: &mut FlowNa
             generation: generation_of(place),
             role: u32::from(name.role),
             port: u32::from(name.port),
+            sequence: if begins { tcp_sequence(passing.skb) } else { 0 },
             ..Sock::default()
         };
         let _ = socks::remember(sock, fresh);

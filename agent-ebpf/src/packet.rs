@@ -187,12 +187,27 @@ pub(crate) fn is_ipv4(address: [u64; 2]) -> bool {
     address[0] == 0 && address[1] as u32 == 0xffff_u32.to_be()
 }
 
+/// Sequence number of a TCP packet, as it stands on the wire.
+#[inline(always)]
+pub(crate) fn tcp_sequence(skb: *mut __sk_buff) -> u32 {
+    let mut sequence = 0_u32;
+    let _ = load_behind::<4, _>(skb, tcp_at(skb), &mut sequence);
+    sequence
+}
+
 /// Flags of a TCP packet, without looking at more.
 #[inline(always)]
 pub(crate) fn tcp_flags(skb: *mut __sk_buff) -> u8 {
     let mut flags = 0_u8;
+    let _ = load_behind::<13, _>(skb, tcp_at(skb), &mut flags);
+    flags
+}
+
+/// Where a TCP packet's header begins.
+#[inline(always)]
+fn tcp_at(skb: *mut __sk_buff) -> u32 {
     // SAFETY: a field of the context.
-    let at = if unsafe { (*skb).protocol } == ETH_P_IP {
+    if unsafe { (*skb).protocol } == ETH_P_IP {
         // The whole first word: of a single byte at 0 the compiler makes a comparison that tells the verifier nothing.
         let mut first = [0_u8; 4];
         let _ = load_at::<0, _>(skb, &mut first);
@@ -205,9 +220,7 @@ pub(crate) fn tcp_flags(skb: *mut __sk_buff) -> u8 {
             TCP => 40,
             next => after_extensions(skb, next).map_or(40, |(_, at)| at),
         }
-    };
-    let _ = load_behind::<13, _>(skb, at, &mut flags);
-    flags
+    }
 }
 
 /// Protocol and place of what follows IPv6's extension headers; place 0: nothing that has ports.

@@ -1,5 +1,6 @@
 //! One reading: from the kernel side's counters to what changed per pod. Synchronous; `run.rs` says when.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use partywall_abi::{
@@ -85,6 +86,8 @@ pub struct Reader {
     book: Book,
     fold: Fold,
     flows: FlowBook,
+    /// cgroups that have traffic and that no scan has found, and when they were first met.
+    strange: BTreeMap<u64, u64>,
     losses: ReadLosses,
     ring_full_seen: u64,
     scanned_ns: u64,
@@ -110,6 +113,7 @@ impl Reader {
             book: Book::default(),
             fold: Fold::default(),
             flows: FlowBook::default(),
+            strange: BTreeMap::new(),
             losses: ReadLosses::default(),
             ring_full_seen: 0,
             scanned_ns: 0,
@@ -233,7 +237,12 @@ impl Reader {
                 warn!(%error, place, "a flow's place could not be given back");
             }
         }
-        let gone = |cgroup| inventory.expired(cgroup, now_ns);
+        let strange = &self.strange;
+        let gone = |cgroup| match (inventory.identity(cgroup), strange.get(&cgroup)) {
+            // Its removal was not seen either.
+            (None, Some(met_ns)) => now_ns.saturating_sub(*met_ns) >= QUARANTINE_NS,
+            _ => inventory.expired(cgroup, now_ns),
+        };
         for (place, name) in book.idle(now_ns, gone) {
             match maps.close(place, &name) {
                 Ok(()) => book.closed(place),
@@ -261,12 +270,19 @@ impl Reader {
         }
     }
 
-    /// Whether there is traffic of a cgroup that was never heard of.
-    fn strange_traffic(&self) -> bool {
-        self.kernel.flows.as_ref().is_some_and(|maps| {
-            maps.units()
-                .any(|(index, unit)| index != 0 && self.inventory.identity(unit.cgroup).is_none())
-        })
+    /// Whether there is traffic of a cgroup that was never heard of before.
+    fn strange_traffic(&mut self, now_ns: u64) -> bool {
+        let Some(maps) = &self.kernel.flows else {
+            return false;
+        };
+        let before = std::mem::take(&mut self.strange);
+        for (index, unit) in maps.units() {
+            if index != 0 && self.inventory.identity(unit.cgroup).is_none() {
+                let met_ns = before.get(&unit.cgroup).copied().unwrap_or(now_ns);
+                self.strange.insert(unit.cgroup, met_ns);
+            }
+        }
+        self.strange.keys().any(|cgroup| !before.contains_key(cgroup))
     }
 
     fn forget_stalls(&mut self, now_ns: u64) {
@@ -371,11 +387,8 @@ impl Reader {
             let id = self.kernel.maps.owner(*slot);
             self.fold.bound(*slot) != Some(id) && self.inventory.identity(id).is_none()
         });
-        if unknown
-            || self.strange_traffic()
-            || self.scan_wanted
-            || now_ns.saturating_sub(self.scanned_ns) >= RESCAN_NS
-        {
+        let unknown = self.strange_traffic(now_ns) || unknown;
+        if unknown || self.scan_wanted || now_ns.saturating_sub(self.scanned_ns) >= RESCAN_NS {
             self.scan(now_ns);
         }
         for slot in slots {

@@ -315,6 +315,9 @@ pub struct Sock {
     /// Datagrams: the same as they stand in the headers of a UDP packet over IPv4, to be compared at once; 0: another protocol.
     pub plain_ports: u32,
     pub plain_addresses: u64,
+    /// Connections: the sequence number with which it was begun. Another one is another connection of the same socket.
+    pub sequence: u32,
+    pub reserved: u32,
 }
 
 /// No place.
@@ -461,7 +464,7 @@ const _: () = {
     assert!(size_of::<CgroupEvent>() == 504);
     assert!(size_of::<Offsets>() == 16 * 4);
     assert!(size_of::<FlowName>() == 48 && size_of::<Traffic>() == 56 && size_of::<Flow>() == 64);
-    assert!(size_of::<Unit>() == 128 && size_of::<Sock>() == 72);
+    assert!(size_of::<Unit>() == 128 && size_of::<Sock>() == 80);
     assert!(FLOWS.is_power_of_two() && UNITS.is_power_of_two());
     assert!(SLICES.is_power_of_two() && CACHE.is_power_of_two() && SLOTS.is_power_of_two());
     assert!(LossReason::ALL.len() <= LOSS_REASONS);

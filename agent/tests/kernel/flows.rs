@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 use partywall_abi::{FLOWS, FlowName, ROLE_ACCEPTED, ROLE_OPENED, Traffic, UNIT_FLOWS, address_bytes};
 use partywall_agent::kernel::flows::FlowMaps;
 
+use rustix::net::{AddressFamily, SocketType};
+
 use super::*;
 
 const TCP: u8 = 6;
@@ -172,6 +174,26 @@ fn a_connection_that_nobody_answers_is_given_up() {
         (answered + 1, answered, 1),
         "{seen:?}"
     );
+}
+
+#[test]
+fn a_socket_used_once_more_begins_another_connection() {
+    let (kernel, _runtime) = load(|_| ());
+    let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
+    let listener = within(&blue, || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    let closed = within(&blue, || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
+        .local_addr()
+        .unwrap();
+    let socket = within(&red, || {
+        rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap()
+    });
+    rustix::net::connect(&socket, &closed).unwrap_err();
+    rustix::net::connect(&socket, &address).unwrap();
+    let (_, refused) = flow_on(&kernel, &red, TCP, closed.port());
+    assert_eq!((refused.opened, refused.refused, refused.established), (1, 1, 0));
+    let (_, seen) = flow_on(&kernel, &red, TCP, address.port());
+    assert_eq!((seen.opened, seen.established, seen.timed_out), (1, 1, 0));
 }
 
 #[test]
