@@ -12,6 +12,8 @@ use crate::client::Client;
 use crate::exit::Outcome;
 use crate::output::{Paint, print, print_json, print_json_line};
 use crate::signal;
+#[cfg(test)]
+pub(crate) use model::Traffic;
 pub(crate) use model::{End, Flow, Flows};
 
 /// How often `--watch` asks again.
