@@ -60,7 +60,7 @@ pub(crate) enum Command {
     /// Watch this host without Kubernetes: agent and aggregator in one process
     #[command(after_help = UP)]
     Up(Up),
-    /// Look at tenants, pods, the ledger and breaches, live
+    /// Look at tenants, pods, the ledger, breaches and flows, live
     #[command(after_help = TOP)]
     Top(Top),
     /// List tenants: what they use, wait for, lose to others and take from others
@@ -133,7 +133,7 @@ SIGINT or SIGTERM ends it: the last reports are sent, every eBPF program is deta
 
 const TOP: &str = "\
 Keys:
-  1 2 3 4, tab     tenants, pods, ledger, breaches
+  1 2 3 4 5, tab   tenants, pods, ledger, breaches, flows
   arrows, j k      move; the ledger also moves sideways
   s                sort by the next column
   /                filter by name; enter keeps it, esc clears it
@@ -143,7 +143,7 @@ Keys:
 
 Examples:
   partywall top
-  partywall top --once                 all four views as text, no terminal needed
+  partywall top --once                 all five views as text, no terminal needed
   partywall top --json | jq .ledger    everything as one document";
 
 const TENANTS: &str = "\
@@ -281,7 +281,7 @@ pub(crate) struct Up {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Top {
-    /// Print all four views once as text
+    /// Print all five views once as text
     #[arg(long)]
     pub once: bool,
 }

@@ -14,7 +14,8 @@ use crate::output::{Paint, print, print_json, print_json_line};
 use crate::signal;
 #[cfg(test)]
 pub(crate) use model::Traffic;
-pub(crate) use model::{End, Flow, Flows};
+pub(crate) use model::{End, Flow, Flows, verdict};
+pub(crate) use table::{rate, tone};
 
 /// How often `--watch` asks again.
 const AGAIN: Duration = Duration::from_secs(1);
