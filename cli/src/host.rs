@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use partywall_agent::kernel::features::{Facts, plan};
@@ -27,6 +28,10 @@ pub(crate) fn allows(command: &str, also: &[&str]) -> Outcome {
 
 /// Whether pods can be given a network. Both packages are named: whoever installs one then has both.
 pub(crate) fn allows_network(command: &str) -> Outcome {
+    if !Path::new("/proc/sys/net/ipv6").exists() {
+        let error = anyhow!(partywall_workload::Error::NoIpv6).context(format!("{command} cannot run here"));
+        return Err(Failure::new(Code::Missing, error));
+    }
     let Some(package) = Network::lacks_package() else {
         return Ok(());
     };

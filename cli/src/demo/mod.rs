@@ -230,7 +230,7 @@ async fn second_act(clock: &mut Clock<'_>) -> Outcome {
     clock.teller.event(
         clock.second,
         &format!(
-            "red's pod opens a connection to blue's, {}:{PORT}: both keep quiet on the CPU, and no NetworkPolicy is in the way",
+            "red's pod opens a TCP connection to blue's, {}:{PORT}; no NetworkPolicy is in the way",
             BLUE.address
         ),
     )?;
