@@ -9,7 +9,7 @@ use partywall_aggregator_core::fence::Question;
 
 const EXAMPLES: &str = "\
 Start here:
-  sudo partywall demo                  see a noisy neighbour named on this machine, in half a minute
+  sudo partywall demo                  see neighbours named on this machine, in half a minute
   sudo partywall up                    watch this host: agent and aggregator in one process
   partywall top                        look at it, from a second terminal
 
@@ -54,13 +54,13 @@ pub(crate) struct Common {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make three tenants on this machine, let one of them be noisy, and see it named
+    /// Make three tenants on this machine, let one disturb and reach another, and see it named
     #[command(after_help = DEMO)]
     Demo(Demo),
     /// Watch this host without Kubernetes: agent and aggregator in one process
     #[command(after_help = UP)]
     Up(Up),
-    /// Look at tenants, pods, the ledger and breaches, live
+    /// Look at tenants, pods, the ledger, breaches and flows, live
     #[command(after_help = TOP)]
     Top(Top),
     /// List tenants: what they use, wait for, lose to others and take from others
@@ -103,15 +103,19 @@ const DEMO: &str = "\
 What happens:
   Three tenants get real cgroups and real work on one CPU of this machine. `blue` serves and stays under its
   request, `green` is an honest neighbour, `red` bursts far over its request after a few seconds. The agent's
-  eBPF programs count who ran while whom waited; the aggregator names red, and red alone. Everything is removed
-  again, and that is checked.
+  eBPF programs count who ran while whom waited; the aggregator names red, and red alone.
+  Then red's pod opens a TCP connection to blue's, in real network namespaces with nothing in the way. It is named
+  with both pods, port and bytes, and a NetworkPolicy that would close it is suggested; nothing applies it.
+  Everything is removed again, and that is checked.
 
-Needs: root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN and the right to make cgroups; a kernel with BTF.
+Needs: root, or CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN and the right to make cgroups; a kernel with
+BTF; `ip` and `nft` (Debian packages iproute2 and nftables).
 
 Examples:
   sudo partywall demo
   sudo partywall demo --seconds 60           a longer noisy phase
   sudo partywall demo --json | jq .breaches  one document when it is over
+  sudo partywall demo --json | jq .flat_network.suggestion.policies
   cargo run --release -- demo                from a clone, as root";
 
 const UP: &str = "\
@@ -129,7 +133,7 @@ SIGINT or SIGTERM ends it: the last reports are sent, every eBPF program is deta
 
 const TOP: &str = "\
 Keys:
-  1 2 3 4, tab     tenants, pods, ledger, breaches
+  1 2 3 4 5, tab   tenants, pods, ledger, breaches, flows
   arrows, j k      move; the ledger also moves sideways
   s                sort by the next column
   /                filter by name; enter keeps it, esc clears it
@@ -139,7 +143,7 @@ Keys:
 
 Examples:
   partywall top
-  partywall top --once                 all four views as text, no terminal needed
+  partywall top --once                 all five views as text, no terminal needed
   partywall top --json | jq .ledger    everything as one document";
 
 const TENANTS: &str = "\
@@ -277,7 +281,7 @@ pub(crate) struct Up {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Top {
-    /// Print all four views once as text
+    /// Print all five views once as text
     #[arg(long)]
     pub once: bool,
 }

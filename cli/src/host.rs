@@ -1,9 +1,12 @@
 //! What this machine is and allows.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use partywall_agent::kernel::features::{Facts, plan};
+use partywall_workload::Network;
 
 use crate::exit::{Code, Failure, Outcome};
 
@@ -21,6 +24,24 @@ pub(crate) fn allows(command: &str, also: &[&str]) -> Outcome {
             anyhow!("{command} cannot run here: {}", feature.reason),
         )),
     }
+}
+
+/// Whether pods can be given a network. Both packages are named: whoever installs one then has both.
+pub(crate) fn allows_network(command: &str) -> Outcome {
+    if !Path::new("/proc/sys/net/ipv6").exists() {
+        let error = anyhow!(partywall_workload::Error::NoIpv6).context(format!("{command} cannot run here"));
+        return Err(Failure::new(Code::Missing, error));
+    }
+    let Some(package) = Network::lacks_package() else {
+        return Ok(());
+    };
+    Err(Failure::new(
+        Code::Missing,
+        anyhow!(
+            "{command} cannot run here: no program of the Debian package {package} was found; its pods' network takes `ip` \
+             and `nft`: apt-get install iproute2 nftables"
+        ),
+    ))
 }
 
 /// The last CPU that this process may use: the first ones serve most interrupts.
@@ -63,6 +84,16 @@ fn node_name(host: &str) -> String {
     }
 }
 
+/// Network namespaces that this process holds open, as `net:[4026532345]`. Those that it made have no other name: with the last
+/// of these and the last process in it, each is gone.
+pub(crate) fn net_namespaces() -> BTreeSet<String> {
+    let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    open.filter_map(|entry| fs::read_link(entry.path()).ok())
+        .map(|target| target.display().to_string())
+        .filter(|target| target.starts_with("net:["))
+        .collect()
+}
+
 /// eBPF programs, maps and links that this process holds, from what the kernel says of its open files.
 pub(crate) fn bpf_objects() -> usize {
     let Ok(entries) = fs::read_dir("/proc/self/fdinfo") else {
@@ -96,6 +127,16 @@ mod tests {
         ] {
             assert_eq!(node_name(host), node);
         }
+    }
+
+    #[test]
+    fn a_network_namespace_is_seen_while_it_is_held() {
+        let own = fs::read_link("/proc/self/ns/net").expect("a namespace");
+        let is_held = || net_namespaces().contains(&own.display().to_string());
+        let held = fs::File::open("/proc/self/ns/net").expect("a namespace");
+        assert!(is_held());
+        drop(held);
+        assert!(!is_held());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use partywall_proto::v1;
 use serde::{Serialize, Serializer};
 
+use crate::flows::verdict;
 use crate::text::clean;
 
 /// Everything the aggregator knows, judged at one moment. `partywall top --json`.
@@ -18,6 +19,12 @@ pub(crate) struct Snapshot {
     pub ledger: Vec<LedgerCell>,
     pub breaches: Vec<Breach>,
     pub losses: Vec<Loss>,
+    /// Between ends that both have a name.
+    pub traffic: Vec<Traffic>,
+    /// Of which an end has none.
+    pub unattributed: Vec<Unattributed>,
+    /// Without a flow of its own.
+    pub folded: Vec<Folded>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -200,6 +207,39 @@ pub(crate) struct LedgerCell {
     pub cores: f64,
 }
 
+/// One tenant's traffic with another, by verdict. Counts are since the aggregator's start, both ways.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Traffic {
+    /// Who opened.
+    pub from: String,
+    pub to: String,
+    pub verdict: String,
+    pub bytes_per_second: f64,
+    pub bytes: u64,
+    pub packets: u64,
+    pub connections: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Unattributed {
+    /// Why an end cannot be named.
+    pub reason: String,
+    pub bytes_per_second: f64,
+    pub bytes: u64,
+    pub packets: u64,
+}
+
+/// Found no place among an agent's flows: with whom is not known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Folded {
+    /// Whose sockets it was on.
+    pub tenant: String,
+    pub bytes_per_second: f64,
+    pub bytes: u64,
+    pub packets: u64,
+    pub connections: u64,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Breach {
     pub fingerprint: String,
@@ -301,6 +341,9 @@ impl From<v1::Snapshot> for Snapshot {
             ledger: all(wire.ledger),
             breaches: all(wire.breaches),
             losses: all(wire.losses),
+            traffic: all(wire.traffic),
+            unattributed: all(wire.unattributed),
+            folded: all(wire.folded),
         }
     }
 }
@@ -485,6 +528,44 @@ impl From<v1::LedgerCell> for LedgerCell {
     }
 }
 
+impl From<v1::TenantTraffic> for Traffic {
+    fn from(wire: v1::TenantTraffic) -> Self {
+        Self {
+            from: clean(&wire.from),
+            to: clean(&wire.to),
+            verdict: verdict(wire.verdict),
+            bytes_per_second: wire.bytes_per_second,
+            bytes: wire.bytes,
+            packets: wire.packets,
+            connections: wire.connections,
+        }
+    }
+}
+
+impl From<v1::Unattributed> for Unattributed {
+    fn from(wire: v1::Unattributed) -> Self {
+        Self {
+            reason: clean(&wire.reason),
+            bytes_per_second: wire.bytes_per_second,
+            bytes: wire.bytes,
+            packets: wire.packets,
+        }
+    }
+}
+
+/// On the wire it is traffic that names one end and no verdict.
+impl From<v1::TenantTraffic> for Folded {
+    fn from(wire: v1::TenantTraffic) -> Self {
+        Self {
+            tenant: clean(&wire.from),
+            bytes_per_second: wire.bytes_per_second,
+            bytes: wire.bytes,
+            packets: wire.packets,
+            connections: wire.connections,
+        }
+    }
+}
+
 impl From<v1::Breach> for Breach {
     fn from(wire: v1::Breach) -> Self {
         Self {
@@ -637,12 +718,25 @@ mod tests {
                 }],
                 ..Default::default()
             }],
+            traffic: vec![v1::TenantTraffic {
+                from: hostile.into(),
+                to: hostile.into(),
+                ..Default::default()
+            }],
+            unattributed: vec![v1::Unattributed {
+                reason: hostile.into(),
+                ..Default::default()
+            }],
+            folded: vec![v1::TenantTraffic {
+                from: hostile.into(),
+                ..Default::default()
+            }],
             ..Default::default()
         };
         let printed = format!("{:?}", Snapshot::from(wire));
         // Debug writes a control character as \\u{1b}, and the backslash of one that was spelled out as \\\\u{1b}.
-        assert_eq!(printed.matches("\\\\u{1b}").count(), 30);
-        assert_eq!(printed.matches("\\u{1b}").count(), 30);
+        assert_eq!(printed.matches("\\\\u{1b}").count(), 34);
+        assert_eq!(printed.matches("\\u{1b}").count(), 34);
     }
 
     #[test]

@@ -75,7 +75,22 @@ pub(crate) fn wire() -> v1::Snapshot {
         .into(),
         breaches: vec![noisy(), quota(), squeeze()],
         losses: vec![],
-        ..v1::Snapshot::default()
+        traffic: vec![
+            traffic("red", "blue", v1::Verdict::Open, 74 << 10, 7_400.0),
+            traffic("red", "blue", v1::Verdict::Blocked, 180, 0.0),
+            traffic("blue", "blue", v1::Verdict::Within, 3 * MIB, 120_000.0),
+            traffic("green", "blue", v1::Verdict::Leaked, 2 << 10, 210.0),
+        ],
+        unattributed: vec![v1::Unattributed {
+            reason: "source_unconfirmed".into(),
+            bytes: 512,
+            packets: 8,
+            bytes_per_second: 51.0,
+        }],
+        folded: vec![v1::TenantTraffic {
+            verdict: v1::Verdict::Unspecified.into(),
+            ..traffic("red", "", v1::Verdict::Open, 9 << 10, 900.0)
+        }],
     }
 }
 
@@ -123,6 +138,24 @@ fn node(name: &str, age_s: u64, covered: f64) -> v1::NodeView {
             scope: "node".into(),
             kills: 2,
         }],
+    }
+}
+
+fn traffic(
+    from: &str,
+    to: &str,
+    verdict: v1::Verdict,
+    bytes: u64,
+    bytes_per_second: f64,
+) -> v1::TenantTraffic {
+    v1::TenantTraffic {
+        from: from.into(),
+        to: to.into(),
+        verdict: verdict.into(),
+        bytes,
+        packets: bytes / 60,
+        connections: bytes / 2_000,
+        bytes_per_second,
     }
 }
 

@@ -85,6 +85,7 @@ fn interrupted_at(wanted: &str, name: &str) -> (Option<i32>, String) {
 
 #[test]
 fn shows_its_case_and_never_leaves_a_trace() {
+    without_ip_and_nft_it_does_not_begin();
     an_interrupted_demo_cleans_up();
     a_reader_that_left_is_no_proof_and_still_cleans_up();
     names_red_and_nobody_else_and_leaves_no_trace();
@@ -121,9 +122,73 @@ fn names_red_and_nobody_else_and_leaves_no_trace() {
             .sum::<f64>()
     };
     assert!(cell("blue", "red") > cell("blue", "green"), "{document:#}");
+    names_the_connection_and_suggests_its_end(&document);
     assert!(document["agent"]["memory_bytes"].as_u64().unwrap() > 0);
     assert_eq!(document["left_behind"], serde_json::json!([]));
     assert_eq!(left_in_temporary(), Vec::<PathBuf>::new());
+}
+
+fn names_the_connection_and_suggests_its_end(document: &serde_json::Value) {
+    let breaches = document["breaches"].as_array().unwrap();
+    let flat: Vec<_> = breaches
+        .iter()
+        .filter(|breach| breach["kind"] == "FlatNetwork")
+        .collect();
+    assert_eq!(flat.len(), 1, "red's connection and nothing else: {flat:#?}");
+    assert_eq!(
+        (&flat[0]["tenant"], &flat[0]["against"]),
+        (&"red".into(), &"blue".into())
+    );
+    assert_eq!(flat[0]["evidence"]["port"], 8080.0);
+    assert!(flat[0]["evidence"]["bytes"].as_f64().unwrap() > 0.0);
+    let reach = &document["flat_network"];
+    let seconds = reach["seconds_to_firing"].as_f64().unwrap();
+    assert!(
+        (0.0..=5.0).contains(&seconds),
+        "{seconds} s from red's connection to a firing breach"
+    );
+    let flow = &reach["flow"];
+    assert_eq!(
+        (&flow["from"]["pod"], &flow["to"]["pod"]),
+        (&"batch".into(), &"web".into())
+    );
+    assert_eq!(
+        (&flow["verdict"], &flow["seen_by"]),
+        (&"open".into(), &"both".into())
+    );
+    assert!(
+        flow["traffic"]["received_bytes"].as_u64().unwrap() > 0,
+        "{flow:#}"
+    );
+    let policies = reach["suggestion"]["policies"].as_array().unwrap();
+    assert_eq!(policies.len(), 1, "{policies:#?}");
+    assert_eq!(policies[0]["metadata"]["namespace"], "blue");
+    assert_eq!(policies[0]["spec"]["podSelector"]["matchLabels"]["app"], "web");
+    assert_eq!(reach["suggestion"]["counts"]["closed"], 1);
+}
+
+/// Before anything is made, and with both packages at once.
+fn without_ip_and_nft_it_does_not_begin() {
+    let before = pods();
+    // A shell would do: only that they are not found matters.
+    let empty = Path::new(temporary()).join("no-programs");
+    std::fs::create_dir_all(&empty).unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c"])
+        .arg("for d in /usr/sbin /sbin; do mount --bind \"$1\" $d || exit 99; done; PATH=$1 exec \"$2\" demo")
+        .args([
+            "sh".as_ref(),
+            empty.as_os_str(),
+            env!("CARGO_BIN_EXE_partywall").as_ref(),
+        ])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{stderr}");
+    assert!(stderr.contains("apt-get install iproute2 nftables"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(output.stdout.is_empty());
+    assert_eq!(pods(), before);
 }
 
 fn an_interrupted_demo_cleans_up() {

@@ -1,8 +1,10 @@
-//! `partywall demo`: a noisy neighbour on this machine, named by the real agent and the real aggregator.
+//! `partywall demo`: a noisy neighbour on this machine, and a connection that nothing was in the way of, named by the real agent and
+//! the real aggregator.
 //!
-//! `scene` makes the tenants, `story` tells what is seen and judges whether the case was proved; here is the order of
-//! events, and that everything is removed again whatever happened.
+//! `scene` makes the tenants, `story` tells what is seen and judges whether the case was proved, `reach` does so for the second act;
+//! here is the order of events, and that everything is removed again whatever happened.
 
+mod reach;
 mod scene;
 mod story;
 
@@ -17,9 +19,11 @@ use crate::exit::{Code, Failure, Outcome, reader_left};
 use crate::host;
 use crate::logs;
 use crate::output::{Paint, Tone, print, print_json};
+use crate::policy;
 use crate::signal;
 use crate::stack::{Options, Stack};
-use scene::{BLUE, GREEN, RED, Scene};
+use partywall_proto::v1;
+use scene::{BLUE, GREEN, PORT, RED, Scene};
 use story::Witness;
 
 /// Blue and green alone: long enough to see that all is well.
@@ -32,7 +36,8 @@ const RESOLVE_SECONDS: u64 = 30;
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(common: &Common, args: &Demo) -> Outcome {
-    host::allows("demo", &["ledger"])?;
+    host::allows("demo", &["ledger", "flows"])?;
+    host::allows_network("demo")?;
     // The story is told on stdout; what else goes wrong is worth a line.
     logs::init("error");
     // The kernel times programs for as long as this is open. Refused without CAP_SYS_ADMIN: then that cost stays unknown.
@@ -152,7 +157,9 @@ impl Stage {
             left_behind.push(format!("{held} eBPF objects"));
         }
         let summary = if left_behind.is_empty() {
-            "Removed, and checked: cgroups, processes, eBPF programs and maps, temporary files. Nothing is left.".to_owned()
+            "Removed, and checked: cgroups, processes, network namespaces, eBPF programs and maps, temporary files. Nothing \
+             is left."
+                .to_owned()
         } else {
             format!("LEFT BEHIND: {}", left_behind.join(", "))
         };
@@ -211,7 +218,51 @@ async fn play(stage: &mut Stage, witness: &mut Witness, teller: Teller, noisy_se
             }
             clock.run_for(1).await?;
         }
+        second_act(&mut clock).await?;
     }
+    Ok(())
+}
+
+/// After the first: nothing of it is to disturb what is measured there.
+async fn second_act(clock: &mut Clock<'_>) -> Outcome {
+    clock.figures = false;
+    clock.teller.tell("\n")?;
+    clock.teller.event(
+        clock.second,
+        &format!(
+            "red's pod opens a TCP connection to blue's, {}:{PORT}; no NetworkPolicy is in the way",
+            BLUE.address
+        ),
+    )?;
+    clock.witness.reach.began_unix_seconds = Some(unix_seconds());
+    tokio::task::block_in_place(|| clock.scene.connect())?;
+    // One look more than is allowed: what comes too late is told as late.
+    for _ in 0..=reach::NAMED_SECONDS {
+        if clock.witness.reached().is_some() {
+            break;
+        }
+        clock.run_for(1).await?;
+    }
+    if clock.witness.reached().is_none() {
+        return Ok(());
+    }
+    let request = v1::GetFlowsRequest {
+        from: RED.label(),
+        to: BLUE.label(),
+        ..v1::GetFlowsRequest::default()
+    };
+    let flows = clock.client.flows(request).await?.flows;
+    if let Some(flow) = flows.into_iter().find(reach::is_flow) {
+        clock.teller.tell(&reach::flow(&flow))?;
+        clock.witness.reach.flow = Some(flow);
+    }
+    let suggestion = policy::suggested(&mut clock.client, clock.scene.manifests()).await?;
+    clock.teller.event(
+        clock.second,
+        "from the flows seen, `partywall policy suggest` writes this; it is a suggestion, and nothing applies it",
+    )?;
+    clock.teller.tell(&reach::suggestion(&suggestion))?;
+    clock.witness.reach.suggestion = Some(suggestion);
     Ok(())
 }
 
@@ -225,6 +276,8 @@ struct Clock<'a> {
     witness: &'a mut Witness,
     scene: &'a mut Scene,
     teller: Teller,
+    /// The first act's line a second.
+    figures: bool,
 }
 
 impl<'a> Clock<'a> {
@@ -258,6 +311,7 @@ impl<'a> Clock<'a> {
             witness,
             scene,
             teller,
+            figures: true,
         })
     }
 
@@ -267,12 +321,14 @@ impl<'a> Clock<'a> {
             self.second = (self.began.elapsed() + Duration::from_millis(500)).as_secs();
             self.scene.check()?;
             let snapshot = self.client.snapshot(true).await?;
-            self.teller
-                .tell(&story::figures(self.second, &snapshot, self.teller.paint))?;
-            for breach in self.witness.observe(snapshot) {
-                let started = self.witness.red_started_unix_seconds;
+            if self.figures {
                 self.teller
-                    .tell(&story::change(self.second, &breach, started, self.teller.paint))?;
+                    .tell(&story::figures(self.second, &snapshot, self.teller.paint))?;
+            }
+            for breach in self.witness.observe(snapshot) {
+                let cause = self.witness.cause(&breach);
+                self.teller
+                    .tell(&story::change(self.second, &breach, cause, self.teller.paint))?;
             }
         }
         Ok(())

@@ -1,12 +1,16 @@
-//! The three tenants: real cgroups, real work on one CPU, and the Kubernetes YAML that says what they were promised.
+//! The three tenants: real cgroups, real work on one CPU, a network namespace for each, and the Kubernetes YAML that says what they
+//! were promised.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use partywall_workload::manifest::{Phase, namespace_yaml, pod_yaml};
-use partywall_workload::{Pod, PodSpec, Resources, Work, WorkHandle, cgroup2_mount, sweep};
+use partywall_workload::{
+    Family, NODE_IPV4, Network, Pod, PodSpec, Resources, Work, WorkHandle, cgroup2_mount, sweep,
+};
 use tempfile::TempDir;
 
 use crate::host;
@@ -15,6 +19,7 @@ use crate::host;
 pub(crate) struct Role {
     pub tenant: &'static str,
     pub pod: &'static str,
+    pub address: Ipv4Addr,
     pub promised_cores: f64,
     pub work: Work,
     pub about: &'static str,
@@ -25,6 +30,7 @@ pub(crate) struct Role {
 pub(crate) const BLUE: Role = Role {
     tenant: "blue",
     pod: "web",
+    address: Ipv4Addr::new(10, 244, 0, 2),
     promised_cores: 0.5,
     work: Work::Duty {
         busy_ms: 30.0,
@@ -38,6 +44,7 @@ pub(crate) const BLUE: Role = Role {
 pub(crate) const GREEN: Role = Role {
     tenant: "green",
     pod: "api",
+    address: Ipv4Addr::new(10, 244, 0, 3),
     promised_cores: 0.25,
     work: Work::Duty {
         busy_ms: 1.0,
@@ -51,12 +58,35 @@ pub(crate) const GREEN: Role = Role {
 pub(crate) const RED: Role = Role {
     tenant: "red",
     pod: "batch",
+    address: Ipv4Addr::new(10, 244, 0, 4),
     promised_cores: 0.1,
     work: Work::Spin { threads: 3 },
     about: "will start 3 threads that never rest",
 };
 
 const ROLES: [&Role; 3] = [&BLUE, &GREEN, &RED];
+
+/// Where blue's pod answers in the second act.
+pub(crate) const PORT: u16 = 8080;
+
+/// Ten times a second on one connection: it is still going on when it is looked at.
+const TALK: Work = Work::Tcp {
+    to: SocketAddr::new(IpAddr::V4(BLUE.address), PORT),
+    per_second: 10.0,
+    bytes: 4096,
+    keep: true,
+};
+const ANSWER: Work = Work::TcpServe {
+    port: PORT,
+    family: Family::Ipv4,
+};
+
+impl Role {
+    /// `namespace/pod`: each tenant is one namespace.
+    pub(crate) fn label(&self) -> String {
+        format!("{}/{}", self.tenant, self.pod)
+    }
+}
 
 pub(crate) struct Scene {
     /// The one CPU that all three share.
@@ -65,26 +95,33 @@ pub(crate) struct Scene {
     /// YAML of the three tenants.
     manifests: TempDir,
     pods: BTreeMap<&'static str, Pod>,
-    works: BTreeMap<&'static str, WorkHandle>,
+    /// The flat network between the pods. After the pods: their links go first.
+    network: Network,
+    works: Vec<(&'static str, WorkHandle)>,
+    /// Network namespaces that this process held open before it made its own.
+    namespaces_before: BTreeSet<String>,
     /// Of every process ever started, and every directory made: what must be gone at the end.
     pids: Vec<u32>,
     paths: Vec<PathBuf>,
 }
 
 impl Scene {
-    /// Makes the cgroups and the YAML. Nothing runs yet.
+    /// Makes the cgroups, the network and the YAML. Nothing runs yet.
     pub(crate) fn make() -> anyhow::Result<Self> {
         let mount = cgroup2_mount()?;
         // What an earlier demo left that was killed before it could clean up.
         sweep(&mount).context("removing what a killed run left behind")?;
         let manifests = tempfile::Builder::new().prefix("partywall-demo-").tempdir()?;
+        let namespaces_before = host::net_namespaces();
         let mut scene = Self {
+            network: Network::create().context("making a network of namespaces for the pods")?,
+            namespaces_before,
             cpu: host::last_allowed_cpu()?,
             node: host::name(),
             paths: vec![manifests.path().to_owned()],
             manifests,
             pods: BTreeMap::new(),
-            works: BTreeMap::new(),
+            works: Vec::new(),
             pids: Vec::new(),
         };
         for role in ROLES {
@@ -99,7 +136,11 @@ impl Scene {
             cpu_cores: Some(role.promised_cores),
             memory_bytes: None,
         };
-        let pod = Pod::create(spec, mount)?;
+        spec.labels = BTreeMap::from([("app".to_owned(), role.pod.to_owned())]);
+        spec.pod_ips = vec![role.address.to_string()];
+        spec.host_ips = vec![NODE_IPV4.to_string()];
+        let mut pod = Pod::create(spec, mount)?;
+        pod.connect(self.network.connect(&[role.address.into()])?);
         self.paths.push(pod.cgroup().to_owned());
         let documents = [
             namespace_yaml(role.tenant, &BTreeMap::new())?,
@@ -117,18 +158,28 @@ impl Scene {
     }
 
     pub(crate) fn start(&mut self, role: &Role) -> anyhow::Result<()> {
+        self.put(role, &role.work)
+    }
+
+    /// Red's pod opens a connection to blue's, and both talk on it until everything is removed.
+    pub(crate) fn connect(&mut self) -> anyhow::Result<()> {
+        self.put(&BLUE, &ANSWER)?;
+        self.put(&RED, &TALK)
+    }
+
+    fn put(&mut self, role: &Role, work: &Work) -> anyhow::Result<()> {
         let pod = self
             .pods
             .get(role.tenant)
             .ok_or_else(|| anyhow!("{} has no pod", role.tenant))?;
-        let work = pod.start(&role.work, Some(&[self.cpu]))?;
+        let work = pod.start(work, Some(&[self.cpu]))?;
         self.pids.push(work.pid());
-        self.works.insert(role.tenant, work);
+        self.works.push((role.tenant, work));
         Ok(())
     }
 
     pub(crate) fn stop(&mut self, role: &Role) {
-        self.works.remove(role.tenant);
+        self.works.retain(|(tenant, _)| *tenant != role.tenant);
     }
 
     /// An error when a tenant's work ended by itself: what is seen from then on proves nothing.
@@ -150,6 +201,10 @@ impl Scene {
                 left.push(format!("{tenant}'s cgroup ({error})"));
             }
         }
+        drop(self.network);
+        let namespaces = host::net_namespaces();
+        let kept = namespaces.difference(&self.namespaces_before);
+        left.extend(kept.map(|namespace| format!("network namespace {namespace}")));
         if let Err(error) = self.manifests.close() {
             left.push(format!("manifests ({error})"));
         }

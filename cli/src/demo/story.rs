@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::scene::{BLUE, GREEN, RED, Role};
+use super::reach::{self, Reach};
+use super::scene::{BLUE, GREEN, PORT, RED, Role};
 use crate::model::{AgentCost, Breach, LedgerCell, Pod, Snapshot, State};
 use crate::output::{Paint, Tone};
 use crate::show::breaches::tone;
@@ -29,6 +30,8 @@ pub(crate) struct Document {
     pub breaches: Vec<Breach>,
     /// By tenant pair, over the last window in which red worked.
     pub ledger: Vec<LedgerCell>,
+    /// The second act.
+    pub flat_network: reach::Told,
     pub agent: Option<AgentCost>,
     /// What could not be removed. Empty: every trace is gone.
     pub left_behind: Vec<String>,
@@ -44,6 +47,7 @@ pub(crate) struct Witness {
     last: Option<Snapshot>,
     pub red_started_unix_seconds: Option<f64>,
     pub red_stopped_unix_seconds: Option<f64>,
+    pub reach: Reach,
 }
 
 impl Witness {
@@ -77,6 +81,22 @@ impl Witness {
         self.proof().is_some()
     }
 
+    /// Red was named for its connection to blue.
+    pub(crate) fn reached(&self) -> Option<&Breach> {
+        self.breaches.values().find(|breach| self.reach.explains(breach))
+    }
+
+    /// What red did that made it, and when.
+    pub(crate) fn cause(&self, breach: &Breach) -> Option<(&'static str, f64)> {
+        if breach.tenant != RED.tenant {
+            None
+        } else if reach::is_of(breach) {
+            Some(("connected", self.reach.began_unix_seconds?))
+        } else {
+            Some(("started", self.red_started_unix_seconds?))
+        }
+    }
+
     /// Nothing by red is pending or firing any more.
     pub(crate) fn is_over(&self) -> bool {
         let listed = self.last.iter().flat_map(|last| &last.breaches);
@@ -99,8 +119,10 @@ impl Witness {
         }
         for breach in self.breaches.values() {
             // What else runs on a busy host may make blue and green wait, too: that is said as the system's, and names nobody.
-            let truth =
-                is_case(breach, BLUE.tenant) || is_case(breach, GREEN.tenant) || breach.tenant == SYSTEM;
+            let truth = is_case(breach, BLUE.tenant)
+                || is_case(breach, GREEN.tenant)
+                || self.reach.explains(breach)
+                || breach.tenant == SYSTEM;
             if !truth && breach.firing_unix_seconds.is_some() {
                 reasons.push(format!(
                     "{} by {} fired, too: {}",
@@ -128,6 +150,7 @@ impl Witness {
     ) -> Document {
         let proof = self.proof();
         let mut why_not = self.why_not();
+        why_not.extend(self.reach.why_not(self.reached()));
         why_not.extend(ended_by);
         why_not.extend(left_behind.iter().map(|trace| format!("left behind: {trace}")));
         Document {
@@ -145,6 +168,7 @@ impl Witness {
                 .peak
                 .as_ref()
                 .map_or_else(Vec::new, |peak| peak.ledger.clone()),
+            flat_network: self.reach.told(self.reached()),
             agent: self.cost().cloned(),
             left_behind,
         }
@@ -154,7 +178,7 @@ impl Witness {
         self.last.as_ref()?.nodes.first()?.agent.as_ref()
     }
 
-    /// What was proved, in two sentences, and what it cost.
+    /// What was proved, a paragraph for each act.
     pub(crate) fn proved(&self, document: &Document) -> String {
         let Some(peak) = &self.peak else {
             return String::new();
@@ -166,7 +190,9 @@ impl Witness {
             "Proved: while blue ran {} of its promised {} cores, it stood in the queue for {} cores more, and {} of \
              that wait is entered in the ledger against red, which ran {} cores on a promise of {}; red was named \
              {:.1} s after it started.\nGreen shared the same CPU all the time and was not named, and neither was \
-             anybody else: the wait is measured at each context switch, against whoever ran, and nothing is guessed.",
+             anybody else: the wait is measured at each context switch, against whoever ran, and nothing is guessed.\n\
+             Proved, too: {} reached {} on port {PORT} with nothing in the way, and was named {:.1} s after it \
+             connected. The policy above would close that; it is a suggestion, and nothing applied it.",
             cores(blue.used_cores),
             cores(blue.entitled_cores),
             cores(blue.wait_cores),
@@ -174,6 +200,11 @@ impl Witness {
             cores(red.used_cores),
             cores(red.entitled_cores),
             document.seconds_to_firing.unwrap_or(f64::NAN),
+            RED.label(),
+            BLUE.label(),
+            self.reached()
+                .and_then(|breach| self.reach.seconds_to_firing(breach))
+                .unwrap_or(f64::NAN),
         )
     }
 
@@ -201,7 +232,7 @@ impl Witness {
 }
 
 /// Milliseconds are all that wall-clock times are good for.
-fn rounded(seconds: f64) -> f64 {
+pub(crate) fn rounded(seconds: f64) -> f64 {
     (seconds * 1e3).round() / 1e3
 }
 
@@ -289,13 +320,8 @@ fn columns(
     format!("{time:>6}{ran:>8}{waited:>8}{by_red:>15}{slower:>8}{green:>9}{green_waited:>8}{red:>9}")
 }
 
-/// One change of one breach.
-pub(crate) fn change(
-    second: u64,
-    breach: &Breach,
-    red_started_unix_seconds: Option<f64>,
-    paint: Paint,
-) -> String {
+/// One change of one breach; `cause`: what red did that made it, and when.
+pub(crate) fn change(second: u64, breach: &Breach, cause: Option<(&str, f64)>, paint: Paint) -> String {
     let state = paint.tint(tone(breach.state), &breach.state.name().to_uppercase());
     let against = if breach.against.is_empty() {
         String::new()
@@ -307,10 +333,8 @@ pub(crate) fn change(
         breach.kind, breach.tenant
     );
     if breach.state == State::Firing {
-        if let (Some(firing), Some(started)) = (breach.firing_unix_seconds, red_started_unix_seconds)
-            && breach.tenant == RED.tenant
-        {
-            line.push_str(&format!(", {:.1} s after red started", firing - started));
+        if let (Some(firing), Some((did, at))) = (breach.firing_unix_seconds, cause) {
+            line.push_str(&format!(", {:.1} s after red {did}", firing - at));
         }
         line.push_str(&format!("\n         {}", breach.summary));
     }

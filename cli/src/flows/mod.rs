@@ -12,7 +12,10 @@ use crate::client::Client;
 use crate::exit::Outcome;
 use crate::output::{Paint, print, print_json, print_json_line};
 use crate::signal;
-pub(crate) use model::{End, Flow, Flows};
+#[cfg(test)]
+pub(crate) use model::Traffic;
+pub(crate) use model::{End, Flow, Flows, verdict};
+pub(crate) use table::{rate, tone};
 
 /// How often `--watch` asks again.
 const AGAIN: Duration = Duration::from_secs(1);

@@ -48,7 +48,7 @@ fn row(flow: &Flow) -> Row {
 }
 
 /// Where the fence is broken it shows.
-fn tone(verdict: &str) -> Tone {
+pub(crate) fn tone(verdict: &str) -> Tone {
     match verdict {
         "leaked" => Tone::Bad,
         "open" => Tone::Warn,
@@ -65,7 +65,8 @@ fn port(flow: &Flow) -> String {
     }
 }
 
-fn rate(bytes_per_second: f64) -> String {
+/// Below one byte a second nothing goes on.
+pub(crate) fn rate(bytes_per_second: f64) -> String {
     if bytes_per_second >= 1.0 {
         bytes(bytes_per_second as u64)
     } else {

@@ -25,7 +25,7 @@ use crate::args::{Common, PolicyCheck};
 use crate::exit::{Code, Failure, Outcome, reader_left};
 use crate::output::{print, print_json};
 pub(crate) use diff::diff;
-pub(crate) use suggest::suggest;
+pub(crate) use suggest::{Suggestion, suggest, suggested};
 
 /// Everything that is asked about.
 struct Known {

@@ -57,38 +57,40 @@ impl AllSeen {
 }
 
 pub(super) fn read(common: &Common, file: Option<&Path>) -> Result<AllSeen, Failure> {
-    let lists = match file {
-        Some(file) => from_file(file).map_err(usage)?,
-        None => from_aggregator(common)?,
-    };
+    if let Some(file) = file {
+        return all(from_file(file).map_err(usage)?, &file.display().to_string());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(Code::Missing, error))?;
+    runtime.block_on(async {
+        let mut client = Client::connect(&common.aggregator).await?;
+        ask(&mut client).await
+    })
+}
+
+/// Everything that the aggregator lists.
+pub(super) async fn ask(client: &mut Client) -> Result<AllSeen, Failure> {
+    let mut lists = Vec::new();
+    for verdict in VERDICTS {
+        let request = v1::GetFlowsRequest {
+            verdicts: vec![verdict.into()],
+            ..v1::GetFlowsRequest::default()
+        };
+        lists.push(client.flows(request).await?);
+    }
+    all(lists, client.address())
+}
+
+/// `source`: where they are from.
+fn all(lists: Vec<Flows>, source: &str) -> Result<AllSeen, Failure> {
     let left_out = lists.iter().map(|list| list.left_out).sum();
-    let place = |i: usize| match file {
-        Some(file) => format!("{}: flow {i}", file.display()),
-        None => format!("{}: flow {i}", common.aggregator),
-    };
     let flows = lists.into_iter().flat_map(|list| list.flows);
+    let place = |i: usize| format!("{source}: flow {i}");
     let checked = flows.enumerate().map(|(i, flow)| check(flow).context(place(i)));
     let checked: Vec<Seen> = checked.collect::<anyhow::Result<_>>().map_err(usage)?;
     Ok(AllSeen {
         flows: once(checked),
         left_out,
-    })
-}
-
-fn from_aggregator(common: &Common) -> Result<Vec<Flows>, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(Code::Missing, error))?;
-    runtime.block_on(async {
-        let mut client = Client::connect(&common.aggregator).await?;
-        let mut lists = Vec::new();
-        for verdict in VERDICTS {
-            let request = v1::GetFlowsRequest {
-                verdicts: vec![verdict.into()],
-                ..v1::GetFlowsRequest::default()
-            };
-            lists.push(client.flows(request).await?);
-        }
-        Ok(lists)
     })
 }
 

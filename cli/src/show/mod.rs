@@ -5,6 +5,7 @@ pub(crate) mod header;
 pub(crate) mod ledger;
 pub(crate) mod pods;
 pub(crate) mod tenants;
+pub(crate) mod traffic;
 
 use std::cmp::Ordering;
 

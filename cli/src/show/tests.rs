@@ -66,6 +66,21 @@ fn runners_without_a_column_are_summed_not_dropped() {
 }
 
 #[test]
+fn holes_in_the_fence_come_first() {
+    let verdicts = |sort, filter| {
+        let rows = traffic::pairs(&sample::snapshot(), sort, filter).rows;
+        rows.into_iter()
+            .map(|row| row.cells[2].text.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(verdicts(0, ""), ["leaked", "open", "blocked", "within"]);
+    assert_eq!(verdicts(1, ""), ["within", "open", "leaked", "blocked"]);
+    assert_eq!(verdicts(0, "green"), ["leaked"]);
+    assert_eq!(traffic::rest(&sample::snapshot(), "").rows.len(), 2);
+    assert_eq!(traffic::rest(&sample::snapshot(), "unconfirmed").rows.len(), 1);
+}
+
+#[test]
 fn nobody_steals_from_itself_and_system_is_no_neighbour() {
     assert!(ledger::is_stolen("blue", "red"));
     for (waiter, runner) in [

@@ -16,10 +16,17 @@ pub(crate) enum View {
     Pods,
     Ledger,
     Breaches,
+    Flows,
 }
 
 impl View {
-    pub(crate) const ALL: [Self; 4] = [Self::Tenants, Self::Pods, Self::Ledger, Self::Breaches];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Tenants,
+        Self::Pods,
+        Self::Ledger,
+        Self::Breaches,
+        Self::Flows,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -27,6 +34,7 @@ impl View {
             Self::Pods => "pods",
             Self::Ledger => "ledger",
             Self::Breaches => "breaches",
+            Self::Flows => "flows",
         }
     }
 }
@@ -44,9 +52,9 @@ pub(crate) struct App {
     pub received: Option<Instant>,
     pub lost: Option<Lost>,
     /// By view: which of its orders.
-    sorts: [usize; 4],
+    sorts: [usize; View::ALL.len()],
     /// By view: the row the cursor is on.
-    rows: [usize; 4],
+    rows: [usize; View::ALL.len()],
     /// The ledger's first runner shown.
     pub column: usize,
     /// The breach the cursor is on stays selected while others come and go.
@@ -65,8 +73,8 @@ impl App {
             snapshot: Arc::default(),
             received: None,
             lost: None,
-            sorts: [0; 4],
-            rows: [0; 4],
+            sorts: [0; View::ALL.len()],
+            rows: [0; View::ALL.len()],
             column: 0,
             chosen: None,
         }
@@ -91,6 +99,7 @@ impl App {
             View::Pods => show::pick(show::pods::SORTS, self.sort()).name,
             View::Ledger => show::ledger::SORTS[self.sort() % show::ledger::SORTS.len()],
             View::Breaches => show::pick(show::breaches::SORTS, self.sort()).name,
+            View::Flows => show::pick(show::traffic::SORTS, self.sort()).name,
         }
     }
 
@@ -103,6 +112,7 @@ impl App {
             View::Breaches => {
                 show::breaches::table(&self.breaches(), self.snapshot.judged_unix_seconds, false)
             }
+            View::Flows => show::traffic::pairs(&self.snapshot, self.sort(), &self.filter),
         }
     }
 
@@ -138,7 +148,7 @@ impl App {
         match self.view {
             View::Ledger => self.matrix().waiters.len(),
             View::Breaches => self.breaches().len(),
-            View::Tenants | View::Pods => self.table().rows.len(),
+            View::Tenants | View::Pods | View::Flows => self.table().rows.len(),
         }
     }
 
@@ -183,8 +193,9 @@ impl App {
             KeyCode::Char('2') => self.view = View::Pods,
             KeyCode::Char('3') => self.view = View::Ledger,
             KeyCode::Char('4') => self.view = View::Breaches,
-            KeyCode::Tab => self.view = View::ALL[(self.view as usize + 1) % 4],
-            KeyCode::BackTab => self.view = View::ALL[(self.view as usize + 3) % 4],
+            KeyCode::Char('5') => self.view = View::Flows,
+            KeyCode::Tab => self.turn(1),
+            KeyCode::BackTab => self.turn(View::ALL.len() - 1),
             KeyCode::Down | KeyCode::Char('j') => self.step(1),
             KeyCode::Up | KeyCode::Char('k') => self.step(-1),
             KeyCode::PageDown => self.step(10),
@@ -197,6 +208,10 @@ impl App {
             KeyCode::Left if self.view == View::Ledger => self.column = self.column.saturating_sub(1),
             _ => {}
         }
+    }
+
+    fn turn(&mut self, views: usize) {
+        self.view = View::ALL[(self.view as usize + views) % View::ALL.len()];
     }
 
     fn step(&mut self, rows: isize) {
@@ -230,10 +245,10 @@ mod tests {
     #[test]
     fn tab_goes_round_and_digits_go_straight() {
         let mut app = app();
-        press(&mut app, &[KeyCode::Tab; 5]);
+        press(&mut app, &[KeyCode::Tab; 6]);
         assert_eq!(app.view, View::Pods);
         press(&mut app, &[KeyCode::BackTab, KeyCode::BackTab]);
-        assert_eq!(app.view, View::Breaches);
+        assert_eq!(app.view, View::Flows);
         press(&mut app, &[KeyCode::Char('3')]);
         assert_eq!(app.view, View::Ledger);
     }

@@ -14,6 +14,7 @@ use ratatui::widgets::{Block, Clear, Paragraph, Wrap};
 
 use super::app::{App, View};
 use crate::output::{Paint, Tone};
+use crate::table::{Cell, Row};
 use crate::text::width;
 
 /// Below this nothing useful can be laid out.
@@ -40,6 +41,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, app: &App, now: Instant, paint: Paint)
         View::Tenants | View::Pods => table::draw(frame, body, &app.table(), app.selected(), paint),
         View::Ledger => ledger::draw(frame, body, app, paint),
         View::Breaches => draw_breaches(frame, body, app, paint),
+        View::Flows => draw_flows(frame, body, app, paint),
     }
     frame.render_widget(Paragraph::new(keys), foot);
     if app.help {
@@ -57,7 +59,7 @@ fn keys(app: &App, columns: usize) -> Vec<Line<'static>> {
     let mut words = vec![
         "q quit",
         "? help",
-        "tab/1-4 view",
+        "tab/1-5 view",
         "↑↓ move",
         "s sort",
         "/ filter",
@@ -109,6 +111,36 @@ fn draw_breaches(frame: &mut Frame<'_>, area: Rect, app: &App, paint: Paint) {
     );
 }
 
+/// The pairs, and what has no place among them below.
+fn draw_flows(frame: &mut Frame<'_>, area: Rect, app: &App, paint: Paint) {
+    let pairs = app.table();
+    let mut rest = crate::show::traffic::rest(&app.snapshot, &app.filter);
+    if rest.rows.is_empty() {
+        table::draw(frame, area, &pairs, app.selected(), paint);
+        return;
+    }
+    // The pairs matter more, and get two thirds where they need that much. Below: an empty line, headings, rows.
+    let above = (pairs.rows.len() as u16 + 1).min(area.height / 3 * 2).max(2);
+    let below = (rest.rows.len() as u16 + 2).min(area.height.saturating_sub(above));
+    let hidden = rest.rows.len().saturating_sub(below.saturating_sub(2) as usize);
+    if hidden > 0 {
+        rest.rows.truncate(rest.rows.len().saturating_sub(hidden + 1));
+        let more = Cell::toned(format!("and {} more: top --once", hidden + 1), Tone::Dim);
+        rest.rows.push(Row {
+            cells: vec![Cell::default(), more],
+            note: None,
+        });
+    }
+    let [above, _, below] = Layout::vertical([
+        Constraint::Min(2),
+        Constraint::Length(1),
+        Constraint::Length(below.saturating_sub(1)),
+    ])
+    .areas(area);
+    table::draw(frame, above, &pairs, app.selected(), paint);
+    table::draw(frame, below, &rest, None, paint);
+}
+
 const HELP: &str = "\
 cores      CPU time per time: 0.50 is half a CPU
 entitled   what was promised: the sum of CPU requests
@@ -120,11 +152,12 @@ own        waited for its own pod or tenant
 throttled  held back by its own limit
 memory     the working set: what the kubelet goes by
 stall      s per s reclaiming because the node ran low
+rate       bytes per second, both ways
 unresolved beyond what the kernel side keeps
 unknown    ran meanwhile, and cannot be named
 covered    share of the window that was seen
 
-1 2 3 4, tab  view      arrows, j k  move
+1 to 5, tab   view      arrows, j k  move
 s  next sort            /  filter by name
 p  pause                esc  clear filter
 q  quit                 any key closes this page";

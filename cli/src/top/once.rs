@@ -1,8 +1,8 @@
-//! All four views as text, for a pipe, a ticket or a terminal without an alternate screen.
+//! All five views as text, for a pipe, a ticket or a terminal without an alternate screen.
 
 use crate::model::Snapshot;
 use crate::output::{Paint, Tone};
-use crate::show::{breaches, header, ledger, pods, tenants};
+use crate::show::{breaches, header, ledger, pods, tenants, traffic};
 
 /// Runners with a column of their own: what a line of text holds.
 const LEDGER_COLUMNS: usize = 8;
@@ -21,6 +21,16 @@ pub(crate) fn text(snapshot: &Snapshot, paint: Paint) -> String {
             "Breaches",
             breaches::table(&listed, snapshot.judged_unix_seconds, true),
             "no breach",
+        ),
+        (
+            "Flows: who reaches whom, and what the fence says of it",
+            traffic::pairs(snapshot, 0, ""),
+            "no traffic was seen",
+        ),
+        (
+            "Flows that are not told by pair: an end cannot be named, or the agent folded them",
+            traffic::rest(snapshot, ""),
+            "none",
         ),
     ];
     let mut text = header::to_text(&header::lines(snapshot), paint);
@@ -42,7 +52,7 @@ mod tests {
     use crate::sample;
 
     #[test]
-    fn shows_all_four_views() {
+    fn shows_all_five_views() {
         sample::golden("once.txt", &text(&sample::snapshot(), Paint::Never));
     }
 

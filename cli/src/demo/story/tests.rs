@@ -1,5 +1,7 @@
 use super::*;
 
+use crate::demo::reach::tests as second_act;
+
 const T0: f64 = 1_785_412_000.0;
 
 fn breach(kind: &str, tenant: &str, against: &str, state: State) -> Breach {
@@ -48,6 +50,7 @@ fn seen(breaches: &[Breach]) -> Snapshot {
 fn witness(breaches: &[&[Breach]]) -> Witness {
     let mut witness = Witness {
         red_started_unix_seconds: Some(T0 + 4.0),
+        reach: second_act::reach(),
         ..Witness::default()
     };
     for breaches in breaches {
@@ -66,7 +69,7 @@ fn red_named_and_nobody_else_is_proof() {
     let witness = witness(&[
         &[case(State::Pending)],
         &[case(State::Firing)],
-        &[case(State::Resolved)],
+        &[case(State::Resolved), second_act::breach()],
     ]);
     let document = witness.document(12, None, vec![]);
     assert!(document.proved, "{:?}", document.why_not);
@@ -78,6 +81,9 @@ fn red_named_and_nobody_else_is_proof() {
         "97 % of that wait",
         "0.80 cores on a promise of 0.10",
         "4.2 s",
+        "red/batch reached blue/web on port 8080",
+        "2.0 s after it connected",
+        "nothing applied it",
     ] {
         assert!(words.contains(phrase), "{phrase:?} is not in {words:?}");
     }
@@ -125,8 +131,21 @@ fn each_way_to_fail_is_told() {
             "pending names nobody"
         );
     }
-    let document = witness(&[&[case(State::Resolved)]]).document(12, None, vec!["/sys/fs/cgroup/x".into()]);
+    let whole = witness(&[&[case(State::Resolved), second_act::breach()]]);
+    let document = whole.document(12, None, vec!["/sys/fs/cgroup/x".into()]);
     assert!(!document.proved && document.why_not[0].contains("/sys/fs/cgroup/x"));
+    let half = witness(&[&[case(State::Resolved)]]).document(12, None, vec![]);
+    assert_eq!(half.why_not, ["no FlatNetwork by red against blue fired"]);
+}
+
+#[test]
+fn a_connection_that_nobody_made_accuses_falsely() {
+    let early = Breach {
+        firing_unix_seconds: Some(T0 + 2.0),
+        ..second_act::breach()
+    };
+    let text = witness(&[&[case(State::Resolved), early]]).why_not().join("; ");
+    assert!(text.contains("FlatNetwork by red fired, too"), "{text}");
 }
 
 #[test]
@@ -184,7 +203,7 @@ fn lines_stand_below_their_headings() {
         assert_eq!(ends(names, word), ends(&line, figure), "{word}\n{headings}{line}");
     }
     assert_eq!(
-        change(9, &case(State::Firing), Some(T0 + 4.0), Paint::Never),
+        change(9, &case(State::Firing), Some(("started", T0 + 4.0)), Paint::Never),
         "   9 s   FIRING NoisyNeighbour by red against blue, 4.2 s after red started\n         red took from blue\n"
     );
 }

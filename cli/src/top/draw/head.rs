@@ -13,8 +13,8 @@ use crate::table::Cell;
 use crate::text::{cut, duration, utc, width};
 use crate::top::app::{App, View};
 
-/// The name, four tabs, and by what the rows are sorted.
-const ALL_TABS_COLUMNS: usize = 64;
+/// The name, five tabs, and by what the rows are sorted.
+const ALL_TABS_COLUMNS: usize = 73;
 
 /// Tabs, the cluster's state, and what is wrong with our sight of it. At most a third of the screen.
 pub(super) fn head(app: &App, now: Instant, paint: Paint, area: Rect) -> Vec<Line<'static>> {

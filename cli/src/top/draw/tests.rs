@@ -58,11 +58,37 @@ fn each_view_looks_as_agreed() {
         ("2", "pods"),
         ("3", "ledger"),
         ("4", "breaches"),
+        ("5", "flows"),
     ] {
         let mut app = app(now);
         press(&mut app, key);
         sample::golden(&format!("top-{name}.txt"), &screen(&app, now, 110, 24));
     }
+}
+
+#[test]
+fn what_finds_no_room_below_the_flows_is_counted() {
+    let now = Instant::now();
+    let mut app = app(now);
+    let mut many = sample::snapshot();
+    for number in 0..40 {
+        many.folded.push(crate::model::Folded {
+            tenant: format!("tenant-{number}"),
+            ..crate::model::Folded::default()
+        });
+    }
+    app.snapshot = Arc::new(many);
+    press(&mut app, "5");
+    let screen = screen(&app, now, 110, 24);
+    let below = screen.lines().skip_while(|line| !line.starts_with("NOT BY PAIR"));
+    let listed = below
+        .filter(|line| line.starts_with("folded") || line.starts_with("unattributed"))
+        .count();
+    assert!(
+        screen.contains(&format!("and {} more: top --once", 42 - listed)),
+        "{listed}: {screen}"
+    );
+    assert!(screen.contains("leaked"), "{screen}");
 }
 
 #[test]
@@ -143,7 +169,7 @@ fn heat_needs_no_colour_and_uses_it_where_there_is_some() {
 #[test]
 fn any_size_of_terminal_is_survived_in_every_state() {
     let now = Instant::now();
-    for keys in ["1", "2", "3", "4", "?", "/x", "p"] {
+    for keys in ["1", "2", "3", "4", "5", "?", "/x", "p"] {
         let mut app = app(now);
         press(&mut app, keys);
         for (columns, lines) in [
@@ -177,7 +203,7 @@ fn any_size_of_terminal_is_survived_in_every_state() {
 #[test]
 fn an_empty_answer_draws() {
     let now = Instant::now();
-    for key in ["1", "2", "3", "4"] {
+    for key in ["1", "2", "3", "4", "5"] {
         let mut app = App::new();
         press(&mut app, key);
         let screen = screen(&app, now, 80, 20);
