@@ -23,7 +23,7 @@ pub(crate) struct Args {
 const STAGES: [Stage; 12] = [
     Stage::new(
         "tools",
-        "install what is missing: eBPF compiler, nextest, cargo-deny, perf",
+        "install what is missing: eBPF compiler, nextest, cargo-deny, perf, QEMU, kernels",
         install,
     ),
     Stage::new(
@@ -100,6 +100,8 @@ fn install() -> Result<Outcome> {
     eprintln!("nextest: {}", tools::nextest()?.display());
     eprintln!("cargo-deny: {}", paths::shown(&tools::cargo_deny()?));
     tools::perf()?;
+    // Now, and not when their stage comes: what cannot be fetched is known in the first minutes.
+    vm::prepare()?;
     Ok(Outcome::Passed)
 }
 
