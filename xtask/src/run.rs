@@ -29,6 +29,21 @@ pub(crate) fn streamed(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Times that a fetch is tried.
+const FETCHES: u32 = 3;
+
+/// [`within`] `limit`, and again when it fails: for commands that only fetch, and a mirror that stalls.
+pub(crate) fn fetched(command: &mut Command, limit: Duration) -> Result<()> {
+    let mut tries = 1;
+    loop {
+        match within(command, limit) {
+            Err(error) if tries < FETCHES => eprintln!("{error:#}: trying again"),
+            result => return result,
+        }
+        tries += 1;
+    }
+}
+
 /// Like [`streamed`], and ends the program when it takes longer than `limit`: politely first, so that it can clean up.
 pub(crate) fn within(command: &mut Command, limit: Duration) -> Result<()> {
     let line = shown(command);

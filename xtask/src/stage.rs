@@ -58,9 +58,11 @@ pub(crate) fn list(stages: &[Stage]) {
 pub(crate) fn run(stages: &[&Stage]) -> Tally {
     let mut tally = Tally::default();
     let mut lines = Vec::new();
+    let first = Instant::now();
     for stage in stages {
-        eprintln!("\n=== {}: {}", stage.name, stage.about);
         let began = Instant::now();
+        let minutes = (began - first).as_secs_f64() / 60.0;
+        eprintln!("\n=== {}, after {minutes:.1} min: {}", stage.name, stage.about);
         let outcome = (stage.run)();
         let seconds = began.elapsed().as_secs_f64();
         let (word, why) = match outcome {

@@ -23,7 +23,7 @@ pub(crate) struct Args {
 const STAGES: [Stage; 13] = [
     Stage::new(
         "tools",
-        "install what is missing: eBPF compiler, nextest, cargo-deny, perf, nftables",
+        "install what is missing: eBPF compiler, nextest, cargo-deny, perf, nftables, QEMU, kernels",
         install,
     ),
     Stage::new(
@@ -105,7 +105,8 @@ fn install() -> Result<Outcome> {
     eprintln!("nextest: {}", tools::nextest()?.display());
     eprintln!("cargo-deny: {}", paths::shown(&tools::cargo_deny()?));
     tools::perf()?;
-    tools::network()?;
+    // Now, and not when their stage comes: what cannot be fetched is known in the first minutes.
+    vm::prepare()?;
     Ok(Outcome::Passed)
 }
 

@@ -4,6 +4,7 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -34,14 +35,34 @@ pub(crate) fn debian_packages(packages: &[&str], why: &str) -> Result<()> {
         bail!("needed to {why}: run `sudo {by_hand}`, then this command again");
     }
     eprintln!("installing Debian packages to {why}: {}", missing.join(" "));
-    run::streamed(Command::new("apt-get").args(["update", "--quiet", "--quiet"]))?;
-    apt_install(&mut Command::new("apt-get"), &missing)
+    let apt_get = || Command::new("apt-get");
+    apt_update(apt_get())?;
+    apt_install(apt_get, &missing)
 }
 
-/// `apt_get`: the command without its arguments, whatever it is made to see; `rest`: packages, options before them.
-pub(crate) fn apt_install(apt_get: &mut Command, rest: &[&str]) -> Result<()> {
-    run::streamed(
-        apt_get
+/// What a mirror may take for package lists or packages: in an ordinary case a tenth of it.
+pub(crate) const MIRROR_LIMIT: Duration = Duration::from_mins(5);
+
+/// `apt_get`: the command without its arguments, whatever it is made to see.
+pub(crate) fn apt_update(mut apt_get: Command) -> Result<()> {
+    // Without the option, a list that cannot be fetched is a warning, and what is missing is noticed much later.
+    run::fetched(
+        apt_get.args([
+            "update",
+            "--quiet",
+            "--quiet",
+            "--option",
+            "APT::Update::Error-Mode=any",
+        ]),
+        MIRROR_LIMIT,
+    )
+}
+
+/// `apt_get`: as of [`apt_update`]; `rest`: packages, options before them.
+pub(crate) fn apt_install(apt_get: impl Fn() -> Command, rest: &[&str]) -> Result<()> {
+    let install = |more: &[&str]| {
+        let mut command = apt_get();
+        command
             .env("DEBIAN_FRONTEND", "noninteractive")
             .args([
                 "install",
@@ -50,8 +71,13 @@ pub(crate) fn apt_install(apt_get: &mut Command, rest: &[&str]) -> Result<()> {
                 "--yes",
                 "--no-install-recommends",
             ])
-            .args(rest),
-    )
+            .args(more)
+            .args(rest);
+        command
+    };
+    // Only the fetching has a limit: an installation is not to be ended half-way.
+    run::fetched(&mut install(&["--download-only"]), MIRROR_LIMIT)?;
+    run::streamed(&mut install(&[]))
 }
 
 /// What the network of scenarios' pods is made with.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{paths, run};
+use crate::{paths, run, tools};
 
 /// Package lists are asked for again after this time.
 const FRESH: Duration = Duration::from_hours(24);
@@ -47,7 +47,7 @@ impl Suites {
         if !same || !fresh {
             fs::write(suites.dir.join("sources.list"), sources)?;
             fs::write(suites.dir.join("apt.conf"), config)?;
-            run::streamed(suites.apt("apt-get").args(["update", "--quiet", "--quiet"]))?;
+            tools::apt_update(suites.apt("apt-get"))?;
             fs::write(stamp, "")?;
         }
         Ok(suites)
@@ -79,10 +79,11 @@ impl Suites {
         }
         let fetched = parts.join("deb");
         fs::create_dir_all(&fetched)?;
-        run::streamed(
+        run::fetched(
             self.apt("apt-get")
                 .args(["download", "--quiet", "--quiet", package])
                 .current_dir(&fetched),
+            tools::MIRROR_LIMIT,
         )?;
         let file = fs::read_dir(&fetched)?
             .flatten()

@@ -160,14 +160,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             bail!("scenarios run on amd64 alone: arm64 guests have the kernel tests");
         }
     }
-    let arches: BTreeSet<Arch> = expected.iter().map(|line| line.arch).collect();
-    for arch in &arches {
-        qemu::install(*arch)?;
-    }
-    guests::install()?;
-    tools::debian_packages(&["binutils"], "strip the guests' programs")?;
-    let suites = Suites::open("kernels", &kernels::SUITES)?;
-    let parts = arches
+    let suites = fetch(&expected)?;
+    let parts = arches(&expected)
         .into_iter()
         .map(|arch| Ok((arch, Parts::build(&suites, args, arch)?)))
         .collect::<Result<BTreeMap<Arch, Parts>>>()?;
@@ -210,6 +204,31 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("guests that failed: {}", failed.join(", "));
     }
     Ok(())
+}
+
+/// Installs and fetches all that the kernels of the table need, and builds nothing.
+pub(crate) fn prepare() -> Result<()> {
+    fetch(&kernels::expected(&[])?).map(drop)
+}
+
+fn fetch(expected: &[Expected]) -> Result<Suites> {
+    for arch in arches(expected) {
+        qemu::install(arch)?;
+        if arch == Arch::Arm64 {
+            Cross::find()?;
+        }
+    }
+    guests::install()?;
+    tools::debian_packages(&["binutils"], "strip the guests' programs")?;
+    let suites = Suites::open("kernels", &kernels::SUITES)?;
+    for line in expected {
+        kernels::fetch(&suites, line)?;
+    }
+    Ok(suites)
+}
+
+fn arches(expected: &[Expected]) -> BTreeSet<Arch> {
+    expected.iter().map(|line| line.arch).collect()
 }
 
 /// What every guest of an architecture gets.

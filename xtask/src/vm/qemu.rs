@@ -61,7 +61,7 @@ pub(crate) fn install(arch: Arch) -> Result<()> {
         let backports = format!("{codename}-backports");
         let suites = Suites::open("backports", &[&codename, &backports])?;
         tools::apt_install(
-            &mut suites.apt("apt-get"),
+            || suites.apt("apt-get"),
             &["--target-release", &backports, package],
         )?;
     } else {
