@@ -105,6 +105,7 @@ fn install() -> Result<Outcome> {
     eprintln!("nextest: {}", tools::nextest()?.display());
     eprintln!("cargo-deny: {}", paths::shown(&tools::cargo_deny()?));
     tools::perf()?;
+    tools::network()?;
     // Now, and not when their stage comes: what cannot be fetched is known in the first minutes.
     vm::prepare()?;
     Ok(Outcome::Passed)
@@ -164,7 +165,7 @@ fn scenarios() -> Result<Outcome> {
 }
 
 fn kernels() -> Result<Outcome> {
-    vm::run(&vm::Args::default())?;
+    vm::test()?;
     Ok(Outcome::Passed)
 }
 

@@ -39,6 +39,9 @@ pub(crate) struct Expected {
     /// Whether the scenarios that the host cannot run are run here; on amd64 alone.
     #[serde(default)]
     pub(crate) scenarios: bool,
+    /// Whether `cargo xtask test` boots this one.
+    #[serde(default)]
+    tested: bool,
 }
 
 /// A kernel that can be booted.
@@ -56,6 +59,13 @@ impl Expected {
             Arch::Arm64 => format!("{}-{}", self.series, self.arch.debian()),
         }
     }
+}
+
+/// Names of the kernels that `cargo xtask test` boots.
+pub(crate) fn tested() -> Result<Vec<String>> {
+    let mut lines = expected(&[])?;
+    lines.retain(|line| line.tested);
+    Ok(lines.iter().map(Expected::name).collect())
 }
 
 /// The lines of the table, or those named in `only`.
@@ -145,6 +155,14 @@ mod tests {
         let all = expected(&[]).expect("the table");
         assert!(all.iter().any(|kernel| kernel.series == "5.10"));
         assert!(all.iter().any(|kernel| kernel.scenarios));
+        assert!(
+            all.iter().all(|kernel| kernel.tested || !kernel.scenarios),
+            "`cargo xtask test` runs every scenario somewhere"
+        );
+        assert!(
+            all.iter()
+                .any(|kernel| kernel.tested && kernel.arch == Arch::Arm64)
+        );
         assert!(
             all.iter()
                 .all(|kernel| kernel.arch == Arch::Amd64 || !kernel.scenarios)
