@@ -12,7 +12,7 @@ use partywall_proto::v1::query_service_server::QueryServiceServer;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::info;
 
 use crate::config::Config;
@@ -30,14 +30,14 @@ const STREAMS_PER_CONNECTION: u32 = 16;
 /// How long open connections may take to end.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// An aggregator that runs.
+/// An aggregator that runs. Dropped, it tells all parts to end and waits for none.
 #[derive(Debug)]
 pub struct Running {
     /// Where agents report and clients ask.
     pub grpc_addr: SocketAddr,
     /// Where /metrics, /healthz and /readyz are.
     pub http_addr: SocketAddr,
-    stop: CancellationToken,
+    stop: DropGuard,
     /// In the order of their start.
     tasks: Vec<(&'static str, JoinHandle<anyhow::Result<()>>)>,
 }
@@ -48,7 +48,7 @@ impl Running {
     /// # Errors
     /// A part failed or did not end in time.
     pub async fn stop(self) -> anyhow::Result<()> {
-        self.stop.cancel();
+        drop(self.stop);
         let mut outcome = Ok(());
         for (name, mut task) in self.tasks.into_iter().rev() {
             let ended = match tokio::time::timeout(DRAIN, &mut task).await {
@@ -83,6 +83,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
 
     let state = Arc::new(State::new(policy));
     let stop = CancellationToken::new();
+    // Before the first task: whoever gives up on a start half way leaves none behind.
+    let guard = stop.clone().drop_guard();
     let mut tasks: Vec<(&'static str, JoinHandle<anyhow::Result<()>>)> = Vec::new();
 
     if let Some(path) = config.policy.clone() {
@@ -116,7 +118,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     Ok(Running {
         grpc_addr,
         http_addr,
-        stop,
+        stop: guard,
         tasks,
     })
 }

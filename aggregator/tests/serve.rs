@@ -593,6 +593,23 @@ async fn files_are_followed_and_a_broken_one_changes_nothing() {
 }
 
 #[tokio::test]
+async fn one_that_is_dropped_follows_nothing_and_listens_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = running(dir.path(), None).await;
+    let (grpc, http) = (running.grpc_addr, running.http_addr);
+    drop(running);
+    for address in [grpc, http] {
+        eventually("a closed port", async || {
+            tokio::net::TcpStream::connect(address)
+                .await
+                .is_err()
+                .then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn start_says_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("policy.yaml");

@@ -97,6 +97,7 @@ fn names_red_and_nobody_else_and_leaves_no_trace() {
     let document: serde_json::Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {stderr}{}", String::from_utf8_lossy(&output.stdout)));
     assert_eq!(output.status.code(), Some(0), "{stderr}{document:#}");
+    assert_eq!(stderr, "", "nothing went wrong, the end included");
     assert_eq!(document["proved"], true);
     let seconds = document["seconds_to_firing"].as_f64().unwrap();
     assert!(

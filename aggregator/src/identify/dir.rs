@@ -64,7 +64,12 @@ impl Source {
     /// Takes over changes until `stop`.
     pub async fn follow(mut self, stop: CancellationToken) {
         while stop.run_until_cancelled(self.watch.changed()).await.is_some() {
-            self = self.scan().await;
+            // What was read while everything ends may be half removed: it is not taken over.
+            self = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                source = self.scan() => source,
+            };
         }
     }
 

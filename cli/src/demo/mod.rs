@@ -140,18 +140,22 @@ struct Removed {
 }
 
 impl Stage {
-    /// The tenants first, so that their last counters are seen; then agent and aggregator.
+    /// The tenants first, so that their last counters are seen; then agent and aggregator; their YAML last, because until then the
+    /// aggregator follows it and would call it broken.
     async fn remove(self) -> Removed {
-        let mut left_behind = tokio::task::block_in_place(|| self.scene.remove());
+        let cleared = tokio::task::block_in_place(|| self.scene.clear());
+        let mut running = None;
         if let Some(stack) = self.stack {
-            match tokio::time::timeout(STOP_TIMEOUT, stack.stop()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => left_behind.push(format!("agent or aggregator ({error:#})")),
-                Err(_) => left_behind.push(format!(
+            running = match tokio::time::timeout(STOP_TIMEOUT, stack.stop()).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(format!("agent or aggregator ({error:#})")),
+                Err(_) => Some(format!(
                     "agent or aggregator (still running after {STOP_TIMEOUT:?})"
                 )),
-            }
+            };
         }
+        let mut left_behind = tokio::task::block_in_place(|| cleared.close());
+        left_behind.extend(running);
         let held = host::bpf_objects();
         if held > 0 {
             left_behind.push(format!("{held} eBPF objects"));

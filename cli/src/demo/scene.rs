@@ -192,8 +192,8 @@ impl Scene {
         Ok(())
     }
 
-    /// Ends all work, removes everything that was made, and looks whether it is gone: what is left, by name.
-    pub(crate) fn remove(mut self) -> Vec<String> {
+    /// Ends all work and removes the pods and their network. The YAML stays: it is followed for as long as the aggregator runs.
+    pub(crate) fn clear(mut self) -> Cleared {
         let mut left = Vec::new();
         self.works.clear();
         for (tenant, pod) in std::mem::take(&mut self.pods) {
@@ -205,6 +205,28 @@ impl Scene {
         let namespaces = host::net_namespaces();
         let kept = namespaces.difference(&self.namespaces_before);
         left.extend(kept.map(|namespace| format!("network namespace {namespace}")));
+        Cleared {
+            manifests: self.manifests,
+            pids: self.pids,
+            paths: self.paths,
+            left,
+        }
+    }
+}
+
+/// A scene of which the YAML is left.
+pub(crate) struct Cleared {
+    manifests: TempDir,
+    pids: Vec<u32>,
+    paths: Vec<PathBuf>,
+    /// What could not be removed.
+    left: Vec<String>,
+}
+
+impl Cleared {
+    /// Removes the YAML, and looks whether everything is gone: what is left, by name.
+    pub(crate) fn close(self) -> Vec<String> {
+        let mut left = self.left;
         if let Err(error) = self.manifests.close() {
             left.push(format!("manifests ({error})"));
         }
