@@ -364,6 +364,23 @@ fn half_a_cluster_is_no_answer() {
 }
 
 #[test]
+fn an_object_that_is_there_twice_is_no_answer() {
+    let dir = cluster();
+    let other = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: deny, namespace: blue}, spec: {podSelector: {}, ingress: [{}]}}";
+    std::fs::write(dir.path().join("older.yaml"), other).unwrap();
+    for arguments in ["--from red/web --to blue/db --port 80", "--matrix --port 80"] {
+        let output = check(&dir, arguments);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let where_ = dir.path().display().to_string();
+        for needle in ["--cluster-from", &where_, "NetworkPolicy blue/deny", "older.yaml"] {
+            assert!(text.contains(needle), "{needle:?} is not in {text}");
+        }
+    }
+}
+
+#[test]
 fn a_reader_that_left_does_not_turn_a_denial_into_success() {
     let dir = cluster();
     let (reader, writer) = std::io::pipe().unwrap();

@@ -211,3 +211,29 @@ fn what_cannot_be_used_is_one_line_and_exit_code_2() {
         assert!(line.contains(needle), "{needle:?} is not in {line}");
     }
 }
+
+#[test]
+fn an_object_that_is_there_twice_is_no_answer() {
+    let (dir, changed) = (cluster(), changed(&named("blue", "vault", "{podSelector: {}}")));
+    let file = write_flows(&dir, &flows());
+    let arguments = [
+        "--cluster-from",
+        text(dir.path()),
+        "--changed",
+        text(changed.path()),
+        "--flows",
+        &file,
+    ];
+    let once = changed.path().join("changed.yaml");
+    for (option, twice) in [("--changed", &changed), ("--cluster-from", &dir)] {
+        let more = twice.path().join("more.yaml");
+        std::fs::copy(&once, &more).unwrap();
+        let output = policy("diff", &arguments);
+        std::fs::remove_file(more).unwrap();
+        let line = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{line}");
+        for needle in [option, "NetworkPolicy blue/vault", "more.yaml"] {
+            assert!(line.contains(needle), "{needle:?} is not in {line}");
+        }
+    }
+}

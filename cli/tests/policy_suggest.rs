@@ -206,6 +206,8 @@ fn what_cannot_be_used_is_one_line_and_exit_code_2() {
     };
     let good = write_flows(&dir, &flows());
     let here = text(dir.path()).to_owned();
+    let twice = cluster();
+    std::fs::write(twice.path().join("older.yaml"), CLUSTER).unwrap();
     let mapping = broken.path().join("policy");
     std::fs::write(&mapping, "tenants: [{name: crimson, namespaces: [red]}]\n").unwrap();
     for (arguments, needles) in [
@@ -225,6 +227,10 @@ fn what_cannot_be_used_is_one_line_and_exit_code_2() {
         (
             vec!["--flows", &good, "--cluster-from", "/nowhere"],
             vec!["/nowhere"],
+        ),
+        (
+            vec!["--flows", &good, "--cluster-from", text(twice.path())],
+            vec!["--cluster-from", "Namespace blue", "older.yaml", "more objects"],
         ),
         (
             vec!["--flows", &good, "--namespace", "rad"],

@@ -3,7 +3,6 @@
 //! Every file of the directory itself that ends in .yaml, .yml or .json and does not begin with a dot. A file that is broken keeps what it said
 //! when it was last good: half a cluster must not lose its names because of one typing error.
 
-use std::any::TypeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -182,27 +181,44 @@ impl Reader {
             }
             status.ignored += file.good.ignored;
             let from = &file.good.cluster;
-            seen.take(&mut cluster.namespaces, &from.namespaces, |o| ("", &o.name, ""));
-            seen.take(&mut cluster.pods, &from.pods, |o| (&o.uid, "", ""));
-            seen.take(&mut cluster.quotas, &from.quotas, |o| (&o.namespace, &o.name, ""));
-            seen.take(&mut cluster.limit_ranges, &from.limit_ranges, |o| {
-                (&o.namespace, &o.name, "")
+            let objects = &mut cluster;
+            seen.file = Some(path);
+            seen.take("Namespace", &mut objects.namespaces, &from.namespaces, |o| {
+                ["", &o.name, ""]
             });
-            seen.take(&mut cluster.nodes, &from.nodes, |o| ("", &o.name, ""));
-            seen.take(&mut cluster.services, &from.services, |o| {
-                (&o.namespace, &o.name, "")
+            seen.take("Pod with UID", &mut objects.pods, &from.pods, |o| {
+                [&o.uid, "", ""]
             });
-            seen.take(&mut cluster.endpoint_slices, &from.endpoint_slices, |o| {
-                (&o.namespace, &o.name, "")
+            seen.take("ResourceQuota", &mut objects.quotas, &from.quotas, |o| {
+                [&o.namespace, &o.name, ""]
             });
-            seen.take(&mut cluster.network_policies, &from.network_policies, |o| {
-                (&o.namespace, &o.name, "")
+            seen.take("LimitRange", &mut objects.limit_ranges, &from.limit_ranges, |o| {
+                [&o.namespace, &o.name, ""]
             });
-            seen.take(&mut cluster.foreign_policies, &from.foreign_policies, |o| {
-                (o.namespace.as_deref().unwrap_or_default(), &o.name, &o.kind)
+            seen.take("Node", &mut objects.nodes, &from.nodes, |o| ["", &o.name, ""]);
+            seen.take("Service", &mut objects.services, &from.services, |o| {
+                [&o.namespace, &o.name, ""]
             });
+            seen.take(
+                "EndpointSlice",
+                &mut objects.endpoint_slices,
+                &from.endpoint_slices,
+                |o| [&o.namespace, &o.name, ""],
+            );
+            seen.take(
+                "NetworkPolicy",
+                &mut objects.network_policies,
+                &from.network_policies,
+                |o| [&o.namespace, &o.name, ""],
+            );
+            seen.take(
+                "policy",
+                &mut objects.foreign_policies,
+                &from.foreign_policies,
+                |o| [&o.kind, o.namespace.as_deref().unwrap_or_default(), &o.name],
+            );
         }
-        status.duplicates = seen.duplicates;
+        (status.duplicates, status.first_duplicate) = (seen.duplicates, seen.first);
         if let Some(error) = &self.unreadable {
             status.broken.push((self.dir.clone(), error.clone()));
         }
@@ -216,26 +232,35 @@ impl Reader {
     }
 }
 
-/// What earlier files had, by list and name.
+/// What earlier files had, by kind and name.
 #[derive(Default)]
 struct Seen<'a> {
-    names: BTreeSet<(TypeId, [&'a str; 3])>,
+    names: BTreeSet<(&'static str, [&'a str; 3])>,
+    /// That is looked at.
+    file: Option<&'a Path>,
     duplicates: u64,
+    first: Option<(PathBuf, String)>,
 }
 
 impl<'a> Seen<'a> {
-    fn take<T: Clone + 'static>(
+    fn take<T: Clone>(
         &mut self,
+        kind: &'static str,
         into: &mut Vec<T>,
         from: &'a [T],
-        name: impl Fn(&'a T) -> (&'a str, &'a str, &'a str),
+        name: impl Fn(&'a T) -> [&'a str; 3],
     ) {
         for object in from {
-            let (a, b, c) = name(object);
-            if self.names.insert((TypeId::of::<T>(), [a, b, c])) {
+            let name = name(object);
+            if self.names.insert((kind, name)) {
                 into.push(object.clone());
-            } else {
-                self.duplicates += 1;
+                continue;
+            }
+            self.duplicates += 1;
+            if self.first.is_none() {
+                let parts: Vec<&str> = name.into_iter().filter(|part| !part.is_empty()).collect();
+                let file = self.file.map(Path::to_owned).unwrap_or_default();
+                self.first = Some((file, format!("{kind} {}", parts.join("/"))));
             }
         }
     }
@@ -350,6 +375,11 @@ mod tests {
             "as it was when last good"
         );
         assert_eq!((status.broken.len(), status.duplicates), (1, 1));
+        let (file, object) = status.first_duplicate.unwrap();
+        assert!(
+            file.ends_with("c.yaml") && object == "Pod with UID u-one",
+            "{object}"
+        );
         let (file, error) = &status.broken[0];
         assert!(
             file.ends_with("a.yaml") && error.contains("line 4") && error.contains("\"-1\""),

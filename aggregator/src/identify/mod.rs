@@ -25,6 +25,8 @@ pub struct ClusterStatus {
     pub ignored: u64,
     /// Objects that another file has too; the first file by name counts.
     pub duplicates: u64,
+    /// The first of those: the file that counts less, kind and name.
+    pub first_duplicate: Option<(PathBuf, String)>,
     /// Times that something was taken over.
     pub loads: u64,
     /// Times that a file was found broken.

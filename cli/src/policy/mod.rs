@@ -13,8 +13,8 @@ mod words;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::anyhow;
-use partywall_aggregator::identify::dir;
+use anyhow::{anyhow, bail};
+use partywall_aggregator::identify::{ClusterStatus, dir};
 use partywall_aggregator::policy_file;
 use partywall_aggregator_core::fence::{Family, Fence, Verdict};
 use partywall_aggregator_core::identity::{Cluster, Directory};
@@ -74,7 +74,7 @@ impl Known {
             Some(file) => policy_file::read(file)?,
             None => Policy::default(),
         };
-        let (cluster, _) = dir::read_once(cluster_from)?;
+        let (cluster, _) = read_dir("--cluster-from", cluster_from)?;
         Ok(Self::of(cluster, &policy))
     }
 
@@ -94,6 +94,23 @@ impl Known {
         let pod = self.directory.pod(uid)?;
         Some(self.directory.tenants.name(pod.tenant).to_string())
     }
+}
+
+/// Each object once: of two that bear one name nobody can say which one holds. `option`: which one named the directory.
+fn read_dir(option: &str, dir: &Path) -> anyhow::Result<(Cluster, ClusterStatus)> {
+    let (cluster, status) = dir::read_once(dir)?;
+    let Some((file, object)) = &status.first_duplicate else {
+        return Ok((cluster, status));
+    };
+    let others = match status.duplicates.saturating_sub(1) {
+        0 => String::new(),
+        more => format!(", and {more} more objects are, too"),
+    };
+    bail!(
+        "{option}: {}: {object} is there twice, for the second time in {}{others}: which one holds?",
+        dir.display(),
+        file.display()
+    )
 }
 
 /// With pods that have ended: what was seen of them is looked at after.

@@ -3,18 +3,13 @@
 use std::path::Path;
 
 use anyhow::ensure;
-use partywall_aggregator::identify::dir;
 use partywall_aggregator_core::identity::Cluster;
+
+use super::super::read_dir;
 
 /// With the policies and namespaces of a directory, as `kubectl apply` would take them over; `replace`: the directory's are all policies.
 pub(super) fn apply(cluster: &Cluster, from: &Path, replace: bool) -> anyhow::Result<Cluster> {
-    let (changed, status) = dir::read_once(from)?;
-    ensure!(
-        status.duplicates == 0,
-        "--changed: {}: {} of its objects are in two files: which one holds?",
-        from.display(),
-        status.duplicates
-    );
+    let (changed, _) = read_dir("--changed", from)?;
     let policies = changed.network_policies.len() + changed.foreign_policies.len();
     ensure!(
         replace || policies + changed.namespaces.len() > 0,

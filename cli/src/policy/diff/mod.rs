@@ -5,16 +5,15 @@ mod compare;
 mod table;
 
 use anyhow::anyhow;
-use partywall_aggregator::identify::dir;
 use partywall_aggregator_core::policy::Policy;
 
-use super::{Known, living, seen, usage, written};
+use super::{Known, living, read_dir, seen, usage, written};
 use crate::args::{Common, PolicyDiff};
 use crate::exit::{Code, Failure, Outcome};
 use compare::Comparison;
 
 pub(crate) fn diff(common: &Common, args: &PolicyDiff) -> Outcome {
-    let (cluster, _) = dir::read_once(&args.cluster_from).map_err(usage)?;
+    let (cluster, _) = read_dir("--cluster-from", &args.cluster_from).map_err(usage)?;
     let after = changed::apply(&cluster, &args.changed, args.replace).map_err(usage)?;
     let flows = seen::read(common, args.flows.as_deref())?;
     // Tenants do not matter here: the fence knows namespaces.

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::{bail, ensure};
-use partywall_aggregator::identify::dir;
 use partywall_aggregator::policy_file;
 use partywall_aggregator_core::fence::Family;
 use partywall_aggregator_core::identity::{Cluster, Namespace, NodeObject, PodObject};
 use partywall_aggregator_core::policy::Policy;
 
 use super::super::seen::Seen;
-use super::super::{Known, living};
+use super::super::{Known, living, read_dir};
 use crate::args::PolicySuggest;
 
 pub(super) struct Scene {
@@ -31,7 +30,7 @@ impl Scene {
             None => Policy::default(),
         };
         let cluster = match &args.cluster_from {
-            Some(dir) => Some(dir::read_once(dir)?.0),
+            Some(dir) => Some(read_dir("--cluster-from", dir)?.0),
             None => None,
         };
         Self::new(cluster, &policy, flows)
