@@ -418,4 +418,30 @@ fn a_cluster_without_any_policy_is_remarked_upon() {
         text.contains("open: ") && text.contains("no policy in the directory"),
         "{text}"
     );
+    let text = said(&check(&dir, "--matrix --port 80"));
+    assert!(
+        text.contains("note: there is no policy in the directory"),
+        "{text}"
+    );
+    let matrix = document(&dir, "--matrix --port 80");
+    assert_eq!(matrix["notes"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_matrix_of_nobody_is_no_answer() {
+    let dir = cluster();
+    let ended = CLUSTER.replace("phase: Running", "phase: Succeeded");
+    for objects in [
+        ended.as_str(),
+        "{apiVersion: v1, kind: Namespace, metadata: {name: red}}",
+    ] {
+        std::fs::write(dir.path().join("all.yaml"), objects).unwrap();
+        let output = check(&dir, "--matrix --port 80");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(
+            text.contains("no pod") && text.contains(&dir.path().display().to_string()),
+            "{text}"
+        );
+    }
 }

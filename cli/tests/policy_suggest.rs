@@ -170,6 +170,24 @@ fn names_that_are_taken_are_not_used_again() {
 }
 
 #[test]
+fn a_cluster_without_any_policy_is_remarked_upon() {
+    let dir = cluster();
+    let bare = CLUSTER
+        .split("- apiVersion: networking.k8s.io/v1")
+        .next()
+        .unwrap();
+    std::fs::write(dir.path().join("all.yaml"), bare).unwrap();
+    let note = "there is no policy in the directory at all";
+    assert!(with_cluster(&dir, "").contains(&format!("# note: {note}")));
+    let document: Value = serde_json::from_str(&with_cluster(&dir, "--json")).unwrap();
+    let notes = document["notes"].as_array().unwrap();
+    assert!(
+        notes.iter().any(|n| n.as_str().unwrap().starts_with(note)),
+        "{notes:?}"
+    );
+}
+
+#[test]
 fn a_hostile_name_cannot_leave_its_comment() {
     let dir = cluster();
     let mut hostile = flows();

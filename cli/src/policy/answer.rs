@@ -8,9 +8,6 @@ use serde::Serialize;
 
 use super::Known;
 
-const NO_POLICIES: &str =
-    "there is no policy in the directory at all; if the cluster has some, they were not written to it";
-
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
     /// `open`, `allowed`, `denied`, `unknown`.
@@ -88,17 +85,13 @@ impl Answer {
             port: traffic.protocol.has_ports().then_some(traffic.port),
             egress: Side::new(&decision.egress, Direction::Egress, &explanation.egress),
             ingress: Side::new(&decision.ingress, Direction::Ingress, &explanation.ingress),
-            notes: known.notes(explanation),
+            notes: explanation
+                .notes
+                .iter()
+                .map(|note| note.as_str())
+                .chain(known.without_policies())
+                .collect(),
         }
-    }
-}
-
-impl Known {
-    fn notes(&self, explanation: &Explanation) -> Vec<&'static str> {
-        let (policies, foreign) = (&self.cluster.network_policies, &self.cluster.foreign_policies);
-        let none = policies.is_empty() && foreign.is_empty();
-        let notes = explanation.notes.iter().map(|note| note.as_str());
-        notes.chain(none.then_some(NO_POLICIES)).collect()
     }
 }
 

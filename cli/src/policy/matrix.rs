@@ -31,6 +31,7 @@ pub(super) struct Matrix {
     pairs: Vec<Pair>,
     /// Pairs by verdict.
     counts: BTreeMap<&'static str, usize>,
+    notes: Vec<&'static str>,
     #[serde(skip)]
     asked: String,
 }
@@ -66,6 +67,11 @@ impl Matrix {
             );
         }
         ensure!(
+            !pods.is_empty(),
+            "--cluster-from: {}: there is no pod in it, or none that has not ended",
+            args.cluster_from.display()
+        );
+        ensure!(
             pods.len() <= MOST,
             "--matrix: {} pods are more than {MOST}; say which with --namespace",
             pods.len()
@@ -99,6 +105,7 @@ impl Matrix {
             pods: pods.iter().map(row).collect(),
             pairs,
             counts,
+            notes: known.without_policies().into_iter().collect(),
         })
     }
 
@@ -135,7 +142,8 @@ impl Matrix {
             .map(|(verdict, n)| format!("{n} {verdict}"))
             .collect();
         let table = Table { columns, rows }.to_text(Paint::for_stdout());
-        format!("{table}\n{}: {}\n{LEGEND}", self.asked, counts.join(", "))
+        let notes: String = self.notes.iter().map(|note| format!("note: {note}\n")).collect();
+        format!("{table}\n{}: {}\n{LEGEND}{notes}", self.asked, counts.join(", "))
     }
 }
 

@@ -27,6 +27,9 @@ use crate::output::{print, print_json};
 pub(crate) use diff::diff;
 pub(crate) use suggest::{Suggestion, suggest, suggested};
 
+const NO_POLICIES: &str =
+    "there is no policy in the directory at all; if the cluster has some, they were not written to it";
+
 /// Everything that is asked about.
 struct Known {
     cluster: Arc<Cluster>,
@@ -87,6 +90,12 @@ impl Known {
             cluster,
             directory,
         }
+    }
+
+    /// What that may mean, where there is no policy of any kind.
+    fn without_policies(&self) -> Option<&'static str> {
+        let (policies, foreign) = (&self.cluster.network_policies, &self.cluster.foreign_policies);
+        (policies.is_empty() && foreign.is_empty()).then_some(NO_POLICIES)
     }
 
     /// The tenant of a pod.

@@ -185,7 +185,10 @@ impl<'a> Work<'a> {
 
     /// Says whose pods nothing is written for, because nothing was seen to reach them.
     fn leave_out(&mut self) {
-        if !self.scene.from_dir {
+        if self.scene.from_dir {
+            let note = self.scene.known.without_policies();
+            self.notes.extend(note.map(str::to_owned));
+        } else {
             self.notes.insert(
                 "without --cluster-from: no labels, so one policy for each namespace; policies in force and namespaces without \
                  flows are not known"
