@@ -13,7 +13,9 @@ pub const TENANTS: (usize, usize) = (1, 100_000);
 
 const EXAMPLES: &str = "\
 Start here:
-  kubectl get namespaces,pods,resourcequotas -A -o yaml > cluster/all.yaml
+  kubectl get -A -o yaml > cluster/all.yaml namespaces,pods,resourcequotas,limitranges
+  kubectl get -A -o yaml > cluster/net.yaml \\
+    nodes,services,endpointslices.discovery.k8s.io,networkpolicies.networking.k8s.io
   partywall-aggregator --cluster-from cluster
   curl -s http://127.0.0.1:7442/metrics | grep ^partywall_tenant
 
@@ -57,7 +59,7 @@ pub struct RunArgs {
     /// Address of /metrics, /healthz and /readyz; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7442")]
     pub http_listen: String,
-    /// Directory of Kubernetes YAML or JSON (namespaces, pods, quotas, services, nodes, policies; lists too), as `kubectl get -o yaml` writes it
+    /// Directory of Kubernetes YAML or JSON (namespaces, pods, quotas, services, endpoint slices, nodes, policies; lists too), as `kubectl get -o yaml` writes it
     #[arg(long, value_name = "DIR")]
     pub cluster_from: Option<PathBuf>,
     /// Policy file: thresholds, tenants, path rules [default: built in, see `policy-default`]

@@ -184,8 +184,10 @@ Examples:
 
 const CHECK: &str = "\
 DIR holds what kubectl writes; everything that bears upon a verdict:
-  kubectl get namespaces,pods,nodes,services,networkpolicies.networking.k8s.io -A -o yaml > DIR/all.yaml
-  and, where there are such kinds: kubectl get ciliumnetworkpolicies,ciliumclusterwidenetworkpolicies -A -o yaml > DIR/cilium.yaml
+  kubectl get -A -o yaml > DIR/all.yaml \\
+    namespaces,pods,nodes,services,endpointslices.discovery.k8s.io,networkpolicies.networking.k8s.io
+and, where there are such kinds:
+  kubectl get -A -o yaml > DIR/cilium.yaml ciliumnetworkpolicies,ciliumclusterwidenetworkpolicies
 
 Examples:
   partywall policy check --cluster-from DIR --from red/web --to blue/db --port 5432/TCP

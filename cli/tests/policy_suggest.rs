@@ -157,6 +157,54 @@ fn once_applied_nothing_is_left_to_suggest_and_a_diff_says_what_it_cuts() {
     );
 }
 
+/// The Service of the Kubernetes API has no selector: only its EndpointSlice says where it leads.
+#[test]
+fn the_api_server_stays_in_reach_where_its_endpoints_are_known() {
+    let dir = cluster();
+    let service = "- {apiVersion: v1, kind: Service, metadata: {name: kubernetes, namespace: default}, \
+         spec: {clusterIP: 10.96.0.1, ports: [{name: https, port: 443, targetPort: 6443}]}}\n";
+    let slice = "- {apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
+         metadata: {name: kubernetes, namespace: default, labels: {kubernetes.io/service-name: kubernetes}}, \
+         ports: [{name: https, port: 6443, protocol: TCP}], endpoints: [{addresses: [192.0.2.2]}]}\n";
+    let mut asked = flows();
+    let mut flow = asked["flows"][21].clone();
+    for (key, value) in [
+        ("namespace", "default"),
+        ("pod", "kubernetes"),
+        ("uid", ""),
+        ("node", ""),
+    ] {
+        flow["to"][key] = value.into();
+    }
+    flow["to"]["address"] = "10.96.0.1".into();
+    flow["to"]["kind"] = "service".into();
+    (flow["protocol"], flow["port"]) = ("TCP".into(), 443.into());
+    asked["flows"] = vec![flow].into();
+    let file = write_flows(&dir, &asked);
+    let arguments = [
+        "--flows",
+        &file,
+        "--cluster-from",
+        text(dir.path()),
+        "--egress",
+        "--namespace",
+        "blue",
+        "--json",
+    ];
+    for (objects, fate) in [
+        (service.to_owned(), "not_looked_at"),
+        (format!("{service}{slice}"), "kept"),
+    ] {
+        std::fs::write(dir.path().join("all.yaml"), format!("{CLUSTER}{objects}")).unwrap();
+        let document: Value = serde_json::from_str(&said(&policy("suggest", &arguments))).unwrap();
+        assert_eq!(document["flows"][0]["fate"], fate, "{document:#}");
+        let kept = document
+            .to_string()
+            .contains(r#"{"ipBlock":{"cidr":"192.0.2.2/32"}}"#);
+        assert_eq!(kept, fate == "kept", "{document:#}");
+    }
+}
+
 #[test]
 fn names_that_are_taken_are_not_used_again() {
     let dir = cluster();

@@ -23,7 +23,10 @@ impl fmt::Display for Lost {
         match self {
             Self::Gone(pod) => write!(f, "{pod} is not among the cluster's pods"),
             Self::Unnamed(why) => write!(f, "an end cannot be named: {why}"),
-            Self::Service(name) => write!(f, "it is not known which pods service {name} leads to"),
+            Self::Service(name) => write!(
+                f,
+                "it is not known which pods service {name} leads to: no EndpointSlice says so"
+            ),
         }
     }
 }
