@@ -234,7 +234,7 @@ Exit codes:
 const DIFF: &str = "\
 The changed directory holds NetworkPolicies as `kubectl apply` takes them: each replaces the one of
 its name, or is new. With --replace it holds all that there will be, and the others are gone.
-Namespace objects in it count too; objects of other kinds are not looked at.
+Each names its namespace. Namespace objects in it count too; other kinds are not looked at.
 
 Examples:
   partywall policy diff --cluster-from DIR --changed suggested
@@ -247,7 +247,9 @@ Exit codes:
   2  the command line makes no sense, or a file cannot be used
   3  no aggregator answered
   4  the answer could not be written
-  5  nothing is known to be newly denied, but of some flow it cannot be said, or there is no flow that anything can be said of";
+  5  nothing is known to be newly denied, but of a flow that was delivered it cannot be said, or
+     there is no flow that anything can be said of, or a changed policy is for a namespace that is
+     in neither directory (mistyped?)";
 
 const COMPLETIONS: &str = "\
 Examples:

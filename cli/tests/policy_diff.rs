@@ -6,7 +6,7 @@ mod seen;
 
 use std::process::Output;
 
-use seen::{cluster, flows, policy, said, text, write_flows};
+use seen::{CLUSTER, cluster, flows, policy, said, text, write_flows};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -188,6 +188,136 @@ fn a_namespace_that_is_labelled_anew_counts() {
     assert!(said(&output).contains("1 newly allowed"));
 }
 
+/// blue's web to its database: no policy here bears upon it.
+fn with(flows: Vec<Value>) -> Value {
+    let mut all = only("web-7f-a", "db-0");
+    all["flows"].as_array_mut().unwrap().extend(flows);
+    all
+}
+
+#[test]
+fn what_is_in_use_and_cannot_be_looked_at_is_no_all_clear() {
+    let to_service = || {
+        let mut flow = only("client", "api")["flows"][0].clone();
+        flow["to"]["namespace"] = "default".into();
+        flow["to"]["pod"] = "kubernetes".into();
+        flow["to"]["address"] = "10.96.0.1".into();
+        flow
+    };
+    let unnamed = || {
+        let mut flow = only("old", "api")["flows"][0].clone();
+        flow["from"] = json!({"tenant": "<unknown>", "namespace": "", "pod": "", "uid": "", "node": "",
+            "address": "10.0.1.8", "kind": "", "unattributed": "source_unconfirmed"});
+        flow
+    };
+    let attempt = || {
+        let mut flow = unnamed();
+        flow["delivered"] = false.into();
+        flow
+    };
+    let gone = || only("old", "api")["flows"][0].clone();
+    let red = named("red", "deny", "{podSelector: {}, policyTypes: [Egress]}");
+    let green = named("green", "deny", "{podSelector: {}}");
+    let behind = named("default", "deny", "{podSelector: {}}");
+    let pod = "---\n{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: default, uid: u-p}, spec: {containers: [{name: c}]}}\n";
+    let said_so = "not looked at, but delivered, and with other policies after: 1 flow;";
+    for (objects, flow, code) in [
+        (&red, to_service(), 5),
+        (&green, to_service(), 0),
+        (&behind, to_service(), 5),
+        (&green, unnamed(), 5),
+        (&red, unnamed(), 0),
+        (&green, attempt(), 0),
+        (&green, gone(), 0),
+    ] {
+        let (dir, changed) = (cluster(), changed(objects));
+        std::fs::write(dir.path().join("default.yaml"), pod).unwrap();
+        let file = write_flows(&dir, &with(vec![flow.clone()]));
+        let mut arguments = vec![
+            "--cluster-from",
+            text(dir.path()),
+            "--changed",
+            text(changed.path()),
+            "--flows",
+            &file,
+        ];
+        let output = policy("diff", &arguments);
+        let told = said(&output);
+        assert_eq!(output.status.code(), Some(code), "{objects}{flow}\n{told}");
+        assert!(
+            told.contains("0 newly denied, 0 newly allowed, 1 not looked at, 1 as before"),
+            "{told}"
+        );
+        assert_eq!(told.contains(said_so), code == 5, "{told}");
+        arguments.push("--json");
+        let document: Value = serde_json::from_str(&said(&policy("diff", &arguments))).unwrap();
+        assert_eq!(document["undecided"], u64::from(code == 5));
+    }
+}
+
+#[test]
+fn a_policy_that_selects_nobody_is_told_and_one_of_no_namespace_is_no_all_clear() {
+    let nobody = "{podSelector: {matchLabels: {app: later}}}";
+    let new = "---\n{apiVersion: v1, kind: Namespace, metadata: {name: bleu}}\n";
+    let foreign =
+        "---\n{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: l7, namespace: bleu}}\n";
+    let deny = named("bleu", "deny", "{podSelector: {}}");
+    let note = "note: NetworkPolicy bleu/deny selects no pod in --cluster-from";
+    let missing = "there is no namespace \"bleu\"";
+    for (objects, code, wanted) in [
+        (deny.clone(), 5, &[note, missing][..]),
+        (format!("{deny}{new}"), 0, &[note]),
+        (
+            named("blue", "later", nobody),
+            0,
+            &["note: NetworkPolicy blue/later selects no pod"],
+        ),
+        (
+            foreign.to_owned(),
+            5,
+            &["CiliumNetworkPolicy.cilium.io bleu/l7", missing],
+        ),
+        // Also where there is nothing else to say.
+        (named("blue", "vault", "{podSelector: {}}"), 1, &[]),
+    ] {
+        let output = diff(&objects, &with(Vec::new()), &[]);
+        let told = said(&output);
+        assert_eq!(output.status.code(), Some(code), "{objects}\n{told}");
+        assert!(wanted.iter().all(|w| told.contains(w)), "{told}");
+        assert_eq!(told.contains("note: "), !wanted.is_empty(), "{told}");
+        assert_eq!(told.contains(missing), code == 5, "{told}");
+        let document: Value =
+            serde_json::from_str(&said(&diff(&objects, &with(Vec::new()), &["--json"]))).unwrap();
+        assert_eq!(document["misplaced"], u64::from(code == 5));
+        assert_eq!(
+            document["notes"].as_array().unwrap().is_empty(),
+            wanted.is_empty()
+        );
+    }
+}
+
+#[test]
+fn a_cluster_without_any_policy_is_remarked_upon() {
+    let (dir, changed) = (cluster(), changed(&named("green", "deny", "{podSelector: {}}")));
+    let bare = CLUSTER
+        .split("- apiVersion: networking.k8s.io/v1")
+        .next()
+        .unwrap();
+    std::fs::write(dir.path().join("all.yaml"), bare).unwrap();
+    let file = write_flows(&dir, &with(Vec::new()));
+    let arguments = [
+        "--cluster-from",
+        text(dir.path()),
+        "--changed",
+        text(changed.path()),
+        "--flows",
+        &file,
+    ];
+    let output = policy("diff", &arguments);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(said(&output).contains("note: there is no policy in the directory at all"));
+}
+
 #[test]
 fn what_cannot_be_used_is_one_line_and_exit_code_2() {
     for (objects, more, needle) in [
@@ -201,6 +331,16 @@ fn what_cannot_be_used_is_one_line_and_exit_code_2() {
             "{apiVersion: v1, kind: ConfigMap, metadata: {name: x}}",
             &[],
             "--replace",
+        ),
+        (
+            "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: deny}, spec: {podSelector: {}}}",
+            &[],
+            "changed.yaml: NetworkPolicy \"deny\" has no metadata.namespace",
+        ),
+        (
+            "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: l7}}",
+            &[],
+            "CiliumNetworkPolicy.cilium.io \"l7\" has no metadata.namespace",
         ),
         ("", &["--replace", "--flows"], "--flows"),
     ] {

@@ -180,6 +180,10 @@ impl Reader {
                 status.broken.push((path.clone(), error.clone()));
             }
             status.ignored += file.good.ignored;
+            let unplaced = file.good.unplaced.iter();
+            status
+                .unplaced
+                .extend(unplaced.map(|policy| (path.clone(), policy.clone())));
             let from = &file.good.cluster;
             let objects = &mut cluster;
             seen.file = Some(path);

@@ -27,6 +27,8 @@ pub struct ClusterStatus {
     pub duplicates: u64,
     /// The first of those: the file that counts less, kind and name.
     pub first_duplicate: Option<(PathBuf, String)>,
+    /// Policies that name no namespace, and were taken for the namespace `default`: file, kind and name.
+    pub unplaced: Vec<(PathBuf, String)>,
     /// Times that something was taken over.
     pub loads: u64,
     /// Times that a file was found broken.

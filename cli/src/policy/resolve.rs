@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use partywall_aggregator_core::fence::{self, Family, Traffic};
+use partywall_aggregator_core::fence::{self, Direction, Family, Traffic};
 use partywall_aggregator_core::identity::Protocol;
 
 use super::Known;
@@ -49,6 +49,21 @@ pub(super) fn resolve<'a>(known: &'a Known, seen: &Seen) -> Result<Vec<Traffic<'
         family,
     });
     Ok(traffic.collect())
+}
+
+/// Of a flow that does not resolve: the ends that can be named, and every pod that may be behind a Service.
+pub(super) fn ends<'a>(known: &'a Known, seen: &Seen) -> Vec<(Direction, fence::End<'a>)> {
+    let (from, to) = (&seen.flow.from, &seen.flow.to);
+    let mut ends = Vec::new();
+    ends.extend(one(known, from, seen.from).map(|end| (Direction::Egress, end)));
+    if to.kind == "service" {
+        let pods = known.fence.pods().iter();
+        let here = pods.filter(|pod| *pod.namespace.name == *to.namespace);
+        ends.extend(here.map(|pod| (Direction::Ingress, fence::End::Pod(pod))));
+    } else {
+        ends.extend(one(known, to, seen.to).map(|end| (Direction::Ingress, end)));
+    }
+    ends
 }
 
 fn one<'a>(known: &'a Known, end: &End, address: Option<IpAddr>) -> Result<fence::End<'a>, Lost> {

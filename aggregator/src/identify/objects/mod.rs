@@ -24,6 +24,8 @@ pub struct Objects {
     pub cluster: Cluster,
     /// Objects of other kinds, and quotas that bound only some pods.
     pub ignored: u64,
+    /// Policies that name no namespace, and were taken for the namespace `default`: kind and name.
+    pub unplaced: Vec<String>,
 }
 
 /// # Errors
@@ -83,6 +85,10 @@ fn object(yaml: &Yaml, of_list: Option<OfList<'_>>, out: &mut Objects) -> Result
     }
     let (group, version) = api.map_or(("", ""), |api| api.split_once('/').unwrap_or(("", api)));
     let at = || At::new(kind, yaml);
+    let is_placed = || {
+        let metadata = yaml.get("metadata");
+        metadata.is_some_and(|m| m.get("namespace").is_some())
+    };
     let cluster = &mut out.cluster;
     match (group, version, kind) {
         ("", "v1", "Namespace") => cluster.namespaces.push(namespace(&at()?)?),
@@ -98,14 +104,18 @@ fn object(yaml: &Yaml, of_list: Option<OfList<'_>>, out: &mut Objects) -> Result
             cluster.endpoint_slices.push(network::endpoint_slice(&at()?)?);
         }
         ("networking.k8s.io", "v1", "NetworkPolicy") => {
-            cluster
-                .network_policies
-                .push(Arc::new(policy::network_policy(&at()?)?));
+            let policy = policy::network_policy(&at()?)?;
+            if !is_placed() {
+                out.unplaced.push(format!("NetworkPolicy {:?}", policy.name));
+            }
+            cluster.network_policies.push(Arc::new(policy));
         }
         _ if policy::is_foreign(group, kind) => {
-            cluster
-                .foreign_policies
-                .push(policy::foreign(group, kind, &at()?)?);
+            let policy = policy::foreign(group, kind, &at()?)?;
+            if policy.namespace.is_some() && !is_placed() {
+                out.unplaced.push(format!("{} {:?}", policy.kind, policy.name));
+            }
+            cluster.foreign_policies.push(policy);
         }
         _ => out.ignored += 1,
     }

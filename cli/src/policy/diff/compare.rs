@@ -6,7 +6,7 @@ use partywall_aggregator_core::fence::{Decision, Direction, End, Stand, Traffic,
 use serde::Serialize;
 
 use super::super::Known;
-use super::super::resolve::resolve;
+use super::super::resolve::{Lost, ends, resolve};
 use super::super::seen::{AllSeen, Seen};
 
 #[derive(Debug, Serialize)]
@@ -19,6 +19,11 @@ pub(super) struct Comparison {
     pub unsure: usize,
     /// Flows that nothing can be said of → how many, by why.
     pub not_looked_at: BTreeMap<String, usize>,
+    /// Of those, how many came through, have an end that is known and not gone, and have other policies there after.
+    pub undecided: usize,
+    /// Changed policies of namespaces that there are not.
+    pub misplaced: usize,
+    pub notes: Vec<String>,
     /// That the aggregator knew besides.
     pub left_out: u64,
     pub seen_until_unix_seconds: f64,
@@ -67,6 +72,9 @@ impl Comparison {
             unchanged: 0,
             unsure: 0,
             not_looked_at: BTreeMap::new(),
+            undecided: 0,
+            misplaced: 0,
+            notes: Vec::new(),
             left_out: all.left_out,
             seen_until_unix_seconds: all.until_unix_seconds(),
         };
@@ -79,6 +87,7 @@ impl Comparison {
                 }
                 (Err(lost), _) | (_, Err(lost)) => {
                     *comparison.not_looked_at.entry(lost.to_string()).or_default() += 1;
+                    comparison.undecided += usize::from(may_be_cut(&lost, seen, before, after));
                 }
             }
         }
@@ -95,7 +104,7 @@ impl Comparison {
             | (Verdict::Open | Verdict::Allowed, Verdict::Open | Verdict::Allowed) => None,
             (_, Verdict::Denied) => Some(Kind::Denied),
             (Verdict::Unknown, Verdict::Unknown) => {
-                self.unsure += usize::from(bears(old.1) != bears(new.1));
+                self.unsure += usize::from(bears(&both(old.1)) != bears(&both(new.1)));
                 None
             }
             (_, Verdict::Unknown) => Some(Kind::Unknown),
@@ -134,19 +143,34 @@ impl Comparison {
         self.changes.iter().any(is_cut)
     }
 
-    /// Something that works may be, or there was no flow that anything can be said of.
+    /// Something that works may be, or there was no flow that anything can be said of, or a policy is not where it was meant to be.
     pub(super) fn is_unsure(&self) -> bool {
         let is_unsure = |c: &Change| c.change == Kind::Unknown && c.delivered;
         let is_blind = self.unchanged == 0 && self.changes.is_empty();
-        self.unsure > 0 || is_blind || self.changes.iter().any(is_unsure)
+        let is_partly_blind = self.unsure > 0 || self.undecided > 0 || self.misplaced > 0;
+        is_blind || is_partly_blind || self.changes.iter().any(is_unsure)
     }
 }
 
-/// All that decides about a flow where it cannot be decided: the policies of both ends, and what their rules ask of the other.
-fn bears<'a>(traffic: &Traffic<'a>) -> Vec<(String, Vec<String>)> {
-    let pod = |(direction, end): (Direction, End<'a>)| match end {
+/// A flow that cannot be looked at is in use all the same. What a pod did that is gone is no loss: which policies its successor has is not known.
+fn may_be_cut(lost: &Lost, seen: &Seen, before: &Known, after: &Known) -> bool {
+    let is_gone = matches!(lost, Lost::Gone(_));
+    let of = |known: &Known| bears(&ends(known, seen));
+    !is_gone && seen.flow.delivered && of(before) != of(after)
+}
+
+fn both<'a>(traffic: &Traffic<'a>) -> [(Direction, End<'a>); 2] {
+    [
+        (Direction::Egress, traffic.from),
+        (Direction::Ingress, traffic.to),
+    ]
+}
+
+/// All that decides about a flow where it cannot be decided: the policies of its ends, and what their rules ask of the other.
+fn bears(ends: &[(Direction, End<'_>)]) -> Vec<(String, Vec<String>)> {
+    let pod = |(direction, end): &(Direction, End<'_>)| match end {
         End::Pod(pod) => {
-            let policies = pod.isolated_by(direction).iter().map(|p| format!("{p:?}"));
+            let policies = pod.isolated_by(*direction).iter().map(|p| format!("{p:?}"));
             let foreign = pod.namespace.foreign.iter().map(ToString::to_string);
             Some((
                 format!("{:?}", pod.namespace.labels),
@@ -155,11 +179,7 @@ fn bears<'a>(traffic: &Traffic<'a>) -> Vec<(String, Vec<String>)> {
         }
         _ => None,
     };
-    let ends = [
-        (Direction::Egress, traffic.from),
-        (Direction::Ingress, traffic.to),
-    ];
-    ends.into_iter().filter_map(pod).collect()
+    ends.iter().filter_map(pod).collect()
 }
 
 fn by(before: &Decision, after: &Decision) -> String {

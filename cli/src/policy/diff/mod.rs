@@ -14,11 +14,14 @@ use compare::Comparison;
 
 pub(crate) fn diff(common: &Common, args: &PolicyDiff) -> Outcome {
     let (cluster, _) = read_dir("--cluster-from", &args.cluster_from).map_err(usage)?;
-    let after = changed::apply(&cluster, &args.changed, args.replace).map_err(usage)?;
+    let changed = changed::apply(&cluster, &args.changed, args.replace).map_err(usage)?;
     let flows = seen::read(common, args.flows.as_deref())?;
     // Tenants do not matter here: the fence knows namespaces.
-    let [before, after] = [cluster, after].map(|c| Known::of(living(c), &Policy::default()));
-    let comparison = Comparison::new(&before, &after, &flows);
+    let [before, after] = [cluster, changed.cluster].map(|c| Known::of(living(c), &Policy::default()));
+    let mut comparison = Comparison::new(&before, &after, &flows);
+    comparison.misplaced = changed.misplaced;
+    let note = before.without_policies().map(str::to_owned);
+    comparison.notes = note.into_iter().chain(changed.notes).collect();
     written(common, &comparison, || table::text(&comparison))?;
     let said = |code| Err(Failure::new(code, anyhow!("")));
     if comparison.cuts() {

@@ -5,7 +5,7 @@ use crate::output::{Paint, Tone};
 use crate::table::{Cell, Column, Row, Table};
 use crate::text::{bytes, clean, count, utc};
 
-/// Reasons named.
+/// Reasons and notes named.
 const LISTED: usize = 5;
 
 pub(super) fn text(comparison: &Comparison) -> String {
@@ -43,6 +43,18 @@ pub(super) fn text(comparison: &Comparison) -> String {
         text.push_str(&format!(
             "not looked at, for {more} more reasons: --json lists them\n"
         ));
+    }
+    if comparison.undecided > 0 {
+        text.push_str(&format!(
+            "not looked at, but delivered, and with other policies after: {}; what they use may be cut\n",
+            count(comparison.undecided, "flow", "flows")
+        ));
+    }
+    for note in comparison.notes.iter().take(LISTED) {
+        text.push_str(&format!("note: {}\n", clean(note)));
+    }
+    if let Some(more @ 1..) = comparison.notes.len().checked_sub(LISTED) {
+        text.push_str(&format!("note: {more} more of these; --json lists them\n"));
     }
     if comparison.left_out > 0 {
         text.push_str(&format!(
