@@ -92,7 +92,10 @@ impl Draft {
                     _ => Blocks::Nodes,
                 };
                 let addresses = addresses(other, seen, direction);
-                note(Who::Block(class, addresses), Ports::from([port]));
+                // Nothing can name it; a rule without peers would name everybody.
+                if !addresses.is_empty() {
+                    note(Who::Block(class, addresses), Ports::from([port]));
+                }
             }
         }
     }
@@ -157,6 +160,8 @@ impl Draft {
                 note: format!("{what}: {}", tally.words(direction)),
             }
         }));
+        // To NetworkPolicy no peers are everybody.
+        rules.retain(|noted| !noted.rule.peers.is_empty());
         rules
     }
 }

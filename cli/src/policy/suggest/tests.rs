@@ -346,6 +346,15 @@ fn admitted(verdict: Verdict) -> bool {
 /// Everything that holds of a plan, whatever it was made from.
 fn holds(scene: &Scene, flows: &[Seen], args: &PolicySuggest) -> Result<(), TestCaseError> {
     let plan = Plan::new(scene, flows, args);
+    for suggested in &plan.policies {
+        let policy = &suggested.policy;
+        let rules = policy.ingress.iter().chain(&policy.egress).flatten();
+        let names_somebody = |rule: &Rule| !rule.peers.is_empty();
+        prop_assert!(
+            rules.into_iter().all(names_somebody),
+            "{policy:?} admits everybody"
+        );
+    }
     let after = Known::of(applied(&plan, scene, flows)?, &Policy::default());
     let (old, new) = (&scene.known, &after);
 
@@ -442,6 +451,65 @@ fn holds(scene: &Scene, flows: &[Seen], args: &PolicySuggest) -> Result<(), Test
         }
     }
     Ok(())
+}
+
+/// A pod in its node's network, of which neither the directory nor the flow tells an address: no rule can name it.
+#[test]
+fn nobody_is_admitted_in_place_of_an_end_without_an_address() {
+    let pod = |namespace: &str, name: &str, host_network: bool| PodObject {
+        uid: name.to_owned(),
+        name: name.to_owned(),
+        namespace: namespace.to_owned(),
+        addresses: if host_network {
+            vec![]
+        } else {
+            vec![IpAddr::from([10, 0, 0, 1])]
+        },
+        host_network,
+        ..PodObject::default()
+    };
+    let cluster = cluster(vec![pod("a", "web", false), pod("c", "agent", true)], Vec::new());
+    let end = |tenant: &str, namespace: &str, pod: &str| flows::End {
+        tenant: tenant.to_owned(),
+        namespace: namespace.to_owned(),
+        pod: pod.to_owned(),
+        uid: pod.to_owned(),
+        ..flows::End::default()
+    };
+    let flow = |from: flows::End, to: flows::End| Seen {
+        flow: flows::Flow {
+            from,
+            to,
+            protocol: "TCP".to_owned(),
+            port: 80,
+            verdict: "allowed".to_owned(),
+            delivered: true,
+            ..flows::Flow::default()
+        },
+        protocol: Protocol::Tcp,
+        port: 80,
+        from: None,
+        to: None,
+    };
+    let (web, agent) = (end("t", "a", "web"), end("u", "c", "agent"));
+    let flows = [flow(agent.clone(), web.clone()), flow(web, agent)];
+    let args = PolicySuggest {
+        egress: true,
+        ..PolicySuggest::default()
+    };
+    let scene = Scene::new(Some(cluster), &Policy::default(), &flows).unwrap();
+    let plan = Plan::new(&scene, &flows, &args);
+    let policy = &plan.policies.first().unwrap().policy;
+    for rules in [&policy.ingress, &policy.egress] {
+        let rules = rules.as_ref().unwrap();
+        assert!(rules.iter().all(|rule| !rule.peers.is_empty()), "{rules:?}");
+    }
+    assert_eq!(plan.flows.len(), 2, "and both flows are told of");
+    assert!(
+        plan.flows.iter().all(|told| told.fate != Fate::Kept),
+        "{:?}",
+        plan.flows
+    );
 }
 
 proptest! {
