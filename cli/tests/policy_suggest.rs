@@ -206,6 +206,22 @@ fn the_api_server_stays_in_reach_where_its_endpoints_are_known() {
 }
 
 #[test]
+fn pods_that_have_ended_and_that_no_flow_names_change_nothing() {
+    let dir = cluster();
+    let before = with_cluster(&dir, "");
+    assert!(before.contains("blue-jobs/job-x"), "one that a flow names stays");
+    let pod = |name: &str, phase: &str, labels: &str| {
+        format!(
+            "- {{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: blue, uid: u-{name}, labels: {{{labels}}}}}, \
+             spec: {{nodeName: node-a, containers: [{{name: c}}]}}, status: {{phase: {phase}, podIP: 10.0.0.2}}}}\n"
+        )
+    };
+    let ended = pod("old-1", "Failed", "app: web, track: old") + &pod("old-2", "Succeeded", "app: once");
+    std::fs::write(dir.path().join("all.yaml"), format!("{CLUSTER}{ended}")).unwrap();
+    assert_eq!(with_cluster(&dir, ""), before);
+}
+
+#[test]
 fn names_that_are_taken_are_not_used_again() {
     let dir = cluster();
     let taken = CLUSTER.replace(

@@ -38,10 +38,10 @@ impl Scene {
 
     pub(super) fn new(cluster: Option<Cluster>, policy: &Policy, flows: &[Seen]) -> anyhow::Result<Self> {
         let from_dir = cluster.is_some();
-        let mut cluster = living(cluster.unwrap_or_default());
+        let mut cluster = cluster.unwrap_or_default();
         let mut tenants = BTreeMap::new();
         if from_dir {
-            let known = Known::of(cluster.clone(), policy);
+            let known = Known::of(living(cluster.clone()), policy);
             let names = known.directory.namespaces();
             tenants.extend(names.map(|(name, tenant, _)| {
                 let tenant = known.directory.tenants.name(tenant);
@@ -49,6 +49,8 @@ impl Scene {
             }));
         }
         told_tenants(&mut tenants, flows, from_dir)?;
+        forget_ended(&mut cluster, flows);
+        let mut cluster = living(cluster);
         let gone = complete(&mut cluster, flows, from_dir);
         Ok(Self {
             known: Known::of(cluster, policy),
@@ -102,6 +104,24 @@ fn told_tenants(
         );
     }
     Ok(())
+}
+
+/// Leaves out pods that have ended, unless a flow names them: no policy is for them, and nobody reaches them.
+fn forget_ended(cluster: &mut Cluster, flows: &[Seen]) {
+    let uids: BTreeSet<String> = cluster.pods.iter().map(|p| p.uid.clone()).collect();
+    let ends = flows.iter().flat_map(|s| [&s.flow.from, &s.flow.to]);
+    // As `resolve` finds them: by the UID, else by the name.
+    let (by_uid, by_name): (Vec<_>, Vec<_>) = ends.partition(|end| uids.contains(&end.uid));
+    let by_uid: BTreeSet<&str> = by_uid.iter().map(|end| end.uid.as_str()).collect();
+    let by_name: BTreeSet<_> = by_name
+        .iter()
+        .map(|end| (end.namespace.as_str(), end.pod.as_str()))
+        .collect();
+    cluster.pods.retain(|pod| {
+        !pod.terminal
+            || by_uid.contains(pod.uid.as_str())
+            || by_name.contains(&(pod.namespace.as_str(), pod.name.as_str()))
+    });
 }
 
 /// Adds the pods and nodes that only the flows know. Returns the UIDs of pods that a directory should have had.
