@@ -160,6 +160,9 @@ Verdicts:
   unknown   the other end cannot be named, or policies are in force that are not evaluated
   within    both ends are one tenant's, or one is nobody's
 
+Listed are the 4,096 flows with the most bytes; with --watch so many of each verdict. How many
+there are besides is said below the table, while it watches on stderr, with --json as `left_out`.
+
 Examples:
   partywall flows --cross-tenant                       between different tenants only
   partywall flows --from red --to blue/web             a tenant, `namespace/` or a pod on either side

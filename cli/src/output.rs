@@ -11,6 +11,11 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
+/// A line on stderr beside what goes on on stdout. Nothing depends on whether somebody reads it.
+pub(crate) fn aside(text: &str) {
+    let _unread = writeln!(io::stderr(), "partywall: {text}");
+}
+
 /// One JSON document, indented for people, ended by a newline.
 pub(crate) fn print_json<T: Serialize>(document: &T) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(document)?;

@@ -5,7 +5,9 @@
 #[path = "support/seen.rs"]
 mod seen;
 
+use std::io::Read as _;
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use partywall_aggregator::config::Config;
@@ -116,5 +118,88 @@ async fn a_reported_flow_is_closed_by_what_is_suggested() {
         diff["changes"][0]["by"],
         "ingress: isolated by blue/partywall-db, no rule admits it"
     );
+    aggregator.stop().await.unwrap();
+}
+
+/// As many flows as the aggregator lists of one verdict.
+const LISTED: u16 = 4_096;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_says_what_the_aggregator_did_not_list() {
+    let dir = cluster();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let aggregator = partywall_aggregator::start(Config {
+        grpc_listen: any,
+        http_listen: any,
+        cluster_from: Some(dir.path().to_owned()),
+        ..Config::default()
+    })
+    .await
+    .unwrap();
+    let address = format!("http://{}", aggregator.grpc_addr);
+    // One more with the outside than are listed, each with more bytes than the one with another tenant.
+    let mut report = report("node-b", "u-red", v1::Role::Opened);
+    let (flow, mut sample) = (report.flows[0].clone(), report.flow_samples[0]);
+    sample.traffic.as_mut().unwrap().sent_bytes = 5_000;
+    for index in 2..=u32::from(LISTED) + 2 {
+        let [.., high, low] = index.to_be_bytes();
+        report.flows.push(v1::Flow {
+            index,
+            peer: vec![198, 51, high, low].into(),
+            ..flow.clone()
+        });
+        report.flow_samples.push(v1::FlowSample {
+            flow: index,
+            ..sample
+        });
+    }
+    let channel = tonic::transport::Endpoint::from_shared(address.clone()).unwrap();
+    let mut ingest = IngestServiceClient::new(channel.connect().await.unwrap());
+    let mut receipts = ingest
+        .ingest(tokio_stream::once(report))
+        .await
+        .unwrap()
+        .into_inner();
+    let receipt = receipts.next().await.unwrap().unwrap();
+    assert_eq!(receipt.outcome(), v1::Outcome::Accepted, "{receipt:?}");
+
+    let saved = dir.path().join("flows.saved");
+    let mut watch = Command::new(env!("CARGO_BIN_EXE_partywall"))
+        .args(["flows", "--watch", "--json", "--aggregator", &address])
+        .stdin(Stdio::null())
+        .stdout(std::fs::File::create(&saved).unwrap())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let lines = std::fs::read_to_string(&saved).unwrap();
+        let is_open = |line: &str| line.contains("\"db-0\"") && line.contains("\"open\"");
+        let is_rest = |line: &str| line.contains("\"flows\":[]") && line.contains("\"left_out\":1}");
+        if lines.lines().any(is_open) && lines.lines().any(is_rest) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{} lines", lines.lines().count());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let interrupt = Command::new("kill")
+        .args(["-INT", &watch.id().to_string()])
+        .status();
+    assert!(interrupt.unwrap().success());
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+    let mut said_aside = String::new();
+    watch
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut said_aside)
+        .unwrap();
+    assert_eq!(
+        said_aside,
+        "partywall: not told: 1 more with fewer bytes; narrow it by --from, --to or --verdict\n"
+    );
+
+    let yaml = said(&policy("suggest", &["--flows", text(&saved)]));
+    assert!(yaml.contains("the aggregator knew 1 more flows"), "{yaml}");
     aggregator.stop().await.unwrap();
 }

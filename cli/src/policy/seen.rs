@@ -14,21 +14,11 @@ use super::usage;
 use crate::args::Common;
 use crate::client::Client;
 use crate::exit::{Code, Failure};
-use crate::flows::{End, Flow, Flows};
+use crate::flows::{self, End, Flow, Flows};
 use crate::text::clean;
 
 /// Longest file that is read, in bytes: some 400,000 flows.
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
-
-/// Of each verdict the aggregator lists so many flows; together they are more than without asking for each.
-const VERDICTS: [v1::Verdict; 6] = [
-    v1::Verdict::Allowed,
-    v1::Verdict::Open,
-    v1::Verdict::Leaked,
-    v1::Verdict::Blocked,
-    v1::Verdict::Unknown,
-    v1::Verdict::Within,
-];
 
 /// A flow whose texts were looked at.
 #[derive(Clone, Debug)]
@@ -70,20 +60,14 @@ pub(super) fn read(common: &Common, file: Option<&Path>) -> Result<AllSeen, Fail
 
 /// Everything that the aggregator lists.
 pub(super) async fn ask(client: &mut Client) -> Result<AllSeen, Failure> {
-    let mut lists = Vec::new();
-    for verdict in VERDICTS {
-        let request = v1::GetFlowsRequest {
-            verdicts: vec![verdict.into()],
-            ..v1::GetFlowsRequest::default()
-        };
-        lists.push(client.flows(request).await?);
-    }
-    all(lists, client.address())
+    let list = flows::all(client, &v1::GetFlowsRequest::default()).await?;
+    all(vec![list], client.address())
 }
 
 /// `source`: where they are from.
 fn all(lists: Vec<Flows>, source: &str) -> Result<AllSeen, Failure> {
-    let left_out = lists.iter().map(|list| list.left_out).sum();
+    // Several lists are one that was saved several times: what was left out of them is mostly the same.
+    let left_out = lists.iter().map(|list| list.left_out).max().unwrap_or_default();
     let flows = lists.into_iter().flat_map(|list| list.flows);
     let place = |i: usize| format!("{source}: flow {i}");
     let checked = flows.enumerate().map(|(i, flow)| check(flow).context(place(i)));
@@ -106,7 +90,7 @@ fn from_file(file: &Path) -> anyhow::Result<Vec<Flows>> {
     parse(&text).with_context(name)
 }
 
-/// Documents of `flows --json`, lines of `flows --watch --json`, or some of both.
+/// Documents of `flows --json`, lines of `flows --watch --json` (flows, and documents of what was left out), or some of both.
 fn parse(text: &str) -> anyhow::Result<Vec<Flows>> {
     let mut lists = Vec::new();
     let mut lines = Vec::new();
@@ -245,6 +229,16 @@ mod tests {
         assert_eq!(flows[0].flow.traffic.opened, 7);
         assert_eq!(flows[0].from.unwrap().to_string(), "10.0.0.1");
         assert_eq!(flows[0].flow.to.pod, "b\\u{a}---");
+    }
+
+    #[test]
+    fn what_was_left_out_is_told_whatever_number_it_is() {
+        let list = |left_out: u64| {
+            format!("{{\"judged_unix_seconds\":1,\"window_seconds\":1,\"left_out\":{left_out},\"flows\":[]}}")
+        };
+        let text = [line(1.0, 1), list(3), list(u64::MAX), list(u64::MAX)].join("\n");
+        let seen = all(parse(&text).unwrap(), "flows.json").unwrap();
+        assert_eq!((seen.flows.len(), seen.left_out), (1, u64::MAX));
     }
 
     #[test]
