@@ -16,6 +16,7 @@ Start here:
 Then:
   partywall breaches                   who broke what, with evidence
   partywall breaches --watch --json    the same as a stream, one JSON object a line
+  partywall flows --cross-tenant --watch    who reaches whom over the wall, and what policies say
   partywall tenants --aggregator http://aggregator.partywall.svc:7441
   partywall policy check --cluster-from DIR --from red/web --to blue/db --port 5432
   partywall policy suggest --cluster-from DIR    NetworkPolicies that close what is open
@@ -30,7 +31,7 @@ Exit codes:
   5  `policy check`, `policy diff`: unknown whether it is allowed
   130  interrupted";
 
-/// Names the tenant that took another tenant's CPU, and proves it.
+/// Names the tenant that took another's CPU or memory, or reached its pods, and shows the evidence.
 #[derive(Debug, Parser)]
 #[command(name = "partywall", version, after_help = EXAMPLES, arg_required_else_help = true)]
 #[command(disable_help_subcommand = true, max_term_width = 100)]

@@ -172,6 +172,7 @@ fence:
   # Each rule: `from` (who opens) and `to`, by any of `tenants`, `namespaces`, `namespace_labels` (all of them on the namespace) and `cidrs`;
   # `ports` such as 53/UDP, 8000-8100/TCP, ICMP. What is left out admits everybody and everything. A list here replaces this one.
   # What goes to or comes from `system` (nodes, kubelets, system_namespaces) or the outside is between no two tenants, and needs no rule.
+  # So `dns` matters only where cluster DNS is in a namespace that system_namespaces does not list; name that one in it.
   allow:
     - name: dns
       to: {namespaces: [kube-system]}
