@@ -71,9 +71,9 @@ pub(crate) static FLOW_OF: HashMap<FlowName, u32> = HashMap::with_max_entries(FL
 #[map]
 pub(crate) static FLOW_FREE: Stack<u32> = Stack::with_max_entries(FLOW_PLACES as u32, 0);
 
-/// How many places are taken, one element. The agent subtracts.
+/// How many places are taken, and of how many sockets something is remembered. The agent subtracts.
 #[map]
-pub(crate) static FLOWS_TAKEN: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub(crate) static TAKEN: Array<u64> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 
 /// What units hold, and what of theirs found no place.
 #[map]
@@ -87,7 +87,7 @@ pub(crate) static UNIT_OF: HashMap<u64, u32> = HashMap::with_max_entries(UNIT_PL
 #[map]
 pub(crate) static UNIT_FREE: Stack<u32> = Stack::with_max_entries(UNIT_PLACES as u32, 0);
 
-/// What is remembered of each socket, freed by the kernel with it: some 100 bytes of the memory of whose socket it is.
+/// What is remembered of sockets, freed by the kernel with them. It is the agent's memory, whoever opens them: hence `SOCKETS`.
 #[btf_map]
 pub(crate) static SOCKS: SkStorage<Sock> = SkStorage::new();
 

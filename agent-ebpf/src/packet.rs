@@ -169,7 +169,7 @@ pub(crate) fn plain_datagram(skb: *mut __sk_buff, sent: bool) -> Option<(u64, u3
     })
 }
 
-/// What [`plain_datagram`] says of a packet between these.
+/// What [`plain_datagram`] says of a packet between these IPv4 addresses.
 #[inline(always)]
 pub(crate) fn plain(local: [u64; 2], peer: [u64; 2], [own_port, peer_port]: [u16; 2]) -> (u64, u32) {
     let ports = u32::from_ne_bytes([
@@ -191,7 +191,9 @@ pub(crate) fn is_ipv4(address: [u64; 2]) -> bool {
 #[inline(always)]
 pub(crate) fn tcp_sequence(skb: *mut __sk_buff) -> u32 {
     let mut sequence = 0_u32;
-    let _ = load_behind::<4, _>(skb, tcp_at(skb), &mut sequence);
+    if let Some(at) = tcp_at(skb) {
+        let _ = load_behind::<4, _>(skb, at, &mut sequence);
+    }
     sequence
 }
 
@@ -199,26 +201,30 @@ pub(crate) fn tcp_sequence(skb: *mut __sk_buff) -> u32 {
 #[inline(always)]
 pub(crate) fn tcp_flags(skb: *mut __sk_buff) -> u8 {
     let mut flags = 0_u8;
-    let _ = load_behind::<13, _>(skb, tcp_at(skb), &mut flags);
+    if let Some(at) = tcp_at(skb) {
+        let _ = load_behind::<13, _>(skb, at, &mut flags);
+    }
     flags
 }
 
-/// Where a TCP packet's header begins.
+/// Where a TCP packet's header begins. `None`: it is not within the packet, or behind too much.
 #[inline(always)]
-fn tcp_at(skb: *mut __sk_buff) -> u32 {
+fn tcp_at(skb: *mut __sk_buff) -> Option<u32> {
     // SAFETY: a field of the context.
     if unsafe { (*skb).protocol } == ETH_P_IP {
         // The whole first word: of a single byte at 0 the compiler makes a comparison that tells the verifier nothing.
         let mut first = [0_u8; 4];
         let _ = load_at::<0, _>(skb, &mut first);
         let [byte, ..] = first;
-        u32::from(byte & 0x0f) * 4
+        Some(u32::from(byte & 0x0f) * 4)
     } else {
         let mut next = 0_u8;
         let _ = load_at::<6, _>(skb, &mut next);
         match next {
-            TCP => 40,
-            next => after_extensions(skb, next).map_or(40, |(_, at)| at),
+            TCP => Some(40),
+            next => after_extensions(skb, next)
+                .filter(|(_, at)| *at != 0)
+                .map(|(_, at)| at),
         }
     }
 }

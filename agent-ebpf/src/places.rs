@@ -4,13 +4,12 @@ use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST};
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::helpers::generated::{bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id};
 use partywall_abi::{
-    FLOWS as FLOW_PLACES, FlowName, LossReason, NO_FLOW, Traffic, UNIT_FLOWS, UNIT_FLOWS_KEPT,
+    FLOWS as FLOW_PLACES, FlowName, LossReason, NO_FLOW, ROLE_ACCEPTED, SOCKETS, TAKEN_FLOWS, TAKEN_SOCKETS,
+    Traffic, UNIT_FLOWS, UNIT_FLOWS_KEPT, UNIT_SOCKETS, UNIT_SOCKETS_KEPT,
 };
 
-use crate::losses::lose;
-use crate::maps::{FLOW_FREE, FLOW_NAMES, FLOW_OF, FLOWS, FLOWS_TAKEN, UNIT_FREE, UNIT_OF, UNITS, add};
-
-const EEXIST: i32 = -17;
+use crate::losses::not_inserted;
+use crate::maps::{FLOW_FREE, FLOW_NAMES, FLOW_OF, FLOWS, TAKEN, UNIT_FREE, UNIT_OF, UNITS, add};
 
 /// How deep below the cgroup root pods are told apart; what is deeper belongs to the cgroup there. Set by the agent before loading.
 ///
@@ -52,7 +51,7 @@ pub(crate) fn find_or_take(name: &FlowName) -> u32 {
 #[inline(never)]
 fn take(name: &FlowName) -> u32 {
     let unit = unit_of(name.cgroup);
-    let (Some(unit_entry), Some(taken)) = (UNITS.get_ptr_mut(unit), FLOWS_TAKEN.get_ptr_mut(0)) else {
+    let (Some(unit_entry), Some(taken)) = (UNITS.get_ptr_mut(unit), TAKEN.get_ptr_mut(TAKEN_FLOWS)) else {
         return NO_FLOW;
     };
     if unit == 0 {
@@ -62,7 +61,9 @@ fn take(name: &FlowName) -> u32 {
     unsafe {
         let held = (&raw const (*unit_entry).flows).read_volatile();
         let plenty = taken.read_volatile() < FLOW_PLACES as u64 / 2;
-        if held >= UNIT_FLOWS || held >= UNIT_FLOWS_KEPT && !plenty {
+        let share = if plenty { UNIT_FLOWS } else { UNIT_FLOWS_KEPT };
+        let own = if name.role == ROLE_ACCEPTED { share / 4 } else { 0 };
+        if held >= share - own {
             return NO_FLOW;
         }
     }
@@ -95,10 +96,12 @@ fn take(name: &FlowName) -> u32 {
         Err(error) => {
             // Another CPU was first, or the map refused. The place is nobody's in either case.
             let _ = FLOW_FREE.push(place, 0);
-            if error != EEXIST {
-                // SAFETY: a helper without arguments.
-                lose(unsafe { bpf_get_smp_processor_id() }, LossReason::FlowInsert);
-            }
+            // SAFETY: a helper without arguments.
+            not_inserted(
+                unsafe { bpf_get_smp_processor_id() },
+                error,
+                LossReason::FlowInsert,
+            );
             find(name).unwrap_or(NO_FLOW)
         }
     }
@@ -124,12 +127,58 @@ fn unit_of(cgroup: u64) -> u32 {
         }
         Err(error) => {
             let _ = UNIT_FREE.push(unit, 0);
-            if error != EEXIST {
-                // SAFETY: a helper without arguments.
-                lose(unsafe { bpf_get_smp_processor_id() }, LossReason::FlowInsert);
-            }
+            // SAFETY: a helper without arguments.
+            not_inserted(
+                unsafe { bpf_get_smp_processor_id() },
+                error,
+                LossReason::FlowInsert,
+            );
             // SAFETY: as above.
             unsafe { UNIT_OF.get(cgroup) }.copied().unwrap_or(0)
+        }
+    }
+}
+
+/// Enters one more socket in its unit's share, if that has room.
+#[inline(always)]
+pub(crate) fn take_socket(cgroup: u64) -> bool {
+    let unit = unit_of(cgroup);
+    let (Some(unit_entry), Some(taken)) = (UNITS.get_ptr_mut(unit), TAKEN.get_ptr_mut(TAKEN_SOCKETS)) else {
+        return false;
+    };
+    // SAFETY: elements of maps; other CPUs add at the same time, so that a few sockets more may be taken than there should be.
+    unsafe {
+        let sockets = &raw mut (*unit_entry).sockets;
+        let held = sockets.read_volatile();
+        let plenty = taken.read_volatile() < SOCKETS / 2;
+        let share = if plenty { UNIT_SOCKETS } else { UNIT_SOCKETS_KEPT };
+        if unit == 0 || held >= share {
+            return false;
+        }
+        add(sockets, 1);
+        add(taken, 1);
+    }
+    true
+}
+
+/// Takes a socket out of its unit's share.
+#[inline(always)]
+pub(crate) fn give_socket(cgroup: u64) {
+    // SAFETY: the value is copied at once.
+    let Some(unit) = (unsafe { UNIT_OF.get(cgroup) }).copied() else {
+        // With the unit the agent gave back its sockets.
+        return;
+    };
+    let (Some(unit_entry), Some(taken)) = (UNITS.get_ptr_mut(unit), TAKEN.get_ptr_mut(TAKEN_SOCKETS)) else {
+        return;
+    };
+    // SAFETY: elements of maps.
+    unsafe {
+        let sockets = &raw mut (*unit_entry).sockets;
+        // A cgroup that came back to life as another unit owes nothing.
+        if sockets.read_volatile() != 0 {
+            add(sockets, u64::MAX);
+            add(taken, u64::MAX);
         }
     }
 }
@@ -148,7 +197,7 @@ pub(crate) fn traffic(place: u32, cgroup: u64) -> Option<*mut Traffic> {
 
 /// What a unit has without a place.
 #[inline(never)]
-fn folded(cgroup: u64) -> Option<*mut Traffic> {
+pub(crate) fn folded(cgroup: u64) -> Option<*mut Traffic> {
     // SAFETY: as above.
     UNITS
         .get_ptr_mut(unit_of(cgroup))

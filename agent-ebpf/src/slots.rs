@@ -4,10 +4,8 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use partywall_abi::{CACHE, LossReason, SLOT_NONE};
 use partywall_ebpf::cache;
 
-use crate::losses::lose;
+use crate::losses::{lose, not_inserted};
 use crate::maps::{FREE, OWNERS, SLOT_CACHE, SLOT_OF};
-
-const EEXIST: i32 = -17;
 
 /// The slot of a cgroup; a new one's is taken from those free. [`SLOT_NONE`] when none is.
 #[inline(always)]
@@ -64,9 +62,7 @@ fn find_or_assign(cpu_index: u32, id: u64) -> u16 {
         Err(error) => {
             // Another CPU was first, or the map refused. The slot is nobody's in either case.
             let _ = FREE.push(slot, 0);
-            if error != EEXIST {
-                lose(cpu_index, LossReason::SlotInsert);
-            }
+            not_inserted(cpu_index, error, LossReason::SlotInsert);
             // SAFETY: as above.
             unsafe { SLOT_OF.get(id) }.map_or(SLOT_NONE, |slot| *slot as u16)
         }

@@ -201,7 +201,8 @@ pub const FLOWS: usize = 16_384;
 /// Units: cgroups that have sockets, as deep as pods are told apart. Unit 0 is nobody's: of what found no unit.
 pub const UNITS: usize = 1_024;
 
-/// Places that one unit may have while there are plenty: one peer that is scanned on every low port fits.
+/// Places that one unit may have while there are plenty: one peer that is scanned on every low port fits. A quarter is for what it opens
+/// itself: the rest others can make it take, by sending to it from ever new addresses.
 pub const UNIT_FLOWS: u64 = 2_048;
 
 /// Places that nobody can take from a unit. Half of all are kept for this: a scan, or many, leaves each of 128 others these.
@@ -211,6 +212,18 @@ pub const UNIT_FLOWS_KEPT: u64 = 64;
 pub const ROLE_OPENED: u8 = 1;
 /// The peer.
 pub const ROLE_ACCEPTED: u8 = 2;
+
+/// Sockets of which something is remembered, some 400 bytes each (24 MiB in all), which the kernel enters in the agent's account. Of others each packet is
+/// looked up, and who opened an older connection has to be guessed.
+pub const SOCKETS: u64 = 65_536;
+
+/// Of these, one unit's while there are plenty, and those that nobody can take from a unit: as with places.
+pub const UNIT_SOCKETS: u64 = SOCKETS / 4;
+pub const UNIT_SOCKETS_KEPT: u64 = 256;
+
+/// Elements of map `TAKEN`.
+pub const TAKEN_FLOWS: u32 = 0;
+pub const TAKEN_SOCKETS: u32 = 1;
 
 /// What makes two packets one flow. Key of map `FLOW_OF`, element of `FLOW_NAMES`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -284,7 +297,9 @@ pub struct Unit {
     pub flows: u64,
     /// Traffic without a place.
     pub folded: Traffic,
-    pub reserved: [u64; 7],
+    /// Sockets in use of which something is remembered.
+    pub sockets: u64,
+    pub reserved: [u64; 6],
 }
 
 /// How far a socket's connection has come.
@@ -306,7 +321,8 @@ pub struct Sock {
     pub role: u32,
     /// Of a connection's flow, in the machine's order.
     pub port: u32,
-    /// Datagrams: something that was received had no place. Which of what is sent are answers to it cannot be told from then on.
+    /// Datagrams: when something was received that had no place, in units of 2^30 ns, about a second; 0: never. Which of what is sent are
+    /// answers to it cannot be told for a while.
     pub folded: u32,
     /// Datagrams: addresses and ports (own, peer's) of the last packet.
     pub local: [u64; 2],
@@ -317,7 +333,11 @@ pub struct Sock {
     pub plain_addresses: u64,
     /// Connections: the sequence number with which it was begun. Another one is another connection of the same socket.
     pub sequence: u32,
-    pub reserved: u32,
+    /// Datagrams: a sum over what is remembered of the last packet. Packets of one socket pass on several CPUs at once, and what they leave
+    /// may be of two of them: then it does not fit.
+    pub sum: u32,
+    /// The unit's cgroup in whose share the socket is counted; 0: in nobody's any more.
+    pub cgroup: u64,
 }
 
 /// No place.
@@ -464,7 +484,7 @@ const _: () = {
     assert!(size_of::<CgroupEvent>() == 504);
     assert!(size_of::<Offsets>() == 16 * 4);
     assert!(size_of::<FlowName>() == 48 && size_of::<Traffic>() == 56 && size_of::<Flow>() == 64);
-    assert!(size_of::<Unit>() == 128 && size_of::<Sock>() == 80);
+    assert!(size_of::<Unit>() == 128 && size_of::<Sock>() == 88);
     assert!(FLOWS.is_power_of_two() && UNITS.is_power_of_two());
     assert!(SLICES.is_power_of_two() && CACHE.is_power_of_two() && SLOTS.is_power_of_two());
     assert!(LossReason::ALL.len() <= LOSS_REASONS);

@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use aya::Ebpf;
 use aya::maps::{HashMap, MapData, MapError, Stack};
-use partywall_abi::{FLOWS, Flow, FlowName, UNITS, Unit, address_bytes};
+use partywall_abi::{FLOWS, Flow, FlowName, TAKEN_FLOWS, TAKEN_SOCKETS, UNITS, Unit, address_bytes};
 
 use super::load::LoadError;
 use super::maps::{failed, mapped, take};
@@ -43,7 +43,7 @@ impl FlowMaps {
         Ok(Self {
             flows: mapped(ebpf, "FLOWS", FLOWS)?,
             names: mapped(ebpf, "FLOW_NAMES", FLOWS)?,
-            taken: mapped(ebpf, "FLOWS_TAKEN", 1)?,
+            taken: mapped(ebpf, "TAKEN", 2)?,
             units: mapped(ebpf, "UNITS", UNITS)?,
             flow_of: take(ebpf, "FLOW_OF", HashMap::try_from)?,
             unit_of: take(ebpf, "UNIT_OF", HashMap::try_from)?,
@@ -117,7 +117,7 @@ impl FlowMaps {
         self.names.set(place as usize, FlowName::default());
         self.units
             .subtract(flow.unit as usize, offset_of!(Unit, flows), 1);
-        self.taken.subtract(0, 0, 1);
+        self.taken.subtract(TAKEN_FLOWS as usize, 0, 1);
         self.free_places
             .push(place, 0)
             .map_err(|error| failed("FLOW_FREE", &error))
@@ -132,6 +132,9 @@ impl FlowMaps {
             Ok(()) | Err(MapError::KeyNotFound) => {}
             Err(error) => return Err(failed("UNIT_OF", &error)),
         }
+        // Those whose end no program saw: of a listener that was closed before it accepted them.
+        let sockets = self.unit(unit).sockets;
+        self.taken.subtract(TAKEN_SOCKETS as usize, 0, sockets);
         self.units.set(unit as usize, Unit::default());
         self.free_units
             .push(unit, 0)

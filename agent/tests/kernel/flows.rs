@@ -3,7 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
-use partywall_abi::{FLOWS, FlowName, ROLE_ACCEPTED, ROLE_OPENED, Traffic, UNIT_FLOWS, address_bytes};
+use partywall_abi::{
+    FLOWS, FlowName, ROLE_ACCEPTED, ROLE_OPENED, Traffic, UNIT_FLOWS, UNIT_SOCKETS, address_bytes,
+};
 use partywall_agent::kernel::flows::FlowMaps;
 
 use rustix::net::{AddressFamily, SocketType};
@@ -197,8 +199,241 @@ fn a_socket_used_once_more_begins_another_connection() {
 }
 
 #[test]
+fn what_a_socket_tried_before_its_place_was_given_back_is_nobody_elses() {
+    let (mut kernel, _runtime) = load(|_| ());
+    let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
+    let full = within(&blue, || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let silent = full.local_addr().unwrap();
+    rustix::net::listen(&full, 0).unwrap();
+    let mut waiting = Vec::new();
+    let patience = Duration::from_millis(500);
+    while let Ok(stream) = within(&red, || TcpStream::connect_timeout(&silent, patience)) {
+        waiting.push(stream);
+        assert!(waiting.len() < 16, "the queue never fills");
+    }
+    let listener = within(&blue, || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    let socket = within(&red, || {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        rustix::net::sockopt::set_tcp_user_timeout(&socket, 500).unwrap();
+        socket
+    });
+    assert_eq!(
+        rustix::net::connect(&socket, &silent).unwrap_err(),
+        rustix::io::Errno::TIMEDOUT
+    );
+    let (_, before) = flow_on(&kernel, &red, TCP, silent.port());
+    let maps = kernel.flows.as_mut().unwrap();
+    let (place, name) = maps
+        .names()
+        .find(|(_, name)| name.cgroup == red.id() && name.port == silent.port())
+        .unwrap();
+    maps.close(place, &name).unwrap();
+    maps.free(place).unwrap();
+    rustix::net::connect(&socket, &address).unwrap();
+    let (_, seen) = flow_on(&kernel, &red, TCP, address.port());
+    assert_eq!((seen.opened, seen.established, seen.timed_out), (1, 1, 0));
+    let ports: Vec<u16> = flows(&kernel)
+        .names()
+        .filter(|(_, name)| name.cgroup == red.id())
+        .map(|(_, name)| name.port)
+        .collect();
+    assert_eq!(ports, [address.port()], "no flow to what was given up");
+    assert_eq!(
+        before.timed_out + folded(&kernel, &red).timed_out,
+        2,
+        "both that were never answered: {before:?}"
+    );
+}
+
+#[test]
+fn a_server_that_speaks_first_and_much_has_accepted() {
+    let (kernel, _runtime) = load(|_| ());
+    let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
+    let listener = within(&blue, || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    let mut client = within(&red, || TcpStream::connect(address).unwrap());
+    let (mut server, _) = listener.accept().unwrap();
+    server.write_all(&[1; 200_000]).unwrap();
+    client.read_exact(&mut [0; 200_000]).unwrap();
+    let (name, seen) = flow_on(&kernel, &blue, TCP, address.port());
+    assert_eq!((name.role, seen.established), (ROLE_ACCEPTED, 1), "{seen:?}");
+}
+
+#[test]
+fn datagrams_of_one_socket_on_two_cpus_stay_apart() {
+    const EACH: u64 = 50_000;
+    let (kernel, _runtime) = load(|_| ());
+    let red = Cgroup::new("red");
+    for ip in loopbacks() {
+        let socket = within(&red, || UdpSocket::bind((ip, 0)).unwrap());
+        // What arrives is read by nobody, and counted all the same.
+        let sinks = [(); 2].map(|()| within(&red, || UdpSocket::bind((ip, 0)).unwrap()));
+        let ports = [&sinks[0], &sinks[1]].map(|sink| sink.local_addr().unwrap().port());
+        std::thread::scope(|scope| {
+            for port in ports {
+                let socket = &socket;
+                scope.spawn(move || {
+                    for _ in 0..EACH {
+                        socket.send_to(&[0; 10], (ip, port)).unwrap();
+                    }
+                });
+            }
+        });
+        let maps = flows(&kernel);
+        for port in ports {
+            for role in [ROLE_OPENED, ROLE_ACCEPTED] {
+                let (place, _) = maps
+                    .names()
+                    .find(|(_, name)| (name.port, name.role) == (port, role))
+                    .unwrap();
+                let seen = maps.flow(place).traffic;
+                let counted = if role == ROLE_OPENED {
+                    seen.sent_packets
+                } else {
+                    seen.received_packets
+                };
+                assert_eq!(counted, EACH, "port {port}, role {role}: {seen:?}");
+            }
+        }
+    }
+    assert_eq!(folded(&kernel, &red), Traffic::default());
+}
+
+#[test]
+fn a_raw_socket_has_no_flows_of_others() {
+    let (kernel, _runtime) = load(|_| ());
+    let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
+    let raw = within(&red, || {
+        rustix::net::socket(
+            AddressFamily::INET,
+            SocketType::RAW,
+            Some(rustix::net::ipproto::UDP),
+        )
+        .unwrap()
+    });
+    let server = within(&blue, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let address = server.local_addr().unwrap();
+    // A UDP header alone: from port 7, without a sum.
+    let mut datagram = [0, 7, 0, 0, 0, 8, 0, 0];
+    datagram[2..4].copy_from_slice(&address.port().to_be_bytes());
+    rustix::net::sendto(&raw, &datagram, rustix::net::SendFlags::empty(), &address).unwrap();
+    let client = within(&blue, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    for _ in 0..10 {
+        client.send_to(&[0; 10], address).unwrap();
+    }
+    let of_red: Vec<Traffic> = flows(&kernel)
+        .names()
+        .filter(|(_, name)| name.cgroup == red.id())
+        .map(|(place, _)| flows(&kernel).flow(place).traffic)
+        .collect();
+    let [seen] = of_red[..] else {
+        panic!("one flow: {of_red:?}")
+    };
+    assert_eq!((seen.sent_packets, seen.received_packets), (1, 0));
+    assert_eq!(folded(&kernel, &red).received_packets, 0);
+}
+
+#[test]
+fn sockets_beyond_a_units_share_are_not_remembered_and_still_counted() {
+    let (kernel, _runtime) = load(|_| ());
+    let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
+    let sockets = |cgroup: &Cgroup| {
+        let unit = flows(&kernel)
+            .units()
+            .find(|(_, unit)| unit.cgroup == cgroup.id());
+        unit.map_or(0, |(_, unit)| unit.sockets)
+    };
+    let count = usize::try_from(UNIT_SOCKETS).unwrap() + 100;
+    let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    if files.maximum.is_some_and(|most| most < UNIT_SOCKETS + 1_000) {
+        files.maximum = Some(UNIT_SOCKETS + 1_000);
+    }
+    files.current = files.maximum;
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, files).unwrap();
+    let many: Vec<_> = within(&red, || {
+        (0..count)
+            .map(|_| rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap())
+            .collect()
+    });
+    let sink = within(&blue, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let address = sink.local_addr().unwrap();
+    for socket in &many {
+        rustix::net::sendto(socket, &[0; 10], rustix::net::SendFlags::empty(), &address).unwrap();
+    }
+    let (_, seen) = flow_on(&kernel, &red, UDP, address.port());
+    assert_eq!(seen.sent_packets, count as u64);
+    assert_eq!(sockets(&red), UNIT_SOCKETS);
+
+    // Each packet of a connection is looked up by itself: what comes later may be told apart no more, the beginning is.
+    let listener = within(&blue, || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    let opened = || {
+        let mut names = flows(&kernel).names();
+        let (place, _) = names
+            .find(|(_, name)| (name.cgroup, name.port, name.role) == (red.id(), address.port(), ROLE_OPENED))
+            .unwrap();
+        flows(&kernel).flow(place).traffic
+    };
+    drop(within(&red, || TcpStream::connect(address).unwrap()));
+    let seen = opened();
+    assert_eq!(
+        (seen.opened, seen.established, seen.refused),
+        (1, 1, 0),
+        "{seen:?}"
+    );
+    drop(listener);
+    within(&red, || TcpStream::connect(address).unwrap_err());
+    let seen = opened();
+    assert_eq!(
+        (seen.opened, seen.established, seen.refused),
+        (2, 1, 1),
+        "{seen:?}"
+    );
+
+    drop(many);
+    assert_eq!(sockets(&red), 0);
+}
+
+#[test]
+fn who_sends_from_ever_new_addresses_leaves_the_receiver_places_of_its_own() {
+    let (kernel, _runtime) = load(|_| ());
+    let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
+    let server = within(&blue, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let address = server.local_addr().unwrap();
+    for number in 0..u32::try_from(UNIT_FLOWS).unwrap() {
+        let from = Ipv4Addr::from(0x7f02_0001 + number);
+        let socket = within(&red, || UdpSocket::bind((from, 0)).unwrap());
+        socket.send_to(&[0; 10], address).unwrap();
+    }
+    let held = |role| {
+        let names = flows(&kernel).names();
+        names
+            .filter(|(_, name)| name.cgroup == blue.id() && name.role == role)
+            .count() as u64
+    };
+    assert_eq!(held(ROLE_ACCEPTED), UNIT_FLOWS / 4 * 3);
+    assert_eq!(folded(&kernel, &blue).received_packets, UNIT_FLOWS / 4);
+    let own = within(&blue, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    own.send_to(&[0; 10], (Ipv4Addr::LOCALHOST, 9)).unwrap();
+    assert_eq!(held(ROLE_OPENED), 1);
+}
+
+#[test]
 fn who_opened_a_connection_older_than_the_programs_is_found() {
     let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
+    for ip in loopbacks() {
+        // One that nothing passed on since its handshake looks new.
+        let listener = within(&blue, || TcpListener::bind((ip, 0)).unwrap());
+        let address = listener.local_addr().unwrap();
+        let mut client = within(&red, || TcpStream::connect(address).unwrap());
+        let (mut server, _) = listener.accept().unwrap();
+        let (kernel, _runtime) = load(|_| ());
+        client.write_all(b"first").unwrap();
+        server.read_exact(&mut [0; 5]).unwrap();
+        let (name, seen) = flow_on(&kernel, &blue, TCP, address.port());
+        assert_eq!((name.role, seen.established), (ROLE_ACCEPTED, 0), "{seen:?}");
+    }
     for ip in loopbacks() {
         let listener = within(&blue, || TcpListener::bind((ip, 0)).unwrap());
         let address = listener.local_addr().unwrap();
