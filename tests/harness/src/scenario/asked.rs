@@ -42,10 +42,17 @@ impl Checker<'_> {
             if !(entry.within_s.is_finite() && entry.within_s > 0.0) {
                 return self.refuse(&entry.breach, "within_s", "must be more than zero");
             }
+            if let Some(least) = entry.not_before_s
+                && !(least > 0.0 && least < entry.within_s)
+            {
+                let why = format!("`{least}` is not between zero and within_s");
+                return self.refuse(&entry.breach, "not_before_s", &why);
+            }
             let raw::Expect {
                 tenant,
                 against,
                 within_s,
+                not_before_s,
                 resolved,
                 ..
             } = entry;
@@ -54,6 +61,7 @@ impl Checker<'_> {
                 tenant,
                 against,
                 within_s,
+                not_before_s,
                 resolved,
             });
         }

@@ -178,6 +178,8 @@ pub(crate) struct Expect {
     pub(crate) tenant: String,
     pub(crate) against: Option<String>,
     pub(crate) within_s: f64,
+    /// On the same clock. For what must be waited for: raised earlier, it is wrong.
+    pub(crate) not_before_s: Option<f64>,
     pub(crate) resolved: bool,
 }
 

@@ -153,6 +153,12 @@ fn a_wrong_value_is_named_with_its_line() {
             "NoisyNeighbor",
         ),
         ("within_s = 5", "within_s = 0", 39, "within_s"),
+        (
+            "within_s = 5",
+            "within_s = 5\nnot_before_s = 5",
+            39,
+            "not_before_s: `5`",
+        ),
         ("what = \"stolen_cores\"", "what = \"stolen\"", 50, "stolen"),
         ("what = \"stolen_cores\"", "what = \"run_cores\"", 50, "by"),
         ("pod = \"blue/web\"", "pod = \"blue/wbe\"", 51, "blue/wbe"),
