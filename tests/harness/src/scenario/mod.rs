@@ -55,6 +55,7 @@ pub(crate) enum What {
     FlowPackets,
     FlowConnections,
     LostShare,
+    MiscountedPackets,
 }
 
 impl What {
@@ -70,6 +71,7 @@ impl What {
             Self::FlowPackets => "flow_packets",
             Self::FlowConnections => "flow_connections",
             Self::LostShare => "lost_share",
+            Self::MiscountedPackets => "miscounted_packets",
         }
     }
 }

@@ -499,6 +499,33 @@ fn a_wrong_network_value_is_named_with_its_line() {
 }
 
 #[test]
+fn packets_are_compared_only_with_work_that_counts_them() {
+    let measure = |pod: &str| {
+        let text = format!("{NETWORK}[[measure]]\nwhat = \"miscounted_packets\"\npod = \"{pod}\"\nmax = 0\n");
+        parse(&text).map_err(|error| format!("{error:#}"))
+    };
+    for pod in ["red/client", "blue/web", "kube-system/daemon"] {
+        let message = measure(pod).unwrap_err();
+        assert!(
+            message.contains("pod: its work of the network is not udp"),
+            "{pod}: {message}"
+        );
+    }
+    let datagrams = NETWORK.replace(
+        "kind = \"tcp-serve\"\nport = 80",
+        "kind = \"udp-serve\"\nport = 80",
+    );
+    let text =
+        format!("{datagrams}[[measure]]\nwhat = \"miscounted_packets\"\npod = \"blue/web\"\nmax = 0\n");
+    assert_eq!(parse(&text).unwrap().measure[0].what, What::MiscountedPackets);
+    let message = error(&text.replace("max = 0", "by = \"red/client\"\nmax = 0"));
+    assert!(
+        message.contains("by: is no key of measure miscounted_packets"),
+        "{message}"
+    );
+}
+
+#[test]
 fn an_address_is_one_pods_at_a_time() {
     let next = |start: f64, name: &str| {
         format!(
