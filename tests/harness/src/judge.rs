@@ -134,6 +134,8 @@ fn judge_one(expect: &Expect, raised: &[Raised], began: &[Began]) -> Judged {
     let open = matching().find(|breach| breach.resolved_s.is_none());
     let problem = if seconds > expect.within_s {
         Some(format!("late: {seconds:.1} s, allowed {:.1} s", expect.within_s))
+    } else if let Some(least) = expect.not_before_s.filter(|least| seconds < *least) {
+        Some(format!("early: {seconds:.1} s, not before {least:.1} s"))
     } else {
         let open = open.filter(|_| expect.resolved);
         open.map(|breach| format!("{} did not clear before the end", breach.title()))
@@ -169,6 +171,7 @@ mod tests {
             tenant: tenant.to_owned(),
             against: against.map(str::to_owned),
             within_s: 5.0,
+            not_before_s: None,
             resolved,
         }
     }
@@ -219,6 +222,23 @@ mod tests {
         );
         assert!(verdict.expected[0].found && verdict.falses.is_empty());
         assert_eq!(verdict.expected[0].seconds, Some(4.0));
+    }
+
+    #[test]
+    fn what_must_be_waited_for_is_wrong_when_it_comes_early() {
+        let waited_for = Expect {
+            not_before_s: Some(3.0),
+            ..expect("red", None, false)
+        };
+        let at = |fired_s| raised("red", "blue", fired_s, None);
+        // The clock is that of within_s: from the start of the work.
+        let works = [began("red", 1.0)];
+        let early = problem(waited_for.clone(), &[at(3.9)], &works);
+        assert_eq!(early.unwrap(), "early: 2.9 s, not before 3.0 s");
+        assert_eq!(problem(waited_for.clone(), &[at(4.1)], &works), None);
+        // That it comes again in time does not excuse it.
+        let again = problem(waited_for, &[at(2.0), at(4.1)], &works);
+        assert!(again.unwrap().starts_with("early: 1.0 s"));
     }
 
     #[test]

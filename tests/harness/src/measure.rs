@@ -61,10 +61,12 @@ impl Tenants {
     }
 }
 
-/// `totals`: of every pod that bore the measure's name, over the observed time.
+/// `totals`: of every pod that bore the measure's name, over the observed time. `datagrams`: what their work sent and received, by its
+/// own count.
 pub(crate) fn measure(
     measure: &Measure,
     totals: &[PodTotals],
+    datagrams: u64,
     own_tenant: &str,
     tenants: &Tenants,
     observed: Duration,
@@ -84,6 +86,7 @@ pub(crate) fn measure(
     let flows = |figure: &dyn Fn(&Traffic) -> u64| {
         nanoseconds(totals.iter().map(|pod| figure(&pod.traffic.with(peers))).sum())
     };
+    let packets = |traffic: &Traffic| traffic.sent_packets + traffic.received_packets;
     let value = match measure.what {
         What::RunCores => cores(sum(|pod| pod.run_ns)),
         What::WaitCores => cores(sum(|pod| pod.wait_ns)),
@@ -115,16 +118,18 @@ pub(crate) fn measure(
             }) / 1e9
         }
         What::FlowBytes => flows(&|traffic| traffic.sent_bytes + traffic.received_bytes),
-        What::FlowPackets => flows(&|traffic| traffic.sent_packets + traffic.received_packets),
+        What::FlowPackets => flows(&packets),
         What::FlowConnections => flows(&|traffic| traffic.established),
         What::LostShare => {
-            let packets = |traffic: &Traffic| traffic.sent_packets + traffic.received_packets;
             let folded: u64 = totals.iter().map(|pod| packets(&pod.traffic.folded)).sum();
             match flows(&packets) + nanoseconds(folded) {
                 0.0 => f64::NAN,
                 all => nanoseconds(folded) / all,
             }
         }
+        // Nothing compared with nothing says nothing.
+        What::MiscountedPackets if datagrams == 0 => f64::NAN,
+        What::MiscountedPackets => (flows(&packets) - nanoseconds(datagrams)).abs(),
     };
     let ok = value.is_finite()
         && measure.min.is_none_or(|min| value >= min)
@@ -185,7 +190,7 @@ mod tests {
                 max: None,
             };
             let observed = Duration::from_secs(10);
-            let measured = measure(&entry, totals, "blue", &Tenants::default(), observed);
+            let measured = measure(&entry, totals, 0, "blue", &Tenants::default(), observed);
             measured.ok.then_some(measured.value)
         };
         let one = std::slice::from_ref(&known);
@@ -196,6 +201,37 @@ mod tests {
         let unknown = [known, PodTotals::default()];
         assert_eq!(figure(What::MemoryBytes, None, &unknown), None);
         assert_eq!(figure(What::StallSeconds, None, &unknown), None);
+    }
+
+    #[test]
+    fn packets_are_held_against_the_sockets_own_count() {
+        let mut totals = PodTotals::default();
+        let traffic = Traffic {
+            sent_packets: 800,
+            received_packets: 799,
+            ..Traffic::default()
+        };
+        totals.traffic.by_peer.insert([10, 244, 0, 2].into(), traffic);
+        // What found no place was not counted as anybody's.
+        totals.traffic.folded = traffic;
+        let entry = Measure {
+            what: What::MiscountedPackets,
+            pod: String::new(),
+            by: None,
+            min: None,
+            max: Some(0.0),
+        };
+        let miscounted = |datagrams| {
+            let totals = std::slice::from_ref(&totals);
+            let observed = Duration::from_secs(8);
+            let measured = measure(&entry, totals, datagrams, "green", &Tenants::default(), observed);
+            (measured.value, measured.ok)
+        };
+        assert_eq!(miscounted(1_599), (0.0, true));
+        assert_eq!(miscounted(1_600), (1.0, false));
+        // Counted twice is as wrong.
+        assert_eq!(miscounted(1_597), (2.0, false));
+        assert!(!miscounted(0).1);
     }
 
     fn value(what: What, by: Option<&str>, min: f64, max: f64) -> (f64, bool) {
@@ -232,7 +268,7 @@ mod tests {
                 .into(),
             ..Tenants::default()
         };
-        let measured = measure(&entry, &[totals], "blue", &tenants, Duration::from_secs(10));
+        let measured = measure(&entry, &[totals], 0, "blue", &tenants, Duration::from_secs(10));
         (measured.value, measured.ok)
     }
 

@@ -210,7 +210,9 @@ impl Bench {
             let named = || scenario.pods.iter().filter(|pod| pod.full_name() == entry.pod);
             let totals: Vec<_> = named().map(|pod| record.pod(&pod.spec.uid)).collect();
             let own = named().next().map(tenant_of_pod).unwrap_or_default();
-            measure(entry, &totals, &own, &tenants, observed)
+            let counted = sent.iter().filter(|sent| sent.of == entry.pod);
+            let datagrams = counted.map(|sent| sent.traffic.packets_sent + sent.traffic.packets_received);
+            measure(entry, &totals, datagrams.sum(), &own, &tenants, observed)
         });
         let measures = measures.collect();
         let of_scenario = |path: &str| scenario.hosts.iter().any(|host| host.cgroup == path);

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
+use partywall_abi::UNIT_FLOWS;
 use partywall_proto::v1::Role;
 use partywall_workload::{Family, Network, Pod, PodSpec, Traffic, Work, WorkHandle};
 use serde::Serialize;
@@ -62,13 +63,13 @@ const CASES: [Case; 4] = [
 pub(crate) struct Account {
     case: &'static str,
     sent_packets: u64,
+    /// Ports that were sent to.
+    wanted_flows: u64,
     flows: usize,
     reported_packets: u64,
     folded_packets: u64,
     sent_bytes: u64,
     counted_bytes: u64,
-    /// Of a victim beside an attacker nothing may be folded.
-    attacked: bool,
     /// The attacker's: packets sent, and reported with what was folded.
     attack: Option<[u64; 2]>,
     resident_bytes: u64,
@@ -83,6 +84,9 @@ impl Account {
 
     fn failings(&self) -> Vec<&'static str> {
         let bytes_off = self.counted_bytes.abs_diff(self.sent_bytes);
+        let flows = self.flows as u64;
+        // No more than a unit may have, so that each of them has its place, whoever is beside it.
+        let all_fit = self.wanted_flows <= UNIT_FLOWS;
         let checks = [
             (self.sent_packets > 0, "nothing was sent"),
             (
@@ -94,8 +98,13 @@ impl Account {
                 "bytes off by more than 0.1 %",
             ),
             (
-                !self.attacked || self.folded_packets == 0,
-                "an attacked neighbour without its places",
+                flows >= self.wanted_flows.min(UNIT_FLOWS),
+                "flows without a place, though there are some",
+            ),
+            (!all_fit || flows <= self.wanted_flows, "flows that nobody made"),
+            (
+                !all_fit || self.folded_packets == 0,
+                "packets folded, though each flow has its place",
             ),
             (
                 self.attack
@@ -263,15 +272,90 @@ async fn account(
     Ok(Account {
         case: case.name,
         sent_packets: sent.packets_sent,
+        wanted_flows: sent.packets_sent.min(case.flows.into()),
         flows,
         reported_packets: seen.sent_packets,
         folded_packets: folded.sent_packets,
         sent_bytes: sent.bytes_sent + sent.packets_sent * HEADERS,
         counted_bytes: seen.sent_bytes + folded.sent_bytes,
-        attacked: case.attacked,
         attack,
         resident_bytes,
         map_bytes: record.cost.as_ref().map_or(0, |cost| cost.map_bytes),
         faults: record.traffic.faults.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(wanted_flows: u64, flows: usize, folded_packets: u64) -> Account {
+        let sent_packets = 100_000;
+        let sent_bytes = sent_packets * (u64::from(BYTES) + HEADERS);
+        Account {
+            case: "x",
+            sent_packets,
+            wanted_flows,
+            flows,
+            reported_packets: sent_packets - folded_packets,
+            folded_packets,
+            sent_bytes,
+            counted_bytes: sent_bytes,
+            attack: None,
+            resident_bytes: 0,
+            map_bytes: 0,
+            faults: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn flows_that_have_their_places_are_told_each_by_itself() {
+        for (wanted, flows, folded, failing) in [
+            (1, 1, 0, None),
+            (1_000, 1_000, 0, None),
+            (2_048, 2_048, 0, None),
+            (50_000, 2_048, 90_000, None),
+            // Everything is accounted for, and nothing of it told.
+            (1, 0, 100_000, Some("flows without a place")),
+            (1_000, 999, 100, Some("flows without a place")),
+            (50_000, 0, 100_000, Some("flows without a place")),
+            (1_000, 1_000, 1, Some("packets folded")),
+            (20, 21, 0, Some("flows that nobody made")),
+        ] {
+            let failings = account(wanted, flows, folded).failings();
+            let first = failings.first().copied();
+            match failing {
+                None => assert_eq!(first, None, "{wanted} wanted, {flows} told"),
+                Some(failing) => assert!(
+                    first.is_some_and(|first| first.starts_with(failing)),
+                    "{failings:?}"
+                ),
+            }
+        }
+    }
+
+    #[test]
+    fn packets_are_exact_and_bytes_within_a_thousandth() {
+        let right = || account(1, 1, 0);
+        let lacking = Account {
+            reported_packets: right().sent_packets - 1,
+            ..right()
+        };
+        assert_eq!(
+            lacking.failings(),
+            ["packets that are neither reported nor folded"]
+        );
+        let off = |bytes| Account {
+            counted_bytes: right().sent_bytes - bytes,
+            ..right()
+        };
+        let thousandth = right().sent_bytes / 1_000;
+        assert!(off(thousandth).is_right());
+        assert_eq!(off(thousandth + 1).failings(), ["bytes off by more than 0.1 %"]);
+        let attack = Account {
+            attack: Some([5, 4]),
+            ..right()
+        };
+        assert!(!attack.is_right());
+    }
 }

@@ -1,6 +1,7 @@
 //! What a scenario asks for: breaches and figures.
 
 use anyhow::Result;
+use partywall_workload::Work;
 use toml::Spanned;
 
 use super::{Checker, Expect, Measure, ScenarioPod, What, raw};
@@ -42,10 +43,17 @@ impl Checker<'_> {
             if !(entry.within_s.is_finite() && entry.within_s > 0.0) {
                 return self.refuse(&entry.breach, "within_s", "must be more than zero");
             }
+            if let Some(least) = entry.not_before_s
+                && !(least > 0.0 && least < entry.within_s)
+            {
+                let why = format!("`{least}` is not between zero and within_s");
+                return self.refuse(&entry.breach, "not_before_s", &why);
+            }
             let raw::Expect {
                 tenant,
                 against,
                 within_s,
+                not_before_s,
                 resolved,
                 ..
             } = entry;
@@ -54,6 +62,7 @@ impl Checker<'_> {
                 tenant,
                 against,
                 within_s,
+                not_before_s,
                 resolved,
             });
         }
@@ -64,9 +73,18 @@ impl Checker<'_> {
         let mut measures = Vec::new();
         for entry in raw {
             let what = *entry.what.get_ref();
-            if !pods.iter().any(|pod| pod.full_name() == *entry.pod.get_ref()) {
+            let mut named = pods
+                .iter()
+                .filter(|pod| pod.full_name() == *entry.pod.get_ref())
+                .peekable();
+            if named.peek().is_none() {
                 let why = format!("`{}` is no pod of this scenario", entry.pod.get_ref());
                 return self.refuse(&entry.pod, "pod", &why);
+            }
+            if what == What::MiscountedPackets && !sends_datagrams_alone(named) {
+                let why =
+                    "its work of the network is not udp, udp-serve or icmp alone: no other counts packets";
+                return self.refuse(&entry.pod, "pod", why);
             }
             if entry.min.is_none() && entry.max.is_none() {
                 return self.refuse(&entry.what, "min, max", "one of them is needed");
@@ -104,4 +122,15 @@ impl Checker<'_> {
         }
         Ok(measures)
     }
+}
+
+/// Whether the work of these pods itself counts every packet that it sends and receives, and there is some.
+fn sends_datagrams_alone<'a>(pods: impl Iterator<Item = &'a ScenarioPod>) -> bool {
+    let mut works = pods
+        .flat_map(|pod| &pod.work)
+        .map(|timed| timed.work)
+        .filter(Work::is_of_network)
+        .peekable();
+    works.peek().is_some()
+        && works.all(|work| matches!(work, Work::Udp { .. } | Work::UdpServe { .. } | Work::Icmp { .. }))
 }

@@ -55,6 +55,7 @@ pub(crate) enum What {
     FlowPackets,
     FlowConnections,
     LostShare,
+    MiscountedPackets,
 }
 
 impl What {
@@ -70,6 +71,7 @@ impl What {
             Self::FlowPackets => "flow_packets",
             Self::FlowConnections => "flow_connections",
             Self::LostShare => "lost_share",
+            Self::MiscountedPackets => "miscounted_packets",
         }
     }
 }
@@ -178,6 +180,8 @@ pub(crate) struct Expect {
     pub(crate) tenant: String,
     pub(crate) against: Option<String>,
     pub(crate) within_s: f64,
+    /// On the same clock. For what must be waited for: raised earlier, it is wrong.
+    pub(crate) not_before_s: Option<f64>,
     pub(crate) resolved: bool,
 }
 

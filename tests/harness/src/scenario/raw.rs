@@ -163,6 +163,7 @@ pub(super) struct Expect {
     pub(super) tenant: String,
     pub(super) against: Option<String>,
     pub(super) within_s: f64,
+    pub(super) not_before_s: Option<f64>,
     #[serde(default)]
     pub(super) resolved: bool,
 }

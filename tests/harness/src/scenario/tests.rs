@@ -153,6 +153,12 @@ fn a_wrong_value_is_named_with_its_line() {
             "NoisyNeighbor",
         ),
         ("within_s = 5", "within_s = 0", 39, "within_s"),
+        (
+            "within_s = 5",
+            "within_s = 5\nnot_before_s = 5",
+            39,
+            "not_before_s: `5`",
+        ),
         ("what = \"stolen_cores\"", "what = \"stolen\"", 50, "stolen"),
         ("what = \"stolen_cores\"", "what = \"run_cores\"", 50, "by"),
         ("pod = \"blue/web\"", "pod = \"blue/wbe\"", 51, "blue/wbe"),
@@ -490,6 +496,33 @@ fn a_wrong_network_value_is_named_with_its_line() {
         "per_second = 100\nkeep = true\n[[pod.work]]",
     );
     assert!(message.contains("keep: is no key of work kind scan"), "{message}");
+}
+
+#[test]
+fn packets_are_compared_only_with_work_that_counts_them() {
+    let measure = |pod: &str| {
+        let text = format!("{NETWORK}[[measure]]\nwhat = \"miscounted_packets\"\npod = \"{pod}\"\nmax = 0\n");
+        parse(&text).map_err(|error| format!("{error:#}"))
+    };
+    for pod in ["red/client", "blue/web", "kube-system/daemon"] {
+        let message = measure(pod).unwrap_err();
+        assert!(
+            message.contains("pod: its work of the network is not udp"),
+            "{pod}: {message}"
+        );
+    }
+    let datagrams = NETWORK.replace(
+        "kind = \"tcp-serve\"\nport = 80",
+        "kind = \"udp-serve\"\nport = 80",
+    );
+    let text =
+        format!("{datagrams}[[measure]]\nwhat = \"miscounted_packets\"\npod = \"blue/web\"\nmax = 0\n");
+    assert_eq!(parse(&text).unwrap().measure[0].what, What::MiscountedPackets);
+    let message = error(&text.replace("max = 0", "by = \"red/client\"\nmax = 0"));
+    assert!(
+        message.contains("by: is no key of measure miscounted_packets"),
+        "{message}"
+    );
 }
 
 #[test]
