@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use partywall_abi::{FLOWS, SLOTS};
+use partywall_abi::{FLOWS, SLOTS, SOCKETS};
 use partywall_proto::v1::{AgentCost, Coverage};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric};
@@ -84,6 +84,7 @@ fn readings(out: &mut Out<'_>, status: &Status) -> fmt::Result {
         slots,
         watched,
         flows,
+        sockets,
     } = status.tracked;
     out.counter("readings", "Readings of the kernel side's maps", status.reading)?;
     out.seconds("interval", "Wanted time between two readings", status.interval)?;
@@ -104,7 +105,13 @@ fn readings(out: &mut Out<'_>, status: &Status) -> fmt::Result {
     out.gauge("slots_used", "Kernel slots that hold a cgroup's counters", slots)?;
     out.gauge("slots", "Kernel slots in all", SLOTS)?;
     out.gauge("flows_used", "Places that hold a flow's counters", flows)?;
-    out.gauge("flows", "Places for flows in all", FLOWS)
+    out.gauge("flows", "Places for flows in all", FLOWS)?;
+    out.gauge(
+        "sockets_used",
+        "Sockets of which the kernel side remembers something",
+        sockets,
+    )?;
+    out.gauge("sockets", "Sockets of which it may", SOCKETS)
 }
 
 fn coverage(out: &mut Out<'_>, coverage: &Coverage) -> fmt::Result {

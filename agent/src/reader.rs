@@ -15,6 +15,7 @@ use tracing::warn;
 
 use crate::cgroups;
 use crate::kernel::events::{self, CgroupChange, Event, OomKill};
+use crate::kernel::flows::FlowMaps;
 use crate::kernel::load::Kernel;
 use crate::memory::{Kinds, Watch};
 use crate::oom::{self, Kill};
@@ -60,6 +61,8 @@ pub struct Tracked {
     pub watched: usize,
     /// Flows that have a place.
     pub flows: usize,
+    /// Sockets of which the kernel side remembers something.
+    pub sockets: u64,
 }
 
 /// What one reading found.
@@ -317,6 +320,7 @@ impl Reader {
             slots: self.kernel.maps.slots_in_use().count(),
             watched: self.watch.len(),
             flows: self.flows.len(),
+            sockets: self.kernel.flows.as_ref().map_or(0, FlowMaps::sockets),
         }
     }
 

@@ -65,6 +65,7 @@ fn read_just_now() -> Status {
             slots: 33,
             watched: 31,
             flows: 4,
+            sockets: 5,
         },
         switches: 123_456,
         coverage: Coverage {
@@ -154,6 +155,8 @@ async fn metrics_tell_the_snapshot() {
         "partywall_agent_slots 1024",
         "partywall_agent_flows_used 4",
         "partywall_agent_flows 16384",
+        "partywall_agent_sockets_used 5",
+        "partywall_agent_sockets 65536",
         "partywall_agent_feature{feature=\"cpu_ledger\"} 1",
         "partywall_agent_feature{feature=\"steal\"} 0",
         "partywall_agent_losses_total{stage=\"queue\",reason=\"full\",unit=\"reports\"} 3",

@@ -64,6 +64,11 @@ impl FlowMaps {
             .take(taken)
     }
 
+    /// Sockets in use of which something is remembered.
+    pub fn sockets(&self) -> u64 {
+        self.taken.get(TAKEN_SOCKETS as usize).unwrap_or(0)
+    }
+
     /// The counters at a place.
     pub fn flow(&self, place: u32) -> Flow {
         self.flows.get(place as usize).unwrap_or_default()

@@ -86,12 +86,16 @@ pub(crate) fn expected(only: &[String]) -> Result<Vec<Expected>> {
         .collect())
 }
 
-/// The newest kernel of a line's series, fetched.
-pub(crate) fn fetch(suites: &Suites, line: &Expected) -> Result<Kernel> {
+/// The newest kernel of each line's series, fetched.
+pub(crate) fn fetch(suites: &Suites, lines: &[Expected]) -> Result<Vec<Kernel>> {
+    let names = suites.names("linux-")?;
+    lines.iter().map(|line| fetch_one(suites, &names, line)).collect()
+}
+
+fn fetch_one(suites: &Suites, names: &[String], line: &Expected) -> Result<Kernel> {
     let (series, arch) = (line.series.as_str(), line.arch.debian());
     let (prefix, suffix) = ("linux-image-", format!("-cloud-{arch}"));
-    let version = suites
-        .names(prefix)?
+    let version = names
         .iter()
         .filter_map(|name| {
             name.strip_prefix(prefix)?
@@ -109,7 +113,7 @@ pub(crate) fn fetch(suites: &Suites, line: &Expected) -> Result<Kernel> {
         })?;
     // From Linux 6.19 on the image is a package of its own, and `linux-image` only depends on it.
     let split = format!("linux-binary-{version}{suffix}");
-    let package = if suites.names(&split)?.contains(&split) {
+    let package = if names.contains(&split) {
         split
     } else {
         format!("{prefix}{version}{suffix}")

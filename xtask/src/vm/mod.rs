@@ -160,23 +160,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             bail!("scenarios run on amd64 alone: arm64 guests have the kernel tests");
         }
     }
-    let suites = fetch(&expected)?;
+    let (suites, kernels) = fetch(&expected)?;
     let parts = arches(&expected)
         .into_iter()
         .map(|arch| Ok((arch, Parts::build(&suites, args, arch)?)))
         .collect::<Result<BTreeMap<Arch, Parts>>>()?;
     fs::create_dir_all(logs())?;
     if args.shell {
-        let line = expected.last().context("no kernel")?;
-        return shell(&suites, &parts[&line.arch], args, line);
+        let (line, kernel) = expected.last().zip(kernels.last()).context("no kernel")?;
+        return shell(&parts[&line.arch], args, line, kernel);
     }
 
     let mut counts = Counts::read()?;
     let mut rows = Vec::new();
-    for line in &expected {
+    for (line, kernel) in expected.iter().zip(&kernels) {
         let parts = &parts[&line.arch];
         for kind in parts.kinds(args, line) {
-            let row = boot(&suites, parts, args, line, kind, &mut counts);
+            let row = boot(kernel, parts, args, line, kind, &mut counts);
             println!("{}", shown(&row));
             for failure in &row.failures {
                 println!("  {}", failure.replace('\n', "\n  "));
@@ -219,7 +219,7 @@ pub(crate) fn test() -> Result<()> {
     })
 }
 
-fn fetch(expected: &[Expected]) -> Result<Suites> {
+fn fetch(expected: &[Expected]) -> Result<(Suites, Vec<Kernel>)> {
     for arch in arches(expected) {
         qemu::install(arch)?;
         if arch == Arch::Arm64 {
@@ -229,10 +229,8 @@ fn fetch(expected: &[Expected]) -> Result<Suites> {
     guests::install()?;
     tools::debian_packages(&["binutils"], "strip the guests' programs")?;
     let suites = Suites::open("kernels", &kernels::SUITES)?;
-    for line in expected {
-        kernels::fetch(&suites, line)?;
-    }
-    Ok(suites)
+    let kernels = kernels::fetch(&suites, expected)?;
+    Ok((suites, kernels))
 }
 
 fn arches(expected: &[Expected]) -> BTreeSet<Arch> {
@@ -471,7 +469,7 @@ fn steps(parts: &Parts, args: &Args, line: &Expected, kind: Kind) -> Vec<Step> {
 }
 
 fn boot(
-    suites: &Suites,
+    kernel: &Kernel,
     parts: &Parts,
     args: &Args,
     line: &Expected,
@@ -485,7 +483,7 @@ fn boot(
         skipped_tests: line.skip.len(),
         ..Row::default()
     };
-    if let Err(error) = boot_into(suites, parts, args, line, kind, counts, &mut row) {
+    if let Err(error) = boot_into(kernel, parts, args, line, kind, counts, &mut row) {
         row.failures.push(format!("{error:#}"));
     }
     row.seconds = began.elapsed().as_secs_f64();
@@ -493,7 +491,7 @@ fn boot(
 }
 
 fn boot_into(
-    suites: &Suites,
+    kernel: &Kernel,
     parts: &Parts,
     args: &Args,
     line: &Expected,
@@ -501,7 +499,6 @@ fn boot_into(
     counts: &mut Counts,
     row: &mut Row,
 ) -> Result<()> {
-    let kernel = kernels::fetch(suites, line)?;
     row.version.clone_from(&kernel.version);
     let job = Job {
         settings: kind.settings(),
@@ -524,7 +521,7 @@ fn boot_into(
     );
     let booted = Instant::now();
     let mut said = Vec::new();
-    let ended = guest(&kernel, &files, args, kind, limit).run(|heard| {
+    let ended = guest(kernel, &files, args, kind, limit).run(|heard| {
         match &heard {
             Said::Booted { .. } => row.boot_seconds = Some(booted.elapsed().as_secs_f64()),
             Said::Ended {
@@ -674,8 +671,7 @@ fn judge_scenarios(code: Option<i32>, file: Option<&str>, log: &Path, row: &mut 
     }
 }
 
-fn shell(suites: &Suites, parts: &Parts, args: &Args, line: &Expected) -> Result<()> {
-    let kernel = kernels::fetch(suites, line)?;
+fn shell(parts: &Parts, args: &Args, line: &Expected, kernel: &Kernel) -> Result<()> {
     let job = Job {
         shell: true,
         ..Job::default()
@@ -683,7 +679,7 @@ fn shell(suites: &Suites, parts: &Parts, args: &Args, line: &Expected) -> Result
     let files = Files::of(&line.name());
     parts.initramfs(&job, Kind::ORDINARY, &files.initramfs)?;
     guests::disk(&files.disk)?;
-    guest(&kernel, &files, args, Kind::ORDINARY, Duration::MAX).interactive()
+    guest(kernel, &files, args, Kind::ORDINARY, Duration::MAX).interactive()
 }
 
 /// What is made for a guest, and what it leaves.
