@@ -298,6 +298,54 @@ fn a_place_given_back_begins_anew() {
     assert!(flows(&kernel).names().count() < FLOWS);
 }
 
+/// The kernel side without one of its programs, as if the kernel had refused it.
+fn object_without(program: &str) -> Vec<u8> {
+    let mut object = include_bytes!("../../../agent-ebpf/object/partywall.bpf.o").to_vec();
+    let name = format!("\0{program}\0").into_bytes();
+    let places: Vec<usize> = object
+        .windows(name.len())
+        .enumerate()
+        .filter_map(|(at, bytes)| (bytes == name).then_some(at))
+        .collect();
+    assert!(!places.is_empty(), "{program} is in the object");
+    for at in places {
+        object[at + 1] = b'_';
+    }
+    object
+}
+
+#[test]
+fn a_half_that_is_refused_in_part_is_off_as_a_whole_and_alone() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let _context = runtime.enter();
+    let red = Cgroup::new("red");
+    let socket = within(&red, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let lacks = |features: &[Feature], name: &str| {
+        features
+            .iter()
+            .any(|feature| feature.name == name && !feature.present && !feature.reason.is_empty())
+    };
+    let loaded =
+        |kernel: &Kernel| -> Vec<&str> { kernel.program_runs().iter().map(|program| program.name).collect() };
+
+    let (planned, mut features) = plan(&Facts::probe(None));
+    let kernel = Kernel::load(&planned, &mut features, Some(&object_without("flush"))).unwrap();
+    socket.send_to(&[0; 10], (Ipv4Addr::LOCALHOST, 9)).unwrap();
+    assert_eq!(flow_on(&kernel, &red, UDP, 9).1.sent_packets, 1);
+    assert!(lacks(&features, "run_time") && lacks(&features, "ledger") && !lacks(&features, "flows"));
+    assert!(!loaded(&kernel).iter().any(|name| name.starts_with("switch")));
+    drop(kernel);
+
+    let (planned, mut features) = plan(&Facts::probe(None));
+    let kernel = Kernel::load(&planned, &mut features, Some(&object_without("sent"))).unwrap();
+    assert!(kernel.flows.is_none());
+    assert!(lacks(&features, "flows") && lacks(&features, "timeouts") && !lacks(&features, "run_time"));
+    assert!(!loaded(&kernel).contains(&"received"));
+}
+
 #[test]
 fn each_half_works_without_the_other() {
     let runtime = tokio::runtime::Builder::new_current_thread()
