@@ -5,7 +5,14 @@ use std::collections::BTreeMap;
 use partywall_abi::{FlowName, Traffic};
 
 /// A flow that rests for so long gives its place back. Its sockets may live on: their next packet takes a new one.
-pub const IDLE_NS: u64 = 60_000_000_000;
+///
+/// Longer than a connection that nobody answers rests before it is given up: the kernel's default of 6 retries sends the last SYN after 63 s
+/// and gives up after 127 s (67 and 131 s from Linux 6.5 on). That it timed out is counted when its socket is released, at the place that it
+/// remembers; the rest is for who waits a little before closing it.
+pub const IDLE_NS: u64 = 75_000_000_000;
+
+const LAST_SYN_RESTS_NS: u64 = 64_000_000_000;
+const _: () = assert!(IDLE_NS > LAST_SYN_RESTS_NS);
 
 /// What was sent and received, cumulative since the agent's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
