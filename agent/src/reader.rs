@@ -178,10 +178,14 @@ impl Reader {
                 victim: self.fold.mention(kill.victim.as_ref()),
             })
             .collect();
+        let (changes, flows) = (self.fold.take_changes(), self.flows.take_changes());
+        // Not by what has ended: a pod's end is told before its last traffic.
+        let fold = &self.fold;
+        self.flows.keep_entities(|entity| fold.knows(entity));
         Reading {
-            changes: self.fold.take_changes(),
+            changes,
             oom_kills,
-            flows: self.flows.take_changes(),
+            flows,
         }
     }
 

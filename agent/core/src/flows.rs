@@ -95,7 +95,7 @@ pub struct FlowChanges {
 pub struct FlowBook {
     open: BTreeMap<u32, Open>,
     units: BTreeMap<u32, Unit>,
-    /// By entity. What an ended entity's units had is forgotten with it.
+    /// By entity. Kept while the entity lives, though its units may be given back: one that restarts has another cgroup, and its counters go on.
     folded: BTreeMap<u32, Totals>,
     next: u32,
     changes: FlowChanges,
@@ -207,11 +207,12 @@ impl FlowBook {
 
     /// The unit was given back. Returns its entity, which is held no longer.
     pub fn forget_unit(&mut self, unit: u32) -> Option<u32> {
-        let unit = self.units.remove(&unit)?;
-        if !self.units.values().any(|other| other.entity == unit.entity) {
-            self.folded.remove(&unit.entity);
-        }
-        Some(unit.entity)
+        Some(self.units.remove(&unit)?.entity)
+    }
+
+    /// Forgets what entities had that live no more. An index is never used again.
+    pub fn keep_entities(&mut self, lives: impl Fn(u32) -> bool) {
+        self.folded.retain(|entity, _| lives(*entity));
     }
 
     /// Whether a flow or a unit of this cgroup is known.
@@ -319,5 +320,18 @@ mod tests {
         assert_eq!(book.forget_unit(3), Some(50));
         book.enter_unit(2, 5, &traffic(5, 0), |_| unreachable!("known"));
         assert_eq!(book.take_changes().folded[0].1.sent_packets, 9);
+    }
+
+    #[test]
+    fn what_an_entity_has_without_places_goes_on_when_its_cgroup_is_made_anew() {
+        let mut book = FlowBook::default();
+        book.enter_unit(1, 5, &traffic(100, 0), |_| 50);
+        assert_eq!(book.forget_unit(1), Some(50));
+        book.keep_entities(|entity| entity == 50);
+        book.enter_unit(2, 6, &traffic(5, 0), |_| 50);
+        assert_eq!(book.take_changes().folded[0].1.sent_packets, 105);
+        assert_eq!(book.forget_unit(2), Some(50));
+        book.keep_entities(|_| false);
+        assert!(book.folded.is_empty(), "bounded by who lives");
     }
 }
