@@ -1,6 +1,6 @@
 //! One reading: from the kernel side's counters to what changed per pod. Synchronous; `run.rs` says when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use partywall_abi::{
@@ -88,6 +88,8 @@ pub struct Reader {
     flows: FlowBook,
     /// cgroups that have traffic and that no scan has found, and when they were first met.
     strange: BTreeMap<u64, u64>,
+    /// cgroups that the last reading left for this one: their traffic came after the tree was looked at.
+    late: BTreeSet<u64>,
     losses: ReadLosses,
     ring_full_seen: u64,
     scanned_ns: u64,
@@ -114,6 +116,7 @@ impl Reader {
             fold: Fold::default(),
             flows: FlowBook::default(),
             strange: BTreeMap::new(),
+            late: BTreeSet::new(),
             losses: ReadLosses::default(),
             ring_full_seen: 0,
             scanned_ns: 0,
@@ -221,18 +224,26 @@ impl Reader {
             return;
         };
         let (inventory, fold, book) = (&self.inventory, &mut self.fold, &mut self.flows);
+        let strange = &self.strange;
+        let waited = std::mem::take(&mut self.late);
+        let late = &mut self.late;
+        let mut hold = |cgroup| match inventory.identity(cgroup) {
+            _ if cgroup == 0 => Some(fold.mention_nobody()),
+            // It may have been made after the tree was looked at, and whose it is would be unknown for as long as the flow lives. The
+            // next reading looks first.
+            None if !strange.contains_key(&cgroup) && !waited.contains(&cgroup) => {
+                late.insert(cgroup);
+                None
+            }
+            identity => Some(fold.hold_owner(identity)),
+        };
         let names: Vec<(u32, FlowName)> = maps.names().collect();
         for (place, name) in &names {
-            book.enter(*place, name, &maps.flow(*place).traffic, now_ns, |cgroup| {
-                fold.hold_owner(inventory.identity(cgroup))
-            });
+            book.enter(*place, name, &maps.flow(*place).traffic, now_ns, &mut hold);
         }
         let units: Vec<(u32, Unit)> = maps.units().collect();
         for (index, unit) in &units {
-            book.enter_unit(*index, unit.cgroup, &unit.folded, |cgroup| match cgroup {
-                0 => fold.mention_nobody(),
-                cgroup => fold.hold_owner(inventory.identity(cgroup)),
-            });
+            book.enter_unit(*index, unit.cgroup, &unit.folded, &mut hold);
         }
         for (place, entity) in book.take_final() {
             fold.let_go_owner(entity);
@@ -241,7 +252,6 @@ impl Reader {
                 warn!(%error, place, "a flow's place could not be given back");
             }
         }
-        let strange = &self.strange;
         let gone = |cgroup| match (inventory.identity(cgroup), strange.get(&cgroup)) {
             // Its removal was not seen either.
             (None, Some(met_ns)) => now_ns.saturating_sub(*met_ns) >= QUARANTINE_NS,
@@ -436,8 +446,7 @@ impl Reader {
             }
         }
         let fold = &self.fold;
-        let bound: std::collections::BTreeSet<u64> =
-            slots.iter().filter_map(|slot| fold.bound(*slot)).collect();
+        let bound: BTreeSet<u64> = slots.iter().filter_map(|slot| fold.bound(*slot)).collect();
         let flows = &self.flows;
         self.inventory
             .forget_expired(now_ns, |id| bound.contains(&id) || flows.knows(id));

@@ -5,6 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 
 use partywall_abi::{FLOWS, FlowName, ROLE_ACCEPTED, ROLE_OPENED, Traffic, UNIT_FLOWS, address_bytes};
 use partywall_agent::kernel::flows::FlowMaps;
+use partywall_agent::memory::Kinds;
+use partywall_agent::reader::Reader;
+use partywall_agent_core::fold::Who;
 
 use rustix::net::{AddressFamily, SocketType};
 
@@ -296,6 +299,60 @@ fn a_place_given_back_begins_anew() {
     assert!(roles.contains(&ROLE_OPENED) && roles.contains(&ROLE_ACCEPTED));
     assert_eq!(unit(&kernel).flows, 2);
     assert!(flows(&kernel).names().count() < FLOWS);
+}
+
+/// One that reads counters alone.
+fn reader(now_ns: u64) -> (Reader, tokio::runtime::Runtime) {
+    let (kernel, runtime) = load(|_| ());
+    let root = Facts::probe(None).cgroup_root.unwrap();
+    let no_files = Kinds {
+        memory: false,
+        pressure: false,
+    };
+    (Reader::new(kernel, root, no_files, now_ns), runtime)
+}
+
+#[test]
+fn a_flow_that_begins_while_a_reading_is_made_has_its_name() {
+    const CGROUPS: usize = 200;
+    let mut now_ns = 1_000_000_000_000_000;
+    let (mut reader, _runtime) = reader(now_ns);
+    let mut owners = BTreeMap::new();
+    let mut entities = BTreeMap::new();
+    let mut read = || {
+        now_ns += 100_000_000;
+        let slots = reader.slots();
+        reader.drain_events(now_ns);
+        let reading = reader.read(&slots, now_ns);
+        let flows = reading.flows.flows.into_iter();
+        owners.extend(flows.map(|(_, entity, name)| (name.cgroup, entity)));
+        let announced = reading.changes.entities.into_iter();
+        entities.extend(announced.map(|(entity, who, _)| (entity, who)));
+    };
+    let cgroups: Vec<Cgroup> = std::thread::scope(|scope| {
+        let maker = scope.spawn(|| {
+            let made = (0..CGROUPS).map(|number| {
+                let cgroup = Cgroup::new(&format!("late-{number}"));
+                let socket = within(&cgroup, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+                socket.send_to(&[0; 10], (Ipv4Addr::LOCALHOST, 9)).unwrap();
+                cgroup
+            });
+            made.collect()
+        });
+        while !maker.is_finished() {
+            read();
+        }
+        maker.join().unwrap()
+    });
+    read();
+    read();
+    for cgroup in &cgroups {
+        let who = entities.get(&owners[&cgroup.id()]);
+        assert!(
+            matches!(who, Some(Who::Host { path }) if cgroup.path.ends_with(path.trim_start_matches('/'))),
+            "{who:?}"
+        );
+    }
 }
 
 /// The kernel side without one of its programs, as if the kernel had refused it.
