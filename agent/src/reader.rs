@@ -90,6 +90,8 @@ pub struct Reader {
     strange: BTreeMap<u64, u64>,
     /// cgroups that the last reading left for this one: their traffic came after the tree was looked at.
     late: BTreeSet<u64>,
+    /// Units that nobody finds any more: given back when they were read once more.
+    closed_units: BTreeSet<u32>,
     losses: ReadLosses,
     ring_full_seen: u64,
     scanned_ns: u64,
@@ -117,6 +119,7 @@ impl Reader {
             flows: FlowBook::default(),
             strange: BTreeMap::new(),
             late: BTreeSet::new(),
+            closed_units: BTreeSet::new(),
             losses: ReadLosses::default(),
             ring_full_seen: 0,
             scanned_ns: 0,
@@ -266,19 +269,36 @@ impl Reader {
                 }
             }
         }
-        for (index, unit) in units {
-            if index == 0 || !gone(unit.cgroup) || maps.unit(index).flows != 0 {
+        let losses = &mut self.losses;
+        self.closed_units.retain(|index| {
+            // A flow that was under way when the unit was closed may have taken a place of its.
+            if maps.unit(*index).flows != 0 {
+                return true;
+            }
+            if let Err(error) = maps.free_unit(*index) {
+                losses.flow_places += 1;
+                warn!(%error, index, "a removed cgroup's unit could not be given back");
+                return true;
+            }
+            if let Some(entity) = book.forget_unit(*index) {
+                fold.let_go_owner(entity);
+            }
+            false
+        });
+        for (index, _) in units {
+            // As it is now: it may have been given back just before.
+            let unit = maps.unit(index);
+            if unit.cgroup == 0 || unit.flows != 0 || !gone(unit.cgroup) || self.closed_units.contains(&index)
+            {
                 continue;
             }
-            match maps.free_unit(index, unit.cgroup) {
+            match maps.close_unit(unit.cgroup) {
                 Ok(()) => {
-                    if let Some(entity) = book.forget_unit(index) {
-                        fold.let_go_owner(entity);
-                    }
+                    self.closed_units.insert(index);
                 }
                 Err(error) => {
-                    self.losses.flow_places += 1;
-                    warn!(%error, index, "a removed cgroup's unit could not be given back");
+                    losses.flow_places += 1;
+                    warn!(%error, index, "a removed cgroup's unit could not be closed");
                 }
             }
         }
@@ -291,7 +311,9 @@ impl Reader {
         };
         let before = std::mem::take(&mut self.strange);
         for (index, unit) in maps.units() {
-            if index != 0 && self.inventory.identity(unit.cgroup).is_none() {
+            let known = self.inventory.identity(unit.cgroup).is_some();
+            // A closed one was known, and is as good as gone.
+            if index != 0 && !known && !self.closed_units.contains(&index) {
                 let met_ns = before.get(&unit.cgroup).copied().unwrap_or(now_ns);
                 self.strange.insert(unit.cgroup, met_ns);
             }
@@ -435,10 +457,8 @@ impl Reader {
                 continue;
             }
             match self.kernel.maps.give_back(*slot, id) {
-                Ok(()) => {
-                    self.fold.release(*slot);
-                    self.inventory.forget(id);
-                }
+                // Its name goes below, when it has no traffic either.
+                Ok(()) => self.fold.release(*slot),
                 Err(error) => {
                     self.losses.give_back += 1;
                     warn!(%error, slot, "a removed cgroup's slot could not be given back");

@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 use partywall_abi::{FLOWS, FlowName, ROLE_ACCEPTED, ROLE_OPENED, Traffic, UNIT_FLOWS, address_bytes};
 use partywall_agent::kernel::flows::FlowMaps;
 use partywall_agent::memory::Kinds;
-use partywall_agent::reader::Reader;
+use partywall_agent::reader::{Reader, Reading};
 use partywall_agent_core::fold::Who;
 
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto};
 
 use super::*;
 
@@ -278,9 +278,10 @@ fn a_place_given_back_begins_anew() {
     let maps = kernel.flows.as_mut().unwrap();
     for (place, name) in &taken {
         maps.close(*place, name).unwrap();
-    }
-    for (place, _) in &taken {
+        // As a CPU would have its socket remember it that had found the place before.
+        let closed = maps.flow(*place).generation;
         maps.free(*place).unwrap();
+        assert_ne!(maps.flow(*place).generation, closed);
     }
     assert!(!maps.names().any(|(_, name)| name.cgroup == red.id()));
     let unit = |kernel: &Kernel| {
@@ -301,6 +302,46 @@ fn a_place_given_back_begins_anew() {
     assert!(flows(&kernel).names().count() < FLOWS);
 }
 
+#[test]
+fn a_unit_given_back_is_read_to_its_end() {
+    let (mut kernel, _runtime) = load(|_| ());
+    let red = Cgroup::new("red");
+    let socket = within(&red, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let send = |port| socket.send_to(&[0; 10], (Ipv4Addr::LOCALHOST, port)).map(|_| ());
+    let units = |kernel: &Kernel| -> Vec<(u32, u64)> {
+        flows(kernel)
+            .units()
+            .filter(|(_, unit)| unit.cgroup == red.id())
+            .map(|(index, unit)| (index, unit.flows))
+            .collect()
+    };
+    send(9).unwrap();
+    let [(first, 1)] = units(&kernel)[..] else {
+        panic!("one unit with one flow")
+    };
+    let maps = kernel.flows.as_mut().unwrap();
+    maps.close_unit(red.id()).unwrap();
+    // What it counted is still there. What comes now is another unit's, and a socket goes on at its place.
+    let _ = send(9); // may tell that nobody listened
+    while send(10).is_err() {}
+    let mut found = units(&kernel);
+    found.sort_by_key(|(index, _)| *index != first);
+    let [(_, 1), (second, 1)] = found[..] else {
+        panic!("{found:?}")
+    };
+    let taken: Vec<(u32, FlowName)> = flows(&kernel)
+        .names()
+        .filter(|(place, name)| name.cgroup == red.id() && flows(&kernel).flow(*place).unit == first)
+        .collect();
+    let maps = kernel.flows.as_mut().unwrap();
+    for (place, name) in taken {
+        maps.close(place, &name).unwrap();
+        maps.free(place).unwrap();
+    }
+    maps.free_unit(first).unwrap();
+    assert_eq!(units(&kernel), [(second, 1)]);
+}
+
 /// One that reads counters alone.
 fn reader(now_ns: u64) -> (Reader, tokio::runtime::Runtime) {
     let (kernel, runtime) = load(|_| ());
@@ -310,6 +351,71 @@ fn reader(now_ns: u64) -> (Reader, tokio::runtime::Runtime) {
         pressure: false,
     };
     (Reader::new(kernel, root, no_files, now_ns), runtime)
+}
+
+#[test]
+fn what_a_removed_cgroup_had_is_told_to_its_end_and_given_back() {
+    let begin_ns = 1_000_000_000_000_000;
+    let (mut reader, _runtime) = reader(begin_ns);
+    let mut read = |after_s: u64| {
+        let now_ns = begin_ns + after_s * 1_000_000_000;
+        let slots = reader.slots();
+        reader.drain_events(now_ns);
+        let reading = reader.read(&slots, now_ns);
+        let units = reader.kernel.flows.as_ref().unwrap().units();
+        let units: Vec<u64> = units.map(|(_, unit)| unit.cgroup).collect();
+        (reading, units)
+    };
+    let red = Cgroup::new("red");
+    let id = red.id();
+    let udp = within(&red, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    // It has a slot too, which is given back before its unit is.
+    within(&red, || sleep(Duration::from_millis(10)));
+    // An answer to nothing belongs to no flow.
+    let raw = within(&red, || {
+        rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP)).unwrap()
+    });
+    let answer = || {
+        let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        rustix::net::sendto(&raw, &[0; 8], SendFlags::empty(), &nobody).unwrap();
+    };
+    udp.send_to(&[0; 10], (Ipv4Addr::LOCALHOST, 9)).unwrap();
+    answer();
+    let (first, _) = read(1);
+    let (flow, entity, _) = *first
+        .flows
+        .flows
+        .iter()
+        .find(|(_, _, name)| name.cgroup == id)
+        .unwrap();
+    let is_red = |who: &Who| matches!(who, Who::Host { path } if path.ends_with("-red"));
+    let named = |reading: &Reading| {
+        let mut entities = reading.changes.entities.iter();
+        entities.any(|(index, who, _)| *index == entity && is_red(who))
+    };
+    assert!(named(&first), "{:?}", first.changes.entities);
+    let answered = |reading: &Reading| {
+        let mut folded = reading.flows.folded.iter();
+        let of_red = folded.find(|(of, _)| *of == entity);
+        of_red.map(|(_, totals)| totals.sent_packets)
+    };
+    assert_eq!(answered(&first), Some(1));
+    drop(red);
+    answer();
+    assert_eq!(answered(&read(2).0), Some(2));
+    // Its quarantine is over: first the flow is closed, then told to be final; the same of its unit after.
+    let (_, units) = read(12);
+    assert!(units.contains(&id));
+    answer();
+    let (last, units) = read(13);
+    assert!(last.flows.ended.contains(&flow) && units.contains(&id));
+    assert_eq!(answered(&last), Some(3));
+    // This has a unit of its own. Whose it is stays the same, and goes on where it was.
+    answer();
+    let (late, units) = read(14);
+    assert_eq!(answered(&late), Some(4));
+    assert_eq!(units.iter().filter(|cgroup| **cgroup == id).count(), 1);
+    assert!(!read(15).1.contains(&id));
 }
 
 #[test]
