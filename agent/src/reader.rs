@@ -1,6 +1,6 @@
 //! One reading: from the kernel side's counters to what changed per pod. Synchronous; `run.rs` says when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use partywall_abi::{
@@ -91,6 +91,10 @@ pub struct Reader {
     flows: FlowBook,
     /// cgroups that have traffic and that no scan has found, and when they were first met.
     strange: BTreeMap<u64, u64>,
+    /// cgroups that the last reading left for this one: their traffic came after the tree was looked at.
+    late: BTreeSet<u64>,
+    /// Units that nobody finds any more: given back when they were read once more.
+    closed_units: BTreeSet<u32>,
     losses: ReadLosses,
     ring_full_seen: u64,
     scanned_ns: u64,
@@ -117,6 +121,8 @@ impl Reader {
             fold: Fold::default(),
             flows: FlowBook::default(),
             strange: BTreeMap::new(),
+            late: BTreeSet::new(),
+            closed_units: BTreeSet::new(),
             losses: ReadLosses::default(),
             ring_full_seen: 0,
             scanned_ns: 0,
@@ -181,10 +187,14 @@ impl Reader {
                 victim: self.fold.mention(kill.victim.as_ref()),
             })
             .collect();
+        let (changes, flows) = (self.fold.take_changes(), self.flows.take_changes());
+        // Not by what has ended: a pod's end is told before its last traffic.
+        let fold = &self.fold;
+        self.flows.keep_entities(|entity| fold.knows(entity));
         Reading {
-            changes: self.fold.take_changes(),
+            changes,
             oom_kills,
-            flows: self.flows.take_changes(),
+            flows,
         }
     }
 
@@ -220,18 +230,26 @@ impl Reader {
             return;
         };
         let (inventory, fold, book) = (&self.inventory, &mut self.fold, &mut self.flows);
+        let strange = &self.strange;
+        let waited = std::mem::take(&mut self.late);
+        let late = &mut self.late;
+        let mut hold = |cgroup| match inventory.identity(cgroup) {
+            _ if cgroup == 0 => Some(fold.mention_nobody()),
+            // It may have been made after the tree was looked at, and whose it is would be unknown for as long as the flow lives. The
+            // next reading looks first.
+            None if !strange.contains_key(&cgroup) && !waited.contains(&cgroup) => {
+                late.insert(cgroup);
+                None
+            }
+            identity => Some(fold.hold_owner(identity)),
+        };
         let names: Vec<(u32, FlowName)> = maps.names().collect();
         for (place, name) in &names {
-            book.enter(*place, name, &maps.flow(*place).traffic, now_ns, |cgroup| {
-                fold.hold_owner(inventory.identity(cgroup))
-            });
+            book.enter(*place, name, &maps.flow(*place).traffic, now_ns, &mut hold);
         }
         let units: Vec<(u32, Unit)> = maps.units().collect();
         for (index, unit) in &units {
-            book.enter_unit(*index, unit.cgroup, &unit.folded, |cgroup| match cgroup {
-                0 => fold.mention_nobody(),
-                cgroup => fold.hold_owner(inventory.identity(cgroup)),
-            });
+            book.enter_unit(*index, unit.cgroup, &unit.folded, &mut hold);
         }
         for (place, entity) in book.take_final() {
             fold.let_go_owner(entity);
@@ -240,7 +258,6 @@ impl Reader {
                 warn!(%error, place, "a flow's place could not be given back");
             }
         }
-        let strange = &self.strange;
         let gone = |cgroup| match (inventory.identity(cgroup), strange.get(&cgroup)) {
             // Its removal was not seen either.
             (None, Some(met_ns)) => now_ns.saturating_sub(*met_ns) >= QUARANTINE_NS,
@@ -255,19 +272,36 @@ impl Reader {
                 }
             }
         }
-        for (index, unit) in units {
-            if index == 0 || !gone(unit.cgroup) || maps.unit(index).flows != 0 {
+        let losses = &mut self.losses;
+        self.closed_units.retain(|index| {
+            // A flow that was under way when the unit was closed may have taken a place of its.
+            if maps.unit(*index).flows != 0 {
+                return true;
+            }
+            if let Err(error) = maps.free_unit(*index) {
+                losses.flow_places += 1;
+                warn!(%error, index, "a removed cgroup's unit could not be given back");
+                return true;
+            }
+            if let Some(entity) = book.forget_unit(*index) {
+                fold.let_go_owner(entity);
+            }
+            false
+        });
+        for (index, _) in units {
+            // As it is now: it may have been given back just before.
+            let unit = maps.unit(index);
+            if unit.cgroup == 0 || unit.flows != 0 || !gone(unit.cgroup) || self.closed_units.contains(&index)
+            {
                 continue;
             }
-            match maps.free_unit(index, unit.cgroup) {
+            match maps.close_unit(unit.cgroup) {
                 Ok(()) => {
-                    if let Some(entity) = book.forget_unit(index) {
-                        fold.let_go_owner(entity);
-                    }
+                    self.closed_units.insert(index);
                 }
                 Err(error) => {
-                    self.losses.flow_places += 1;
-                    warn!(%error, index, "a removed cgroup's unit could not be given back");
+                    losses.flow_places += 1;
+                    warn!(%error, index, "a removed cgroup's unit could not be closed");
                 }
             }
         }
@@ -280,7 +314,9 @@ impl Reader {
         };
         let before = std::mem::take(&mut self.strange);
         for (index, unit) in maps.units() {
-            if index != 0 && self.inventory.identity(unit.cgroup).is_none() {
+            let known = self.inventory.identity(unit.cgroup).is_some();
+            // A closed one was known, and is as good as gone.
+            if index != 0 && !known && !self.closed_units.contains(&index) {
                 let met_ns = before.get(&unit.cgroup).copied().unwrap_or(now_ns);
                 self.strange.insert(unit.cgroup, met_ns);
             }
@@ -425,10 +461,8 @@ impl Reader {
                 continue;
             }
             match self.kernel.maps.give_back(*slot, id) {
-                Ok(()) => {
-                    self.fold.release(*slot);
-                    self.inventory.forget(id);
-                }
+                // Its name goes below, when it has no traffic either.
+                Ok(()) => self.fold.release(*slot),
                 Err(error) => {
                     self.losses.give_back += 1;
                     warn!(%error, slot, "a removed cgroup's slot could not be given back");
@@ -436,8 +470,7 @@ impl Reader {
             }
         }
         let fold = &self.fold;
-        let bound: std::collections::BTreeSet<u64> =
-            slots.iter().filter_map(|slot| fold.bound(*slot)).collect();
+        let bound: BTreeSet<u64> = slots.iter().filter_map(|slot| fold.bound(*slot)).collect();
         let flows = &self.flows;
         self.inventory
             .forget_expired(now_ns, |id| bound.contains(&id) || flows.knows(id));

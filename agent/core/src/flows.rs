@@ -1,11 +1,19 @@
 //! Flows: which of the kernel side's places is whose, what was counted there since it was last read, and when it is given back.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use partywall_abi::{FlowName, Traffic};
 
 /// A flow that rests for so long gives its place back. Its sockets may live on: their next packet takes a new one.
-pub const IDLE_NS: u64 = 60_000_000_000;
+///
+/// Longer than a connection that nobody answers rests before it is given up: the kernel's default of 6 retries sends the last SYN after 63 s
+/// and gives up after 127 s (67 and 131 s from Linux 6.5 on). That it timed out is counted when its socket is released, at the place that it
+/// remembers; the rest is for who waits a little before closing it.
+pub const IDLE_NS: u64 = 75_000_000_000;
+
+const LAST_SYN_RESTS_NS: u64 = 64_000_000_000;
+const _: () = assert!(IDLE_NS > LAST_SYN_RESTS_NS);
 
 /// What was sent and received, cumulative since the agent's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,7 +96,7 @@ pub struct FlowChanges {
 pub struct FlowBook {
     open: BTreeMap<u32, Open>,
     units: BTreeMap<u32, Unit>,
-    /// By entity. What an ended entity's units had is forgotten with it.
+    /// By entity. Kept while the entity lives, though its units may be given back: one that restarts has another cgroup, and its counters go on.
     folded: BTreeMap<u32, Totals>,
     next: u32,
     changes: FlowChanges,
@@ -107,21 +115,24 @@ impl Default for FlowBook {
 }
 
 impl FlowBook {
-    /// Enters what was read at `place`. `hold` names the entity of a cgroup and keeps it; it is asked once per flow.
+    /// Enters what was read at `place`. `hold` names the entity of a cgroup and keeps it. It is asked once per flow, unless it answers
+    /// `None`: then the flow waits for the next reading, and loses nothing, for its counters are cumulative.
     pub fn enter(
         &mut self,
         place: u32,
         name: &FlowName,
         read: &Traffic,
         now_ns: u64,
-        hold: impl FnOnce(u64) -> u32,
+        hold: impl FnOnce(u64) -> Option<u32>,
     ) {
         let open = match self.open.entry(place) {
-            std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
-            std::collections::btree_map::Entry::Vacant(place) => {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(place) => {
+                let Some(entity) = hold(name.cgroup) else {
+                    return;
+                };
                 let index = self.next;
                 self.next += 1;
-                let entity = hold(name.cgroup);
                 self.changes.flows.push((index, entity, *name));
                 place.insert(Open {
                     index,
@@ -142,16 +153,28 @@ impl FlowBook {
         }
     }
 
-    /// Enters what a unit has without places.
-    pub fn enter_unit(&mut self, unit: u32, cgroup: u64, read: &Traffic, hold: impl FnOnce(u64) -> u32) {
-        if *read == Traffic::default() && !self.units.contains_key(&unit) {
-            return;
-        }
-        let known = self.units.entry(unit).or_insert_with(|| Unit {
-            cgroup,
-            entity: hold(cgroup),
-            seen: Traffic::default(),
-        });
+    /// Enters what a unit has without places. `hold` is that of [`enter`](Self::enter).
+    pub fn enter_unit(
+        &mut self,
+        unit: u32,
+        cgroup: u64,
+        read: &Traffic,
+        hold: impl FnOnce(u64) -> Option<u32>,
+    ) {
+        let known = match self.units.entry(unit) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if *read == Traffic::default() => return,
+            Entry::Vacant(unit) => {
+                let Some(entity) = hold(cgroup) else {
+                    return;
+                };
+                unit.insert(Unit {
+                    cgroup,
+                    entity,
+                    seen: Traffic::default(),
+                })
+            }
+        };
         if known.seen != *read {
             let total = self.folded.entry(known.entity).or_default();
             total.add(&known.seen, read);
@@ -200,11 +223,12 @@ impl FlowBook {
 
     /// The unit was given back. Returns its entity, which is held no longer.
     pub fn forget_unit(&mut self, unit: u32) -> Option<u32> {
-        let unit = self.units.remove(&unit)?;
-        if !self.units.values().any(|other| other.entity == unit.entity) {
-            self.folded.remove(&unit.entity);
-        }
-        Some(unit.entity)
+        Some(self.units.remove(&unit)?.entity)
+    }
+
+    /// Forgets what entities had that live no more. An index is never used again.
+    pub fn keep_entities(&mut self, lives: impl Fn(u32) -> bool) {
+        self.folded.retain(|entity, _| lives(*entity));
     }
 
     /// Whether a flow or a unit of this cgroup is known.
@@ -250,8 +274,8 @@ mod tests {
     }
 
     /// A cgroup's entity is ten times its id.
-    fn hold(cgroup: u64) -> u32 {
-        cgroup as u32 * 10
+    fn hold(cgroup: u64) -> Option<u32> {
+        Some(cgroup as u32 * 10)
     }
 
     #[test]
@@ -303,8 +327,8 @@ mod tests {
     fn traffic_without_a_place_is_summed_by_entity() {
         let mut book = FlowBook::default();
         book.enter_unit(1, 5, &Traffic::default(), |_| unreachable!("nothing to tell"));
-        book.enter_unit(2, 5, &traffic(3, 0), |_| 50);
-        book.enter_unit(3, 6, &traffic(4, 0), |_| 50);
+        book.enter_unit(2, 5, &traffic(3, 0), |_| Some(50));
+        book.enter_unit(3, 6, &traffic(4, 0), |_| Some(50));
         let changes = book.take_changes();
         assert_eq!(changes.folded.len(), 1);
         assert_eq!(changes.folded[0].1.sent_packets, 7);
@@ -312,5 +336,43 @@ mod tests {
         assert_eq!(book.forget_unit(3), Some(50));
         book.enter_unit(2, 5, &traffic(5, 0), |_| unreachable!("known"));
         assert_eq!(book.take_changes().folded[0].1.sent_packets, 9);
+    }
+
+    #[test]
+    fn what_an_entity_has_without_places_goes_on_when_its_cgroup_is_made_anew() {
+        let mut book = FlowBook::default();
+        book.enter_unit(1, 5, &traffic(100, 0), |_| Some(50));
+        assert_eq!(book.forget_unit(1), Some(50));
+        book.keep_entities(|entity| entity == 50);
+        book.enter_unit(2, 6, &traffic(5, 0), |_| Some(50));
+        assert_eq!(book.take_changes().folded[0].1.sent_packets, 105);
+        assert_eq!(book.forget_unit(2), Some(50));
+        book.keep_entities(|_| false);
+        assert!(book.folded.is_empty(), "bounded by who lives");
+    }
+
+    #[test]
+    fn a_flow_of_nobody_known_waits_and_keeps_its_counters() {
+        let mut book = FlowBook::default();
+        book.enter(7, &name(1, 80), &traffic(5, 1), 0, |_| None);
+        book.enter_unit(1, 1, &traffic(3, 0), |_| None);
+        assert_eq!(book.take_changes(), FlowChanges::default());
+        assert!(!book.knows(1));
+        assert_eq!(
+            book.idle(IDLE_NS, |_| true),
+            [],
+            "nor given back before it was told"
+        );
+        book.enter(7, &name(1, 80), &traffic(6, 1), IDLE_NS, hold);
+        book.enter_unit(1, 1, &traffic(3, 0), hold);
+        let changes = book.take_changes();
+        assert_eq!(changes.flows, [(1, 10, name(1, 80))]);
+        assert_eq!(changes.samples[0].1.sent_packets, 6);
+        assert_eq!(changes.folded[0].1.sent_packets, 3);
+        assert_eq!(
+            book.idle(2 * IDLE_NS - 1, |_| false),
+            [],
+            "its rest begins when it is told"
+        );
     }
 }

@@ -470,6 +470,11 @@ impl Fold {
         changes
     }
 
+    /// Whether the entity lives, or what it did may still be entered.
+    pub fn knows(&self, index: u32) -> bool {
+        self.entities.contains_key(&index)
+    }
+
     /// Pods and containers that are tracked now.
     pub fn counts(&self) -> (usize, usize) {
         let count = |wanted: fn(&Who) -> bool| {

@@ -134,11 +134,6 @@ impl Inventory {
         });
     }
 
-    /// Forgets one cgroup, whose slot was given back.
-    pub fn forget(&mut self, id: u64) {
-        self.known.remove(&id);
-    }
-
     pub fn len(&self) -> usize {
         self.known.len()
     }

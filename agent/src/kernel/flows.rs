@@ -115,7 +115,9 @@ impl FlowMaps {
         self.flows.set(
             place as usize,
             Flow {
-                generation: flow.generation,
+                // Once more: a CPU that had found the place before it was closed may have had its socket remember it after, with the
+                // generation of the closed one.
+                generation: flow.generation.wrapping_add(1),
                 ..Flow::default()
             },
         );
@@ -128,18 +130,26 @@ impl FlowMaps {
             .map_err(|error| failed("FLOW_FREE", &error))
     }
 
-    /// Gives back the unit of a cgroup that is gone and has no flows.
+    /// From here on nobody finds the unit of a cgroup that is gone. What is under way may still count there, until the next reading.
     ///
     /// # Errors
     /// The kernel refused; it can be tried again.
-    pub fn free_unit(&mut self, unit: u32, cgroup: u64) -> Result<(), LoadError> {
+    pub fn close_unit(&mut self, cgroup: u64) -> Result<(), LoadError> {
         match self.unit_of.remove(&cgroup) {
-            Ok(()) | Err(MapError::KeyNotFound) => {}
-            Err(error) => return Err(failed("UNIT_OF", &error)),
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(failed("UNIT_OF", &error)),
         }
+    }
+
+    /// Gives back a unit without flows that was closed before the last reading.
+    ///
+    /// # Errors
+    /// The kernel refused; it can be tried again.
+    pub fn free_unit(&mut self, unit: u32) -> Result<(), LoadError> {
         // Those whose end no program saw: of a listener that was closed before it accepted them.
         let sockets = self.unit(unit).sockets;
         self.taken.subtract(TAKEN_SOCKETS as usize, 0, sockets);
+        // Before it is handed out: the next cgroup's counters begin at nothing.
         self.units.set(unit as usize, Unit::default());
         self.free_units
             .push(unit, 0)

@@ -60,6 +60,12 @@ const RECLAIM: [Hook; 4] = [
 
 const OOM_KILLS: [Hook; 1] = [("oom_killed_btf", "oom_killed_raw", "mark_victim")];
 
+/// What counts packets.
+const TRAFFIC: [(&str, CgroupSkbAttachType); 2] = [
+    ("received", CgroupSkbAttachType::Ingress),
+    ("sent", CgroupSkbAttachType::Egress),
+];
+
 /// What is off where switches are not told.
 const SCHEDULER_HALF: [&str; 3] = ["run_time", "ledger", "throttle"];
 
@@ -182,11 +188,6 @@ impl Kernel {
                 }),
             };
         }
-        kernel
-            .raw("flush")?
-            .load()
-            .map_err(|error| refused("flush", &error))?;
-        kernel.programs.push("flush");
         let typed = btf.as_ref().filter(|_| plan.btf_typed);
         for (wanted, feature, hooks) in [
             (plan.cgroup_events, "cgroup_events", &CGROUP_EVENTS[..]),
@@ -200,7 +201,7 @@ impl Kernel {
                 }
             }
         }
-        match kernel.attach("switch_btf", "switch_raw", "sched_switch", typed) {
+        match kernel.attach_switch(typed) {
             Ok(how) => {
                 correct(features, "run_time", true, format!("sched_switch, {how}"));
                 info!(how, possible_cpus = cpus, "ledger attached");
@@ -217,12 +218,21 @@ impl Kernel {
         Ok(kernel)
     }
 
+    /// What switches are told to, and what asks CPUs between them: neither is of use without the other.
+    fn attach_switch(&mut self, btf: Option<&Btf>) -> Result<&'static str, LoadError> {
+        const FLUSH: &str = "flush";
+        self.raw(FLUSH)?.load().map_err(|error| refused(FLUSH, &error))?;
+        self.programs.push(FLUSH);
+        self.attach("switch_btf", "switch_raw", "sched_switch", btf)
+    }
+
     /// Attaches what counts traffic at the cgroup root. Independent of the scheduler half: where one cannot be had, the other is.
     fn count_flows(&mut self, wanted: &Flows, features: &mut [Feature]) {
         match self.attach_flows(&wanted.cgroup_root) {
             Ok(flows) => self.flows = Some(flows),
             Err(error) => {
                 warn!(%error, feature = "flows", "not attached: it is off");
+                self.unload_flows();
                 correct(features, "flows", false, error.to_string());
                 correct(features, "timeouts", false, error.to_string());
                 return;
@@ -237,10 +247,7 @@ impl Kernel {
     fn attach_flows(&mut self, root: &Path) -> Result<FlowMaps, LoadError> {
         let flows = FlowMaps::open(&mut self.ebpf)?;
         let root = open(root, "received")?;
-        for (name, direction) in [
-            ("received", CgroupSkbAttachType::Ingress),
-            ("sent", CgroupSkbAttachType::Egress),
-        ] {
+        for (name, direction) in TRAFFIC {
             let program: &mut CgroupSkb = self
                 .program(name)?
                 .try_into()
@@ -252,6 +259,17 @@ impl Kernel {
             self.programs.push(name);
         }
         Ok(flows)
+    }
+
+    /// One direction alone would cost every packet, for counters that nobody reads.
+    fn unload_flows(&mut self) {
+        for (name, _) in TRAFFIC {
+            if let Some(Program::CgroupSkb(program)) = self.ebpf.program_mut(name) {
+                // Which detaches it. The one that was refused is not loaded, and says so.
+                let _ = program.unload();
+            }
+            self.programs.retain(|loaded| *loaded != name);
+        }
     }
 
     fn attach_release(&mut self, root: &Path) -> Result<(), LoadError> {

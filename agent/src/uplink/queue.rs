@@ -66,10 +66,12 @@ pub(super) struct Queue {
     ever_sent: usize,
     /// Everything that lives, or that a report in the queue refers to.
     entities: BTreeMap<u32, Entity>,
+    /// The same of flows, without those that a report in the queue announces: it will. Thousands may begin and end in each report of an
+    /// outage, and all of them together are more than one message holds.
     flows: BTreeMap<u32, Flow>,
     /// The newest memory sample of each of them that has one: sent only when something changed.
     memory: BTreeMap<u32, MemorySample>,
-    /// The next report sent names all of `entities`.
+    /// The next report sent names all of `entities`, and all of `flows` besides its own.
     announce_all: bool,
     /// The next report sent that is the newest there is tells all of `memory`: an older one would tell of its future.
     tell_memory: bool,
@@ -119,17 +121,13 @@ impl Queue {
         );
         self.memory
             .extend(report.memory.iter().map(|sample| (sample.entity, *sample)));
-        self.flows
-            .extend(report.flows.iter().map(|flow| (flow.index, flow.clone())));
         let bytes = report.encoded_len();
         if bytes > MAX_MESSAGE_BYTES.min(self.bound_bytes) {
             self.counts.dropped_oversized += 1;
             // Its names were not told; and the reports before it still use the names that it ends.
             self.tell_all();
-            match self.entries.back_mut() {
-                Some(last) => last.ended.extend(Ended::of(&mut report)),
-                None => self.forget(&Ended::of(&mut report)),
-            }
+            self.learn(std::mem::take(&mut report.flows));
+            self.end(Ended::of(&mut report), self.entries.len());
             return;
         }
         self.entries.push_back(Entry {
@@ -162,7 +160,7 @@ impl Queue {
             }
             _ => {
                 self.tell_all();
-                self.forget(&old.ended);
+                self.let_go(old, oldest);
             }
         }
     }
@@ -193,7 +191,7 @@ impl Queue {
             let report = Report::decode(entry.encoded.clone()).ok().map(|mut report| {
                 if self.announce_all {
                     report.entities = self.entities.values().cloned().collect();
-                    report.flows = self.flows.values().cloned().collect();
+                    report.flows.splice(0..0, self.flows.values().cloned());
                 }
                 if tell_memory {
                     report.memory = self.memory.values().copied().collect();
@@ -214,7 +212,7 @@ impl Queue {
                 _ => {
                     self.counts.dropped_oversized += 1;
                     if let Some(entry) = self.remove(self.in_flight) {
-                        self.forget(&entry.ended);
+                        self.let_go(entry, self.in_flight);
                     }
                 }
             }
@@ -249,7 +247,7 @@ impl Queue {
             }
         }
         if let Some(entry) = self.remove(at) {
-            self.forget(&entry.ended);
+            self.let_go(entry, at);
         }
         true
     }
@@ -262,13 +260,31 @@ impl Queue {
         Some(entry)
     }
 
-    fn forget(&mut self, ended: &Ended) {
-        for index in &ended.entities {
-            self.entities.remove(index);
-            self.memory.remove(index);
+    /// A report that stood at `at` is gone for good: no other in the queue announces the flows that it announced.
+    fn let_go(&mut self, entry: Entry, at: usize) {
+        if let Ok(report) = Report::decode(entry.encoded) {
+            self.learn(report.flows);
         }
-        for index in &ended.flows {
-            self.flows.remove(index);
+        self.end(entry.ended, at);
+    }
+
+    fn learn(&mut self, flows: Vec<Flow>) {
+        self.flows
+            .extend(flows.into_iter().map(|flow| (flow.index, flow)));
+    }
+
+    /// Forgets the names that a report at `at` ended once no report before it is left: those may announce them, and refer to them.
+    fn end(&mut self, ended: Ended, at: usize) {
+        if let Some(before) = at.checked_sub(1).and_then(|before| self.entries.get_mut(before)) {
+            before.ended.extend(ended);
+            return;
+        }
+        for index in ended.entities {
+            self.entities.remove(&index);
+            self.memory.remove(&index);
+        }
+        for index in ended.flows {
+            self.flows.remove(&index);
         }
     }
 }
@@ -286,7 +302,7 @@ fn field_of(reason: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use partywall_proto::v1::{CpuSample, Pod, entity::Kind};
+    use partywall_proto::v1::{CpuSample, FlowSample, Pod, Traffic, entity::Kind};
 
     use super::*;
 
@@ -508,6 +524,142 @@ mod tests {
         queue.receipt(&receipt(1, Outcome::Accepted));
         queue.begin_stream();
         assert_eq!(indices(&queue.next(1).unwrap()), [7]);
+    }
+
+    fn flow(index: u32) -> Flow {
+        Flow {
+            index,
+            local: vec![10; 16].into(),
+            peer: vec![11; 16].into(),
+            port: 443,
+            ..Flow::default()
+        }
+    }
+
+    fn flow_indices(report: &Report) -> Vec<u32> {
+        report.flows.iter().map(|flow| flow.index).collect()
+    }
+
+    #[test]
+    fn an_outage_with_more_flows_than_a_message_holds_loses_no_counters() {
+        const EACH: u32 = 1_000;
+        const REPORTS: u32 = 200;
+        let mut queue = Queue::new(64 * 1024 * 1024);
+        for sequence in 1..=REPORTS {
+            // Each tells of so many flows that are over in the next one.
+            let of = |sequence: u32| (sequence - 1) * EACH..sequence * EACH;
+            let before = if sequence == 1 { 0..0 } else { of(sequence - 1) };
+            queue.push(Report {
+                flows: of(sequence).map(flow).collect(),
+                flow_samples: of(sequence).chain(before.clone()).map(flow_sample).collect(),
+                flows_ended: before.collect(),
+                ..report(u64::from(sequence), [])
+            });
+        }
+        queue.begin_stream();
+        let mut known = std::collections::BTreeSet::new();
+        let mut counted = std::collections::BTreeSet::new();
+        while let Some(report) = queue.next(8) {
+            known.extend(flow_indices(&report));
+            for sample in &report.flow_samples {
+                assert!(known.contains(&sample.flow), "counters before their flow");
+                counted.insert(sample.flow);
+            }
+            queue.receipt(&receipt(report.sequence, Outcome::Accepted));
+        }
+        assert_eq!(queue.counts().dropped_oversized, 0);
+        assert_eq!(counted.len(), (EACH * REPORTS) as usize);
+        assert_eq!(queue.flows.len(), EACH as usize, "those that live");
+    }
+
+    fn flow_sample(flow: u32) -> FlowSample {
+        FlowSample {
+            flow,
+            traffic: Some(Traffic {
+                sent_packets: 7,
+                sent_bytes: 700,
+                ..Traffic::default()
+            }),
+        }
+    }
+
+    #[test]
+    fn a_flow_is_announced_by_the_report_that_found_it_until_that_is_gone() {
+        let mut queue = Queue::new(BOUND);
+        let telling = |sequence, flows: &[u32], ended: &[u32]| Report {
+            flows: flows.iter().copied().map(flow).collect(),
+            flows_ended: ended.to_vec(),
+            ..report(sequence, [])
+        };
+        queue.push(telling(1, &[1, 2], &[]));
+        queue.push(telling(2, &[3], &[]));
+        queue.push(telling(3, &[4], &[1]));
+        let told = |queue: &mut Queue| -> Vec<Vec<u32>> {
+            std::iter::from_fn(|| queue.next(8))
+                .map(|report| flow_indices(&report))
+                .collect()
+        };
+        assert_eq!(
+            told(&mut queue),
+            [vec![1, 2], vec![3], vec![4]],
+            "none of its future"
+        );
+        queue.receipt(&receipt(1, Outcome::Accepted));
+        queue.begin_stream();
+        assert_eq!(told(&mut queue), [vec![1, 2, 3], vec![4]], "report 3 refers to 1");
+        queue.receipt(&receipt(2, Outcome::Accepted));
+        queue.receipt(&receipt(3, Outcome::Accepted));
+        queue.begin_stream();
+        queue.push(report(4, []));
+        assert_eq!(told(&mut queue), [[2, 3, 4]]);
+        // Too big to be kept: what it found is announced by whoever comes next.
+        queue.push(Report {
+            flows: vec![flow(5)],
+            ..report(5, 0..10_000)
+        });
+        queue.push(report(6, []));
+        assert_eq!(told(&mut queue), [[2, 3, 4, 5]]);
+    }
+
+    #[test]
+    fn a_report_given_up_behind_others_leaves_no_name_for_ever() {
+        let mut queue = Queue::new(BOUND);
+        queue.push(Report {
+            flows: vec![flow(1)],
+            entities: vec![pod(1)],
+            ..report(1, [1])
+        });
+        queue.next(8);
+        queue.push(Report {
+            flows_ended: vec![1],
+            ended: vec![1],
+            ..report(2, 0..1_500)
+        });
+        for sequence in 3..=5 {
+            queue.push(report(sequence, 0..1_500));
+        }
+        assert!(queue.counts().dropped_full > 0, "report 2 lost its place");
+        queue.begin_stream();
+        assert_eq!(indices(&queue.next(1).unwrap()), [1], "report 1 refers to it");
+        queue.receipt(&receipt(1, Outcome::Duplicate));
+        assert!(queue.flows.is_empty() && queue.entities.is_empty());
+    }
+
+    #[test]
+    fn a_report_merged_into_the_next_is_announced_by_that_one() {
+        let mut queue = Queue::new(BOUND);
+        for sequence in 1..=2_000_u32 {
+            queue.push(Report {
+                flows: vec![flow(sequence)],
+                ..report(u64::from(sequence), 0..10)
+            });
+        }
+        assert!(queue.counts().dropped_full > 0);
+        let announced: Vec<u32> = std::iter::from_fn(|| queue.next(usize::MAX))
+            .flat_map(|report| flow_indices(&report))
+            .collect();
+        assert!(announced.is_sorted_by(|a, b| a < b), "each once, in its place");
+        assert_eq!(announced.len(), 2_000, "those of lost reports too");
     }
 
     #[test]

@@ -7,8 +7,11 @@ use partywall_abi::{
     FLOWS, FlowName, ROLE_ACCEPTED, ROLE_OPENED, Traffic, UNIT_FLOWS, UNIT_SOCKETS, address_bytes,
 };
 use partywall_agent::kernel::flows::FlowMaps;
+use partywall_agent::memory::Kinds;
+use partywall_agent::reader::{Reader, Reading};
+use partywall_agent_core::fold::Who;
 
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto};
 
 use super::*;
 
@@ -510,9 +513,10 @@ fn a_place_given_back_begins_anew() {
     let maps = kernel.flows.as_mut().unwrap();
     for (place, name) in &taken {
         maps.close(*place, name).unwrap();
-    }
-    for (place, _) in &taken {
+        // As a CPU would have its socket remember it that had found the place before.
+        let closed = maps.flow(*place).generation;
         maps.free(*place).unwrap();
+        assert_ne!(maps.flow(*place).generation, closed);
     }
     assert!(!maps.names().any(|(_, name)| name.cgroup == red.id()));
     let unit = |kernel: &Kernel| {
@@ -531,6 +535,213 @@ fn a_place_given_back_begins_anew() {
     assert!(roles.contains(&ROLE_OPENED) && roles.contains(&ROLE_ACCEPTED));
     assert_eq!(unit(&kernel).flows, 2);
     assert!(flows(&kernel).names().count() < FLOWS);
+}
+
+#[test]
+fn a_unit_given_back_is_read_to_its_end() {
+    let (mut kernel, _runtime) = load(|_| ());
+    let red = Cgroup::new("red");
+    let socket = within(&red, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let send = |port| socket.send_to(&[0; 10], (Ipv4Addr::LOCALHOST, port)).map(|_| ());
+    let units = |kernel: &Kernel| -> Vec<(u32, u64)> {
+        flows(kernel)
+            .units()
+            .filter(|(_, unit)| unit.cgroup == red.id())
+            .map(|(index, unit)| (index, unit.flows))
+            .collect()
+    };
+    send(9).unwrap();
+    let [(first, 1)] = units(&kernel)[..] else {
+        panic!("one unit with one flow")
+    };
+    let maps = kernel.flows.as_mut().unwrap();
+    maps.close_unit(red.id()).unwrap();
+    // What it counted is still there. What comes now is another unit's, and a socket goes on at its place.
+    let _ = send(9); // may tell that nobody listened
+    while send(10).is_err() {}
+    let mut found = units(&kernel);
+    found.sort_by_key(|(index, _)| *index != first);
+    let [(_, 1), (second, 1)] = found[..] else {
+        panic!("{found:?}")
+    };
+    let taken: Vec<(u32, FlowName)> = flows(&kernel)
+        .names()
+        .filter(|(place, name)| name.cgroup == red.id() && flows(&kernel).flow(*place).unit == first)
+        .collect();
+    let maps = kernel.flows.as_mut().unwrap();
+    for (place, name) in taken {
+        maps.close(place, &name).unwrap();
+        maps.free(place).unwrap();
+    }
+    maps.free_unit(first).unwrap();
+    assert_eq!(units(&kernel), [(second, 1)]);
+}
+
+/// One that reads counters alone.
+fn reader(now_ns: u64) -> (Reader, tokio::runtime::Runtime) {
+    let (kernel, runtime) = load(|_| ());
+    let root = Facts::probe(None).cgroup_root.unwrap();
+    let no_files = Kinds {
+        memory: false,
+        pressure: false,
+    };
+    (Reader::new(kernel, root, no_files, now_ns), runtime)
+}
+
+#[test]
+fn what_a_removed_cgroup_had_is_told_to_its_end_and_given_back() {
+    let begin_ns = 1_000_000_000_000_000;
+    let (mut reader, _runtime) = reader(begin_ns);
+    let mut read = |after_s: u64| {
+        let now_ns = begin_ns + after_s * 1_000_000_000;
+        let slots = reader.slots();
+        reader.drain_events(now_ns);
+        let reading = reader.read(&slots, now_ns);
+        let units = reader.kernel.flows.as_ref().unwrap().units();
+        let units: Vec<u64> = units.map(|(_, unit)| unit.cgroup).collect();
+        (reading, units)
+    };
+    let red = Cgroup::new("red");
+    let id = red.id();
+    let udp = within(&red, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    // It has a slot too, which is given back before its unit is.
+    within(&red, || sleep(Duration::from_millis(10)));
+    // An answer to nothing belongs to no flow.
+    let raw = within(&red, || {
+        rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP)).unwrap()
+    });
+    let answer = || {
+        let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        rustix::net::sendto(&raw, &[0; 8], SendFlags::empty(), &nobody).unwrap();
+    };
+    udp.send_to(&[0; 10], (Ipv4Addr::LOCALHOST, 9)).unwrap();
+    answer();
+    let (first, _) = read(1);
+    let (flow, entity, _) = *first
+        .flows
+        .flows
+        .iter()
+        .find(|(_, _, name)| name.cgroup == id)
+        .unwrap();
+    let is_red = |who: &Who| matches!(who, Who::Host { path } if path.ends_with("-red"));
+    let named = |reading: &Reading| {
+        let mut entities = reading.changes.entities.iter();
+        entities.any(|(index, who, _)| *index == entity && is_red(who))
+    };
+    assert!(named(&first), "{:?}", first.changes.entities);
+    let answered = |reading: &Reading| {
+        let mut folded = reading.flows.folded.iter();
+        let of_red = folded.find(|(of, _)| *of == entity);
+        of_red.map(|(_, totals)| totals.sent_packets)
+    };
+    assert_eq!(answered(&first), Some(1));
+    drop(red);
+    answer();
+    assert_eq!(answered(&read(2).0), Some(2));
+    // Its quarantine is over: first the flow is closed, then told to be final; the same of its unit after.
+    let (_, units) = read(12);
+    assert!(units.contains(&id));
+    answer();
+    let (last, units) = read(13);
+    assert!(last.flows.ended.contains(&flow) && units.contains(&id));
+    assert_eq!(answered(&last), Some(3));
+    // This has a unit of its own. Whose it is stays the same, and goes on where it was.
+    answer();
+    let (late, units) = read(14);
+    assert_eq!(answered(&late), Some(4));
+    assert_eq!(units.iter().filter(|cgroup| **cgroup == id).count(), 1);
+    assert!(!read(15).1.contains(&id));
+}
+
+#[test]
+fn a_flow_that_begins_while_a_reading_is_made_has_its_name() {
+    const CGROUPS: usize = 200;
+    let mut now_ns = 1_000_000_000_000_000;
+    let (mut reader, _runtime) = reader(now_ns);
+    let mut owners = BTreeMap::new();
+    let mut entities = BTreeMap::new();
+    let mut read = || {
+        now_ns += 100_000_000;
+        let slots = reader.slots();
+        reader.drain_events(now_ns);
+        let reading = reader.read(&slots, now_ns);
+        let flows = reading.flows.flows.into_iter();
+        owners.extend(flows.map(|(_, entity, name)| (name.cgroup, entity)));
+        let announced = reading.changes.entities.into_iter();
+        entities.extend(announced.map(|(entity, who, _)| (entity, who)));
+    };
+    let cgroups: Vec<Cgroup> = std::thread::scope(|scope| {
+        let maker = scope.spawn(|| {
+            let made = (0..CGROUPS).map(|number| {
+                let cgroup = Cgroup::new(&format!("late-{number}"));
+                let socket = within(&cgroup, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+                socket.send_to(&[0; 10], (Ipv4Addr::LOCALHOST, 9)).unwrap();
+                cgroup
+            });
+            made.collect()
+        });
+        while !maker.is_finished() {
+            read();
+        }
+        maker.join().unwrap()
+    });
+    read();
+    read();
+    for cgroup in &cgroups {
+        let who = entities.get(&owners[&cgroup.id()]);
+        assert!(
+            matches!(who, Some(Who::Host { path }) if cgroup.path.ends_with(path.trim_start_matches('/'))),
+            "{who:?}"
+        );
+    }
+}
+
+/// The kernel side without one of its programs, as if the kernel had refused it.
+fn object_without(program: &str) -> Vec<u8> {
+    let mut object = include_bytes!("../../../agent-ebpf/object/partywall.bpf.o").to_vec();
+    let name = format!("\0{program}\0").into_bytes();
+    let places: Vec<usize> = object
+        .windows(name.len())
+        .enumerate()
+        .filter_map(|(at, bytes)| (bytes == name).then_some(at))
+        .collect();
+    assert!(!places.is_empty(), "{program} is in the object");
+    for at in places {
+        object[at + 1] = b'_';
+    }
+    object
+}
+
+#[test]
+fn a_half_that_is_refused_in_part_is_off_as_a_whole_and_alone() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let _context = runtime.enter();
+    let red = Cgroup::new("red");
+    let socket = within(&red, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let lacks = |features: &[Feature], name: &str| {
+        features
+            .iter()
+            .any(|feature| feature.name == name && !feature.present && !feature.reason.is_empty())
+    };
+    let loaded =
+        |kernel: &Kernel| -> Vec<&str> { kernel.program_runs().iter().map(|program| program.name).collect() };
+
+    let (planned, mut features) = plan(&Facts::probe(None));
+    let kernel = Kernel::load(&planned, &mut features, Some(&object_without("flush"))).unwrap();
+    socket.send_to(&[0; 10], (Ipv4Addr::LOCALHOST, 9)).unwrap();
+    assert_eq!(flow_on(&kernel, &red, UDP, 9).1.sent_packets, 1);
+    assert!(lacks(&features, "run_time") && lacks(&features, "ledger") && !lacks(&features, "flows"));
+    assert!(!loaded(&kernel).iter().any(|name| name.starts_with("switch")));
+    drop(kernel);
+
+    let (planned, mut features) = plan(&Facts::probe(None));
+    let kernel = Kernel::load(&planned, &mut features, Some(&object_without("sent"))).unwrap();
+    assert!(kernel.flows.is_none());
+    assert!(lacks(&features, "flows") && lacks(&features, "timeouts") && !lacks(&features, "run_time"));
+    assert!(!loaded(&kernel).contains(&"received"));
 }
 
 #[test]

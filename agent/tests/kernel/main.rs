@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use partywall_abi::{ABSENT, LossReason, SLOT_UNRESOLVED, SLOTS};
 use partywall_agent::kernel::events::{self, CgroupChange, Event};
-use partywall_agent::kernel::features::{Facts, Plan, plan};
+use partywall_agent::kernel::features::{Facts, Feature, Plan, plan};
 use partywall_agent::kernel::load::Kernel;
 use partywall_agent_core::slots::Totals;
 use procfs::{CurrentSI as _, KernelStats};

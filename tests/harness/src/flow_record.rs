@@ -134,6 +134,9 @@ fn goes_back(before: &Traffic, now: &Traffic) -> bool {
         || before.received_bytes > now.received_bytes
         || before.opened > now.opened
         || before.established > now.established
+        || before.refused > now.refused
+        || before.reset > now.reset
+        || before.timed_out > now.timed_out
 }
 
 #[cfg(test)]
