@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use net::*;
 use partywall_aggregator_core::breach::BreachState;
-use partywall_aggregator_core::identity::{EndpointSliceObject, ServiceObject, ServicePort, TargetPort};
+use partywall_aggregator_core::identity::{
+    EndpointSliceObject, NodeObject, ServiceObject, ServicePort, TargetPort,
+};
 use partywall_aggregator_core::report::{EntityKind, Role, Traffic};
 use partywall_aggregator_core::traffic::Verdict;
 
@@ -201,6 +203,40 @@ fn a_service_without_anybody_behind_it_is_no_end() {
     net.tries(client, ip("10.96.0.1"), 80);
     net.ticks(4);
     assert_eq!(net.bytes().1, BTreeMap::from([("service_without_endpoints", 60)]));
+    assert!(net.fired().is_empty());
+}
+
+#[test]
+fn a_service_that_leads_to_no_pod_is_no_other_tenants() {
+    let reach = |net: &mut Net, web: Pod| {
+        let mut by = traffic((10, 1_000), (10, 100));
+        (by.opened, by.established) = (1, 1);
+        net.opens(web, ip("10.96.0.1"), TCP, 80, by);
+        net.ticks(8);
+    };
+    // The API server: on a node without an agent, or outside of the cluster.
+    for endpoint in ["10.0.0.9", "203.0.113.9", "172.16.0.9"] {
+        let (mut net, client, _) = two();
+        net.cluster.nodes.push(NodeObject {
+            name: "control-plane".into(),
+            addresses: vec![ip("10.0.0.9")],
+        });
+        service(&mut net, "10.96.0.1", &[endpoint]);
+        reach(&mut net, client);
+        assert_eq!(
+            net.shown(),
+            ["red/client>service blue/web 80 within opener"],
+            "{endpoint}"
+        );
+        assert!(net.fired().is_empty(), "{endpoint}: {:?}", net.fired());
+        assert!(net.bytes().1.is_empty(), "{endpoint}");
+    }
+    // Some of it may have gone to a pod.
+    let (mut net, client, _) = two();
+    net.object("blue", "far", "node-c", &["10.0.2.1"]);
+    service(&mut net, "10.96.0.1", &["10.0.2.1", "203.0.113.9"]);
+    reach(&mut net, client);
+    assert_eq!(net.shown(), ["red/client>service blue/web 80 unknown opener"]);
     assert!(net.fired().is_empty());
 }
 

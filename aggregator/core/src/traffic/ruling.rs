@@ -21,6 +21,8 @@ pub(super) enum Ruling {
     /// Why.
     Unknown(Arc<str>),
     Unattributed(Reason),
+    /// Not between two tenants: a Service that leads to nodes, as the API server's, to the outside, or back to the opener's own.
+    NoFence,
 }
 
 /// As it stands now.
@@ -41,6 +43,11 @@ fn through_service(from: &End, to: &End, protocol: u8, port: u16, cx: &Cx<'_>) -
     let endpoints = addresses.behind(to.address, protocol, port).unwrap_or_default();
     let mut rulings = endpoints.iter().map(|(address, port)| {
         let behind = End::at(*address, cx.now.mono_ns, cx);
+        // The Service's namespace says whose the Service is, not who is reached.
+        let other = behind.named_tenant().filter(|t| Some(*t) != from.named_tenant());
+        if other.is_none() && behind.reason().is_none() {
+            return Ruling::NoFence;
+        }
         by_policies(from, &behind, protocol, *port, cx)
     });
     let Some(first) = rulings.next() else {

@@ -61,6 +61,10 @@ impl Table {
         if let Ruling::Allowed(by) = ruling {
             return (Verdict::Allowed, Why::Words(by), false);
         }
+        if ruling == Ruling::NoFence {
+            let why = Arc::from("the Service leads to no other tenant's pod");
+            return (Verdict::Within, Why::Words(why), leaked);
+        }
         match outcome {
             Outcome::Failed | Outcome::Wait => {
                 let why = match ruling {
