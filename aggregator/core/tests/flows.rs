@@ -4,11 +4,13 @@
 mod net;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use net::*;
 use partywall_aggregator_core::breach::BreachState;
+use partywall_aggregator_core::fence::{NetworkPolicy, Peer, Rule, Selector};
 use partywall_aggregator_core::identity::{
-    EndpointSliceObject, NodeObject, ServiceObject, ServicePort, TargetPort,
+    EndpointSliceObject, ForeignPolicy, NodeObject, ServiceObject, ServicePort, TargetPort,
 };
 use partywall_aggregator_core::report::{EntityKind, Role, Traffic};
 use partywall_aggregator_core::traffic::Verdict;
@@ -578,6 +580,127 @@ fn a_new_policy_has_its_time_to_be_enforced() {
     net.connects(client, web, 80, 10);
     net.tick();
     assert_eq!(net.fired(), [LEAK]);
+}
+
+/// blue admits pods with the label role=client alone; red/client has it.
+fn admitted_by_label(net: &mut Net) {
+    let rule = |pods: Selector| Rule {
+        peers: vec![Peer::Pods {
+            namespaces: Some(Selector::default()),
+            pods: Some(pods),
+        }],
+        ports: Vec::new(),
+    };
+    net.cluster.network_policies.push(Arc::new(NetworkPolicy {
+        namespace: "blue".into(),
+        name: "allow".into(),
+        pods: Selector::default(),
+        ingress: Some(vec![rule(label("role", "client"))]),
+        egress: None,
+    }));
+    labels(net, &[("role", "client")]);
+}
+
+/// Labels of red/client.
+fn labels(net: &mut Net, labels: &[(&str, &str)]) {
+    let pod = net.cluster.pods.iter_mut().find(|p| p.name == "client").unwrap();
+    let own = |(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned());
+    pod.labels = Arc::new(labels.iter().map(own).collect());
+    net.publish();
+}
+
+/// Both agents report, then `change`, then all is judged.
+fn reports_just_before(net: &mut Net, change: impl FnOnce(&mut Net)) {
+    net.pass(700 * MS);
+    for node in ["node-a", "node-b"] {
+        net.report(node);
+    }
+    net.pass(300 * MS);
+    change(net);
+    net.judge();
+    net.pass(500 * MS);
+    net.judge();
+}
+
+#[test]
+fn what_was_admitted_when_it_happened_is_no_leak() {
+    let (mut net, client, web) = two();
+    admitted_by_label(&mut net);
+    net.ticks(20);
+    net.connects(client, web, 80, 1_000);
+    reports_just_before(&mut net, |net| labels(net, &[]));
+    assert_eq!(net.shown(), ["red/client>blue/web 80 allowed both"]);
+    // Its removal has its time to be enforced, as that of a policy has.
+    for _ in 0..8 {
+        net.connects(client, web, 80, 10);
+        net.tick();
+    }
+    assert!(net.fired().is_empty(), "{:?}", net.fired());
+    assert_eq!(net.shown(), ["red/client>blue/web 80 unknown both"]);
+    net.ticks(4);
+    net.connects(client, web, 80, 10);
+    net.tick();
+    assert_eq!(net.fired(), [LEAK]);
+}
+
+#[test]
+fn labels_that_decide_nothing_delay_nothing() {
+    let (mut net, client, web) = two();
+    admitted_by_label(&mut net);
+    labels(&mut net, &[]);
+    net.ticks(11);
+    for i in 0..20 {
+        labels(&mut net, &[("nonce", &i.to_string())]);
+        net.connects(client, web, 80, 10);
+        net.tick();
+    }
+    assert_eq!(net.fired(), [LEAK]);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 leaked both"]);
+    // Nor where nothing isolates: a flat network is told of whatever one does to one's labels.
+    let (mut net, client, web) = two();
+    for i in 0..4 {
+        net.connects(client, web, 80, 10);
+        reports_just_before(&mut net, |net| labels(net, &[("nonce", &i.to_string())]));
+    }
+    assert_eq!(net.fired(), [FLAT]);
+}
+
+#[test]
+fn what_was_admitted_before_the_policy_went_is_no_flat_network() {
+    for policy_goes in [true, false] {
+        let (mut net, client, web) = two();
+        let foreign = ForeignPolicy {
+            kind: "CiliumNetworkPolicy.cilium.io".into(),
+            namespace: Some("blue".into()),
+            name: "x".into(),
+        };
+        match policy_goes {
+            true => net.isolate("blue", "from-red", &["red"]),
+            false => net.cluster.foreign_policies.push(foreign),
+        }
+        net.publish();
+        net.ticks(20);
+        net.connects(client, web, 80, 1_000);
+        reports_just_before(&mut net, |net| {
+            net.cluster.network_policies.clear();
+            net.cluster.foreign_policies.clear();
+            net.publish();
+        });
+        let verdict = if policy_goes { "allowed" } else { "unknown" };
+        assert_eq!(net.shown(), [format!("red/client>blue/web 80 {verdict} both")]);
+        // In the next report, by what holds now: that its first half second was before is not known.
+        net.connects(client, web, 80, 10);
+        net.pass(500 * MS);
+        for node in ["node-a", "node-b"] {
+            net.report(node);
+        }
+        net.judge();
+        assert!(net.fired().is_empty(), "{:?}", net.fired());
+        assert_eq!(net.shown(), ["red/client>blue/web 80 unknown both"]);
+        net.connects(client, web, 80, 10);
+        net.tick();
+        assert_eq!(net.fired(), [FLAT]);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Addresses, Cluster, Pod, PodObject, ResolvedBy, Resource, TenantId, Tenants, tenant};
-use crate::fence::{Fence, NetworkPolicy};
+use crate::fence::{Fence, NetworkPolicy, Past};
 use crate::limits::{GONE_POD_KEPT_NS, MAX_GONE_PODS};
 use crate::policy::Policy;
 
@@ -52,6 +52,7 @@ pub struct Directory {
     addresses: Addresses,
     /// With pods that have ended: what they did is judged after.
     fence: Fence,
+    past: Past,
     /// Namespace → the aggregator's monotonic clock when its NetworkPolicies changed last. Not there: before the first word of
     /// the cluster.
     policies_since_ns: BTreeMap<String, u64>,
@@ -91,6 +92,11 @@ impl Directory {
     /// What the NetworkPolicies in force say.
     pub fn fence(&self) -> &Fence {
         &self.fence
+    }
+
+    /// What pods were to the fence before.
+    pub(crate) fn past(&self) -> &Past {
+        &self.past
     }
 
     /// Since when the NetworkPolicies of a namespace are as they are, on the aggregator's monotonic clock; 0: since before it began.
@@ -158,7 +164,9 @@ impl Directory {
                 ..pod
             })
             .collect();
-        self.fence = Fence::new(&cluster);
+        let fence = Fence::new(&cluster);
+        self.past.step(&self.fence, &fence, now_ns);
+        self.fence = fence;
         let is_first = *before == Cluster::default();
         if is_first {
             return;

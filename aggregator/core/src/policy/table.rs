@@ -147,7 +147,7 @@ pub const SETTINGS: &[Setting] = &[
     setting!(flat_network.for_seconds, "for_seconds", 0.0, 0.0 => 3_600.0, ONCE),
     setting!(flat_network.clear_after_seconds, "clear_after_seconds", 60.0, 0.0 => 3_600.0, LONG),
     setting!(fence_leak.enforce_seconds, "enforce_seconds", 10.0, 0.0 => 3_600.0,
-        "Time that a network plugin is given to enforce a namespace's NetworkPolicies after a change of them: what is delivered meanwhile is unknown. Plugins take a second or two, on a busy node more. Policies that were there when the aggregator began are in force at once."),
+        "Time that a network plugin is given to enforce NetworkPolicies after a change of them, or of the labels that they ask for: what is delivered meanwhile is unknown. Plugins take a second or two, on a busy node more. Policies that were there when the aggregator began are in force at once."),
     setting!(fence_leak.timing.for_seconds, "for_seconds", 0.0, 0.0 => 3_600.0, ONCE),
     setting!(fence_leak.timing.clear_after_seconds, "clear_after_seconds", 60.0, 0.0 => 3_600.0, LONG),
     setting!(probe.min_targets, "min_targets", 20.0, 2.0 => 500.0,

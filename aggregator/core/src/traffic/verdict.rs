@@ -6,7 +6,7 @@ use super::Table;
 use super::cx::Cx;
 use super::ends::{End, Reason};
 use super::outcome::Outcome;
-use super::ruling::{Ruling, rule};
+use super::ruling::{Asked, Ruling, rule};
 use super::step::Case;
 use super::totals::Verdict;
 use crate::breach::seconds;
@@ -53,8 +53,18 @@ impl Table {
             );
         }
         let (protocol, port) = record.map_or((0, 0), |r| (r.flow.protocol, r.flow.port));
-        let ruling = rule(&case.from, &case.to, protocol, port, cx);
         let at_ns = record.map_or(0, |r| r.last_ns);
+        let between_ns = match outcome {
+            // The record stands still, its opener goes on.
+            Outcome::Failed | Outcome::Wait => (cx.now.mono_ns, cx.now.mono_ns),
+            _ => (record.map_or(0, |r| r.grew_after_ns), at_ns),
+        };
+        let asked = Asked {
+            protocol,
+            port,
+            between_ns,
+        };
+        let ruling = rule(&case.from, &case.to, asked, cx);
         if let Ruling::Unattributed(reason) = ruling {
             return (Verdict::Unknown, Why::Unattributed(reason), leaked);
         }
