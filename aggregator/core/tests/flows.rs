@@ -704,6 +704,27 @@ fn what_was_admitted_before_the_policy_went_is_no_flat_network() {
 }
 
 #[test]
+fn a_ping_through_a_closed_fence_is_no_leak() {
+    const ICMP: u8 = 1;
+    let ping = |net: &mut Net, client: Pod, web: Pod| {
+        net.opens(client, web.address, ICMP, 0, traffic((1, 84), (1, 84)));
+        net.accepts(web, client.address, ICMP, 0, traffic((1, 84), (1, 84)));
+        net.tick();
+    };
+    let (mut net, client, web) = two();
+    net.isolate("blue", "nobody", &[]);
+    net.ticks(11);
+    ping(&mut net, client, web);
+    assert_eq!(net.shown(), ["red/client>blue/web 0 unknown both"]);
+    assert!(net.flows()[0].reason.contains("not defined for this protocol"));
+    assert!(net.fired().is_empty(), "{:?}", net.fired());
+    // Where nothing is isolated, the network is flat for it too.
+    let (mut net, client, web) = two();
+    ping(&mut net, client, web);
+    assert_eq!(net.fired(), [FLAT]);
+}
+
+#[test]
 fn the_metadata_service_is_reached_for() {
     let reach = |net: &mut Net, pod: Pod, times: u64| {
         let mut by = traffic((6 * times, 600 * times), (6 * times, 900 * times));

@@ -80,7 +80,7 @@ fn by_policies(from: &End, to: &End, asked: Asked, cx: &Cx<'_>) -> Ruling {
         _ => None,
     };
     let (Some(a), Some(b)) = (end(from), end(to)) else {
-        return Ruling::Unknown(Arc::from("the object of an end is gone"));
+        return Ruling::Unknown(Arc::from("no Kubernetes object is known of an end"));
     };
     let decide = |at_ns| {
         fence.decide(&Traffic {
@@ -99,6 +99,9 @@ fn by_policies(from: &End, to: &End, asked: Asked, cx: &Cx<'_>) -> Ruling {
         }
         fence::Verdict::Open => Ruling::Open,
         fence::Verdict::Allowed => Ruling::Allowed(admitted(&decision)),
+        fence::Verdict::Denied if !Protocol::from_number(asked.protocol).has_ports() => Ruling::Unknown(
+            Arc::from("NetworkPolicy is not defined for this protocol, and network plugins differ"),
+        ),
         fence::Verdict::Denied => {
             let mut changes: Vec<u64> = [&a, &b].into_iter().flat_map(|p| p.changes(past)).collect();
             changes.retain(|at_ns| *at_ns <= last_ns);
