@@ -568,6 +568,26 @@ fn datagrams_that_stop_arriving_are_blocked() {
 }
 
 #[test]
+fn datagrams_that_go_on_from_before_a_policy_are_no_leak() {
+    let (mut net, client, web) = two_with("flat_network: {clear_after_seconds: 1}");
+    let send = |net: &mut Net, port| {
+        net.opens(client, web.address, UDP, port, traffic((5, 500), (5, 500)));
+        net.accepts(web, client.address, UDP, port, traffic((5, 500), (5, 500)));
+        net.tick();
+    };
+    send(&mut net, 9);
+    net.isolate("blue", "nobody", &[]);
+    for _ in 0..20 {
+        send(&mut net, 9);
+    }
+    assert_eq!(net.fired(), [FLAT], "before the policy");
+    assert_eq!(net.shown(), ["red/client>blue/web 9 unknown both"]);
+    // What begins now does so against it.
+    send(&mut net, 10);
+    assert_eq!(net.firing(), [LEAK]);
+}
+
+#[test]
 fn a_new_policy_has_its_time_to_be_enforced() {
     let (mut net, client, web) = two();
     net.isolate("blue", "nobody", &[]);
