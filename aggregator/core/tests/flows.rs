@@ -754,7 +754,13 @@ fn the_metadata_service_is_reached_for() {
     let (mut net, client, web) = two();
     reach(&mut net, client, 1);
     net.ticks(2);
-    assert!(net.fired().is_empty(), "no Pod Identity here");
+    // Anybody can ask for what is not there.
+    net.tries(web, ip("169.254.170.23"), 80);
+    net.opens(web, ip("fd00:ec2::23"), 1, 0, traffic((3, 252), (3, 252)));
+    net.ticks(4);
+    reach(&mut net, client, 1);
+    net.ticks(4);
+    assert!(net.fired().is_empty(), "no Pod Identity here: {:?}", net.fired());
     let mut by = traffic((6, 600), (6, 900));
     (by.opened, by.established) = (1, 1);
     net.opens(web, ip("169.254.170.23"), TCP, 80, by);
@@ -773,6 +779,7 @@ fn the_metadata_service_is_reached_for() {
     reach(&mut net, dns, 1);
     // Tried, and dropped on the way.
     net.tries(client, ip("169.254.169.254"), 80);
+    net.opens(client, ip("169.254.169.254"), 1, 0, traffic((3, 252), (3, 252)));
     net.ticks(4);
     assert!(net.fired().is_empty());
     reach(&mut net, client, 1);

@@ -18,7 +18,7 @@ pub struct Fence {
 /// Whether pods get credentials of their own by EKS Pod Identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodIdentity {
-    /// Once a flow to its agent was seen.
+    /// Once its agent answered a pod.
     Auto,
     Yes,
     No,

@@ -166,7 +166,7 @@ pub const SETTINGS: &[Setting] = &[
 const REST: &str = "\
 # What is allowed between tenants, whatever NetworkPolicy says of it: no breach, shown as `allowed` with the name of the rule.
 fence:
-  # Whether pods of this cluster have credentials of their own by EKS Pod Identity: true, false, or auto (once a pod was seen asking
+  # Whether pods of this cluster have credentials of their own by EKS Pod Identity: true, false, or auto (once a pod was answered by
   # its agent at 169.254.170.23 or fd00:ec2::23).
   pod_identity: auto
   # Each rule: `from` (who opens) and `to`, by any of `tenants`, `namespaces`, `namespace_labels` (all of them on the namespace) and `cidrs`;

@@ -274,7 +274,7 @@ impl Table {
         losses: &mut Losses,
     ) {
         let (from, to) = (&case.from, &case.to);
-        self.reach.note(from, to, outcome, cx, losses);
+        self.reach.note(from, to, key.protocol, outcome, cx, losses);
         let failed = outcome == Outcome::Failed;
         if failed && case.opener.is_some() && verdict != Verdict::Allowed {
             self.probes.note(from, to, key, cx, losses);
