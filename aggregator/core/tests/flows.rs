@@ -349,6 +349,27 @@ fn a_forged_source_accuses_nobody_else() {
 }
 
 #[test]
+fn a_forged_source_is_in_no_range_that_is_allowed() {
+    let (mut net, client, web) =
+        two_with("fence:\n  allow:\n  - {name: monitoring, from: {cidrs: [10.9.0.0/16]}}");
+    let flow = net.flow(client, Role::Opened, ip("10.9.0.1"), web.address, UDP, 53);
+    net.grows(client, flow, traffic((5, 500), (0, 0)));
+    net.accepts(web, ip("10.9.0.1"), UDP, 53, traffic((0, 0), (5, 500)));
+    net.ticks(6);
+    assert_eq!(net.shown(), ["red/client>blue/web 53 open both"]);
+    assert_eq!(net.fired(), [FLAT]);
+    // Who has such an address is let in.
+    let probe = net.pod("green", "probe", "node-a", "10.9.0.2");
+    net.connects(probe, web, 80, 10);
+    net.ticks(2);
+    assert_eq!(net.fired(), [FLAT]);
+    assert!(
+        net.shown()
+            .contains(&"green/probe>blue/web 80 allowed both".to_owned())
+    );
+}
+
+#[test]
 fn without_an_agent_on_the_peers_node_its_address_is_what_there_is() {
     let (mut net, _, web) = two();
     net.object("green", "far", "node-c", &["10.0.2.1"]);

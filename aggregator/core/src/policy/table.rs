@@ -169,7 +169,8 @@ fence:
   # Whether pods of this cluster have credentials of their own by EKS Pod Identity: true, false, or auto (once a pod was answered by
   # its agent at 169.254.170.23 or fd00:ec2::23).
   pod_identity: auto
-  # Each rule: `from` (who opens) and `to`, by any of `tenants`, `namespaces`, `namespace_labels` (all of them on the namespace) and `cidrs`;
+  # Each rule: `from` (who opens) and `to`, by any of `tenants`, `namespaces`, `namespace_labels` (all of them on the namespace) and `cidrs`
+  # (by addresses of its own: what a pod forges is none);
   # `ports` such as 53/UDP, 8000-8100/TCP, ICMP. What is left out admits everybody and everything. A list here replaces this one.
   # What goes to or comes from `system` (nodes, kubelets, system_namespaces) or the outside is between no two tenants, and needs no rule.
   allow:
