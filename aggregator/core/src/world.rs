@@ -97,8 +97,11 @@ impl World {
 
     /// Takes over what a cluster source knows now: all of it, not a change.
     pub fn set_cluster(&mut self, cluster: Arc<Cluster>, now: Now) {
-        let dropped = self.directory.set_cluster(cluster, &self.policy, now.mono_ns);
-        self.losses.add("identify", "gone_pod_cap", "pods", dropped);
+        let lost = self.directory.set_cluster(cluster, &self.policy, now.mono_ns);
+        self.losses
+            .add("identify", "gone_pod_cap", "pods", lost.gone_pods);
+        self.losses
+            .add("identify", "service_cap", "services", lost.services);
     }
 
     /// Counts a report, whole or not at all.

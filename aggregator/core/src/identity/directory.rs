@@ -32,6 +32,15 @@ pub struct Range {
     pub defaults: bool,
 }
 
+/// What found no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TurnedAway {
+    /// Names of pods that are gone.
+    pub gone_pods: u64,
+    /// Services that lead nowhere now: more than before.
+    pub services: u64,
+}
+
 /// Namespaces, pods, tenants and quotas.
 #[derive(Debug, Default)]
 #[allow(clippy::disallowed_types, reason = "see the import")]
@@ -123,8 +132,8 @@ impl Directory {
     }
 
     /// Takes over what a cluster source knows now. Pods that are no longer there keep their names for
-    /// [`GONE_POD_KEPT_NS`]. Returns how many names were given up for want of room.
-    pub fn set_cluster(&mut self, cluster: Arc<Cluster>, policy: &Policy, now_ns: u64) -> u64 {
+    /// [`GONE_POD_KEPT_NS`].
+    pub fn set_cluster(&mut self, cluster: Arc<Cluster>, policy: &Policy, now_ns: u64) -> TurnedAway {
         let before = std::mem::replace(&mut self.cluster, cluster);
         let mut gone = std::mem::take(&mut self.gone);
         for pod in &before.pods {
@@ -143,9 +152,12 @@ impl Directory {
         let objects = self.cluster.namespaces.iter().enumerate();
         self.namespace_objects = objects.map(|(at, n)| (n.name.clone(), at)).collect();
         self.set_fence(&before, now_ns);
-        self.addresses.set(&self.cluster, now_ns);
+        let services = self.addresses.set(&self.cluster, now_ns);
         self.rebuild(policy);
-        dropped
+        TurnedAway {
+            gone_pods: dropped,
+            services,
+        }
     }
 
     fn set_fence(&mut self, before: &Cluster, now_ns: u64) {
