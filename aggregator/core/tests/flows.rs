@@ -489,6 +489,66 @@ fn a_few_failures_are_no_probe_and_folded_attempts_count() {
 }
 
 #[test]
+fn a_scan_of_a_private_range_where_nobody_is_is_a_probe() {
+    for (net_of, probes) in [("10.77.0", true), ("203.0.113", false)] {
+        let (mut net, client, _) = two();
+        for host in 1..=30 {
+            net.tries(client, ip(&format!("{net_of}.{host}")), 22);
+        }
+        net.ticks(9);
+        let fired = net.fired();
+        assert_eq!(fired == ["Probe red> red/client"], probes, "{net_of}: {fired:?}");
+        assert_eq!(fired.is_empty(), !probes, "{net_of}: {fired:?}");
+    }
+}
+
+#[test]
+fn a_place_that_answers_later_was_not_probed() {
+    let (mut net, client, web) = two();
+    service(&mut net, "10.96.0.1", &["10.0.1.1"]);
+    // A client that begins before its servers are there.
+    for port in 1..=18 {
+        net.tries(client, web.address, port);
+    }
+    net.tries(client, ip("10.96.0.1"), 80);
+    net.ticks(4);
+    for port in 1..=18 {
+        net.connects(client, web, port, 10);
+    }
+    connects_through(&mut net, client, "10.96.0.1", web, "10.0.0.1", 10);
+    net.ticks(4);
+    for port in 101..=119 {
+        net.tries(client, web.address, port);
+    }
+    net.ticks(4);
+    assert_eq!(net.fired(), [FLAT], "nineteen places at each time");
+}
+
+#[test]
+fn pairs_of_pods_without_room_are_not_counted_each_time() {
+    let (mut net, client, _) = two();
+    let pods: Vec<Pod> = (0..70)
+        .map(|i| net.pod("blue", &format!("p{i}"), "node-b", &format!("10.0.2.{i}")))
+        .collect();
+    for _ in 0..3 {
+        for pod in &pods {
+            net.connects(client, *pod, 80, 10);
+        }
+        net.tick();
+    }
+    let breach = net.breach("FlatNetwork");
+    assert!(
+        breach
+            .summary
+            .starts_with("red reached blue between 64 or more pairs of pods"),
+        "{}",
+        breach.summary
+    );
+    let pairs = breach.evidence.iter().find(|f| f.name == "pod_pairs");
+    assert_eq!(pairs.map(|f| f.value), Some(64.0));
+}
+
+#[test]
 fn one_short_connection_raises_its_breach_in_time() {
     // Its object comes late, and goes before it is judged; the receiver's agent is a second behind.
     let (mut net, _, web) = two();

@@ -63,7 +63,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ),
     (
         "probe",
-        "Probe: one pod tried many addresses and ports of other tenants, of nodes or of nobody, and came through to none of them.",
+        "Probe: one pod tried many addresses and ports of other tenants, of nodes, or of private ranges where nobody is, and came through to none of them.",
     ),
     (
         "credential_reach",
