@@ -217,6 +217,7 @@ impl World {
             .judge(&cx, &mut self.losses, findings, |node, index, place| {
                 gone.push((Arc::<str>::from(node), index, place));
             });
+        self.traffic.totals.make_room(&self.directory, &self.policy);
         for (node, index, place) in gone {
             let flows = self.nodes.get_mut(&node).map(|n| &mut n.flows);
             if let Some(flows) = flows.filter(|f| f.place(index) == Some(place)) {

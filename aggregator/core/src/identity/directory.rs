@@ -1,11 +1,11 @@
 //! The cluster as the judge sees it: built anew from a cluster source's objects and the policy, look-ups only.
 
-use std::collections::BTreeMap;
 #[allow(
     clippy::disallowed_types,
     reason = "looked up by UID, never iterated where order shows"
 )]
 use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Addresses, Cluster, Pod, PodObject, ResolvedBy, Resource, TenantId, Tenants, tenant};
@@ -90,6 +90,16 @@ impl Directory {
     /// The tenant of a namespace; `None`: it was never named.
     pub fn namespace_tenant(&self, namespace: &str) -> Option<TenantId> {
         self.namespaces.get(namespace).map(|(tenant, _)| *tenant)
+    }
+
+    /// Tenants that have a namespace, and those of the policy's path rules.
+    pub fn living_tenants(&self, policy: &Policy) -> BTreeSet<TenantId> {
+        let of_paths = policy
+            .paths
+            .iter()
+            .filter_map(|rule| self.tenants.find(&rule.tenant));
+        let of_namespaces = self.namespaces.values().map(|(tenant, _)| *tenant);
+        of_namespaces.chain(of_paths).chain([TenantId::SYSTEM]).collect()
     }
 
     /// Labels of a Namespace object.
