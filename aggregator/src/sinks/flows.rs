@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use partywall_aggregator_core::snapshot::{GONE, Snapshot};
-use partywall_aggregator_core::traffic::{TenantTraffic, Verdict};
+use partywall_aggregator_core::traffic::{Reason, TenantTraffic, UnattributedView, Verdict};
 
 use super::fold::{Fold, Key};
 use super::out::Out;
@@ -100,9 +100,12 @@ pub(super) fn write(out: &mut Out<'_>, fold: &Fold, snapshot: &Snapshot) -> Resu
         "TCP connections begun between two tenants, whether or not they came about, by who began them and by verdict",
         of(|s| s.connections),
     )?;
-    let reasons = |value: fn(&partywall_aggregator_core::traffic::UnattributedView) -> u64| {
-        let rows = snapshot.unattributed.iter();
-        rows.map(move |u| ([("reason", u.reason.as_str())], value(u)))
+    // From 0 on: what a series begins with is in no increase().
+    let reasons = |value: fn(&UnattributedView) -> u64| {
+        Reason::ALL.into_iter().map(move |reason| {
+            let row = snapshot.unattributed.iter().find(|u| u.reason == reason);
+            ([("reason", reason.as_str())], row.map_or(0, value))
+        })
     };
     out.counters(
         "traffic_unattributed_bytes",

@@ -13,7 +13,7 @@ pub use addresses::{Addresses, Owner, Service};
 pub use directory::{Bound, Directory, Range, TurnedAway};
 pub use network::{
     ContainerPort, EndpointSliceObject, ForeignPolicy, NodeObject, Protocol, ServiceObject, ServicePort,
-    ServiceType, TargetPort,
+    TargetPort,
 };
 pub use tenant::{ResolvedBy, TenantId, Tenants};
 

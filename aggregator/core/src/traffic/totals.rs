@@ -30,15 +30,6 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    pub const ALL: [Self; 6] = [
-        Self::Allowed,
-        Self::Open,
-        Self::Leaked,
-        Self::Blocked,
-        Self::Unknown,
-        Self::Within,
-    ];
-
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
