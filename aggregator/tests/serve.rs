@@ -760,6 +760,8 @@ async fn a_flat_network_is_named_listed_and_exported() {
         "partywall_traffic_bytes_total{from=\"red\",to=\"blue\",verdict=\"open\"} 1300",
         "partywall_traffic_packets_total{from=\"red\",to=\"blue\",verdict=\"open\"} 10",
         "partywall_traffic_connections_total{from=\"red\",to=\"blue\",verdict=\"open\"} 1",
+        "partywall_traffic_unattributed_bytes_total{reason=\"opener_unknown\"} 0",
+        "partywall_traffic_unattributed_packets_total{reason=\"source_unconfirmed\"} 0",
         "partywall_aggregator_flow_records 2",
     ] {
         assert!(text.contains(line), "lacks {line}\n{text}");

@@ -41,6 +41,13 @@ pub const MAX_TRAFFIC_SUMS: usize = 16_384;
 /// Pairs of pods remembered of one breach between tenants, and those that it shows.
 pub const MAX_POD_PAIRS: usize = 64;
 pub const MAX_POD_PAIRS_SHOWN: usize = 8;
+/// What one pod was to the fence before its last changes. What came earlier is held to be what it was first: a tenant that changes its labels all the
+/// time gains nothing.
+pub const MAX_FORMER: usize = 8;
+/// Addresses of one Service: a receiver's opener is looked for behind each of them. A load balancer has one or two.
+pub const MAX_SERVICE_ADDRESSES: usize = 256;
+/// Ports × endpoints of all Services. Some 100 bytes each: 25 MiB. 5,000 Services of three ports and fifteen pods have 225,000.
+pub const MAX_SERVICE_ROUTES: usize = 262_144;
 /// Pods that tried something in vain, and what each tried.
 pub const MAX_PROBERS: usize = 4_096;
 pub const MAX_PROBED: usize = 512;

@@ -8,7 +8,7 @@ pub struct LossKey {
     /// "ingest", "window", "identify", "judge", "export".
     pub stage: &'static str,
     pub reason: &'static str,
-    /// "reports", "entities", "samples", "pairs", "pods", "breaches", "series".
+    /// "reports", "entities", "samples", "pairs", "pods", "services", "breaches", "series".
     pub unit: &'static str,
 }
 

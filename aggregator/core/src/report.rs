@@ -262,11 +262,6 @@ impl Traffic {
         self.zip(other, u64::min)
     }
 
-    #[must_use]
-    pub fn most(&self, other: &Self) -> Self {
-        self.zip(other, u64::max)
-    }
-
     /// The same from the other end.
     #[must_use]
     pub fn turned(&self) -> Self {

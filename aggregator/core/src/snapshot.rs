@@ -13,6 +13,8 @@ use crate::report::{AgentCost, Feature, Loss, MemorySample, OomScope, WAIT_BUCKE
 use crate::sums::{Party, Unit, UnitSums, Who};
 use crate::traffic::{FoldedView, TenantTraffic, UnattributedView};
 
+/// Shown in place of tenants that are gone, where there was no room for each.
+pub const GONE: &str = "<gone>";
 /// Runner classes of a [`LedgerCell`] that are no tenant.
 pub const CLASSES: [&str; 5] = ["<idle>", "<steal>", "<throttled>", "<unresolved>", UNKNOWN];
 
@@ -167,6 +169,7 @@ pub(crate) fn party_name(party: Party, directory: &Directory) -> Arc<str> {
         Party::STEAL => Arc::from(CLASSES[1]),
         Party::THROTTLED => Arc::from(CLASSES[2]),
         Party::UNRESOLVED => Arc::from(CLASSES[3]),
+        Party::GONE => Arc::from(GONE),
         party => party
             .tenant()
             .map_or_else(|| Arc::from(UNKNOWN), |t| Arc::clone(directory.tenants.name(t))),

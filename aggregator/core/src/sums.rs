@@ -25,9 +25,11 @@ impl Party {
     pub(crate) const UNRESOLVED: Self = Self(u32::MAX - 3);
     /// Ran or waited, but cannot be named.
     pub(crate) const UNKNOWN: Self = Self(u32::MAX - 4);
+    /// Tenants whose namespaces are gone, where there was no room for each.
+    pub(crate) const GONE: Self = Self(u32::MAX - 5);
 
     pub(crate) fn tenant(self) -> Option<TenantId> {
-        (self.0 < Self::UNKNOWN.0).then_some(TenantId(self.0))
+        (self.0 < Self::GONE.0).then_some(TenantId(self.0))
     }
 
     /// A tenant that can be blamed and harmed.

@@ -97,8 +97,11 @@ impl World {
 
     /// Takes over what a cluster source knows now: all of it, not a change.
     pub fn set_cluster(&mut self, cluster: Arc<Cluster>, now: Now) {
-        let dropped = self.directory.set_cluster(cluster, &self.policy, now.mono_ns);
-        self.losses.add("identify", "gone_pod_cap", "pods", dropped);
+        let lost = self.directory.set_cluster(cluster, &self.policy, now.mono_ns);
+        self.losses
+            .add("identify", "gone_pod_cap", "pods", lost.gone_pods);
+        self.losses
+            .add("identify", "service_cap", "services", lost.services);
     }
 
     /// Counts a report, whole or not at all.
@@ -214,6 +217,7 @@ impl World {
             .judge(&cx, &mut self.losses, findings, |node, index, place| {
                 gone.push((Arc::<str>::from(node), index, place));
             });
+        self.traffic.totals.make_room(&self.directory, &self.policy);
         for (node, index, place) in gone {
             let flows = self.nodes.get_mut(&node).map(|n| &mut n.flows);
             if let Some(flows) = flows.filter(|f| f.place(index) == Some(place)) {

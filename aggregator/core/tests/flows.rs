@@ -4,10 +4,14 @@
 mod net;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use net::*;
 use partywall_aggregator_core::breach::BreachState;
-use partywall_aggregator_core::identity::{EndpointSliceObject, ServiceObject, ServicePort, TargetPort};
+use partywall_aggregator_core::fence::{NetworkPolicy, Peer, Rule, Selector};
+use partywall_aggregator_core::identity::{
+    EndpointSliceObject, ForeignPolicy, NodeObject, ServiceObject, ServicePort, TargetPort,
+};
 use partywall_aggregator_core::report::{EntityKind, Role, Traffic};
 use partywall_aggregator_core::traffic::Verdict;
 
@@ -205,6 +209,40 @@ fn a_service_without_anybody_behind_it_is_no_end() {
 }
 
 #[test]
+fn a_service_that_leads_to_no_pod_is_no_other_tenants() {
+    let reach = |net: &mut Net, web: Pod| {
+        let mut by = traffic((10, 1_000), (10, 100));
+        (by.opened, by.established) = (1, 1);
+        net.opens(web, ip("10.96.0.1"), TCP, 80, by);
+        net.ticks(8);
+    };
+    // The API server: on a node without an agent, or outside of the cluster.
+    for endpoint in ["10.0.0.9", "203.0.113.9", "172.16.0.9"] {
+        let (mut net, client, _) = two();
+        net.cluster.nodes.push(NodeObject {
+            name: "control-plane".into(),
+            addresses: vec![ip("10.0.0.9")],
+        });
+        service(&mut net, "10.96.0.1", &[endpoint]);
+        reach(&mut net, client);
+        assert_eq!(
+            net.shown(),
+            ["red/client>service blue/web 80 within opener"],
+            "{endpoint}"
+        );
+        assert!(net.fired().is_empty(), "{endpoint}: {:?}", net.fired());
+        assert!(net.bytes().1.is_empty(), "{endpoint}");
+    }
+    // Some of it may have gone to a pod.
+    let (mut net, client, _) = two();
+    net.object("blue", "far", "node-c", &["10.0.2.1"]);
+    service(&mut net, "10.96.0.1", &["10.0.2.1", "203.0.113.9"]);
+    reach(&mut net, client);
+    assert_eq!(net.shown(), ["red/client>service blue/web 80 unknown opener"]);
+    assert!(net.fired().is_empty());
+}
+
+#[test]
 fn through_a_service_to_a_node_without_an_agent() {
     let (mut net, client, web) = two();
     net.object("blue", "far", "node-c", &["10.0.2.1"]);
@@ -308,6 +346,27 @@ fn a_forged_source_accuses_nobody_else() {
     net.accepts(web, ip("10.0.0.1"), UDP, 53, traffic((0, 0), (8, 800)));
     net.ticks(6);
     assert_eq!(net.all_bytes(), 800);
+}
+
+#[test]
+fn a_forged_source_is_in_no_range_that_is_allowed() {
+    let (mut net, client, web) =
+        two_with("fence:\n  allow:\n  - {name: monitoring, from: {cidrs: [10.9.0.0/16]}}");
+    let flow = net.flow(client, Role::Opened, ip("10.9.0.1"), web.address, UDP, 53);
+    net.grows(client, flow, traffic((5, 500), (0, 0)));
+    net.accepts(web, ip("10.9.0.1"), UDP, 53, traffic((0, 0), (5, 500)));
+    net.ticks(6);
+    assert_eq!(net.shown(), ["red/client>blue/web 53 open both"]);
+    assert_eq!(net.fired(), [FLAT]);
+    // Who has such an address is let in.
+    let probe = net.pod("green", "probe", "node-a", "10.9.0.2");
+    net.connects(probe, web, 80, 10);
+    net.ticks(2);
+    assert_eq!(net.fired(), [FLAT]);
+    assert!(
+        net.shown()
+            .contains(&"green/probe>blue/web 80 allowed both".to_owned())
+    );
 }
 
 #[test]
@@ -430,6 +489,66 @@ fn a_few_failures_are_no_probe_and_folded_attempts_count() {
 }
 
 #[test]
+fn a_scan_of_a_private_range_where_nobody_is_is_a_probe() {
+    for (net_of, probes) in [("10.77.0", true), ("203.0.113", false)] {
+        let (mut net, client, _) = two();
+        for host in 1..=30 {
+            net.tries(client, ip(&format!("{net_of}.{host}")), 22);
+        }
+        net.ticks(9);
+        let fired = net.fired();
+        assert_eq!(fired == ["Probe red> red/client"], probes, "{net_of}: {fired:?}");
+        assert_eq!(fired.is_empty(), !probes, "{net_of}: {fired:?}");
+    }
+}
+
+#[test]
+fn a_place_that_answers_later_was_not_probed() {
+    let (mut net, client, web) = two();
+    service(&mut net, "10.96.0.1", &["10.0.1.1"]);
+    // A client that begins before its servers are there.
+    for port in 1..=18 {
+        net.tries(client, web.address, port);
+    }
+    net.tries(client, ip("10.96.0.1"), 80);
+    net.ticks(4);
+    for port in 1..=18 {
+        net.connects(client, web, port, 10);
+    }
+    connects_through(&mut net, client, "10.96.0.1", web, "10.0.0.1", 10);
+    net.ticks(4);
+    for port in 101..=119 {
+        net.tries(client, web.address, port);
+    }
+    net.ticks(4);
+    assert_eq!(net.fired(), [FLAT], "nineteen places at each time");
+}
+
+#[test]
+fn pairs_of_pods_without_room_are_not_counted_each_time() {
+    let (mut net, client, _) = two();
+    let pods: Vec<Pod> = (0..70)
+        .map(|i| net.pod("blue", &format!("p{i}"), "node-b", &format!("10.0.2.{i}")))
+        .collect();
+    for _ in 0..3 {
+        for pod in &pods {
+            net.connects(client, *pod, 80, 10);
+        }
+        net.tick();
+    }
+    let breach = net.breach("FlatNetwork");
+    assert!(
+        breach
+            .summary
+            .starts_with("red reached blue between 64 or more pairs of pods"),
+        "{}",
+        breach.summary
+    );
+    let pairs = breach.evidence.iter().find(|f| f.name == "pod_pairs");
+    assert_eq!(pairs.map(|f| f.value), Some(64.0));
+}
+
+#[test]
 fn one_short_connection_raises_its_breach_in_time() {
     // Its object comes late, and goes before it is judged; the receiver's agent is a second behind.
     let (mut net, _, web) = two();
@@ -530,6 +649,26 @@ fn datagrams_that_stop_arriving_are_blocked() {
 }
 
 #[test]
+fn datagrams_that_go_on_from_before_a_policy_are_no_leak() {
+    let (mut net, client, web) = two_with("flat_network: {clear_after_seconds: 1}");
+    let send = |net: &mut Net, port| {
+        net.opens(client, web.address, UDP, port, traffic((5, 500), (5, 500)));
+        net.accepts(web, client.address, UDP, port, traffic((5, 500), (5, 500)));
+        net.tick();
+    };
+    send(&mut net, 9);
+    net.isolate("blue", "nobody", &[]);
+    for _ in 0..20 {
+        send(&mut net, 9);
+    }
+    assert_eq!(net.fired(), [FLAT], "before the policy");
+    assert_eq!(net.shown(), ["red/client>blue/web 9 unknown both"]);
+    // What begins now does so against it.
+    send(&mut net, 10);
+    assert_eq!(net.firing(), [LEAK]);
+}
+
+#[test]
 fn a_new_policy_has_its_time_to_be_enforced() {
     let (mut net, client, web) = two();
     net.isolate("blue", "nobody", &[]);
@@ -544,6 +683,148 @@ fn a_new_policy_has_its_time_to_be_enforced() {
     assert_eq!(net.fired(), [LEAK]);
 }
 
+/// blue admits pods with the label role=client alone; red/client has it.
+fn admitted_by_label(net: &mut Net) {
+    let rule = |pods: Selector| Rule {
+        peers: vec![Peer::Pods {
+            namespaces: Some(Selector::default()),
+            pods: Some(pods),
+        }],
+        ports: Vec::new(),
+    };
+    net.cluster.network_policies.push(Arc::new(NetworkPolicy {
+        namespace: "blue".into(),
+        name: "allow".into(),
+        pods: Selector::default(),
+        ingress: Some(vec![rule(label("role", "client"))]),
+        egress: None,
+    }));
+    labels(net, &[("role", "client")]);
+}
+
+/// Labels of red/client.
+fn labels(net: &mut Net, labels: &[(&str, &str)]) {
+    let pod = net.cluster.pods.iter_mut().find(|p| p.name == "client").unwrap();
+    let own = |(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned());
+    pod.labels = Arc::new(labels.iter().map(own).collect());
+    net.publish();
+}
+
+/// Both agents report, then `change`, then all is judged.
+fn reports_just_before(net: &mut Net, change: impl FnOnce(&mut Net)) {
+    net.pass(700 * MS);
+    for node in ["node-a", "node-b"] {
+        net.report(node);
+    }
+    net.pass(300 * MS);
+    change(net);
+    net.judge();
+    net.pass(500 * MS);
+    net.judge();
+}
+
+#[test]
+fn what_was_admitted_when_it_happened_is_no_leak() {
+    let (mut net, client, web) = two();
+    admitted_by_label(&mut net);
+    net.ticks(20);
+    net.connects(client, web, 80, 1_000);
+    reports_just_before(&mut net, |net| labels(net, &[]));
+    assert_eq!(net.shown(), ["red/client>blue/web 80 allowed both"]);
+    // Its removal has its time to be enforced, as that of a policy has.
+    for _ in 0..8 {
+        net.connects(client, web, 80, 10);
+        net.tick();
+    }
+    assert!(net.fired().is_empty(), "{:?}", net.fired());
+    assert_eq!(net.shown(), ["red/client>blue/web 80 unknown both"]);
+    net.ticks(4);
+    net.connects(client, web, 80, 10);
+    net.tick();
+    assert_eq!(net.fired(), [LEAK]);
+}
+
+#[test]
+fn labels_that_decide_nothing_delay_nothing() {
+    let (mut net, client, web) = two();
+    admitted_by_label(&mut net);
+    labels(&mut net, &[]);
+    net.ticks(11);
+    for i in 0..20 {
+        labels(&mut net, &[("nonce", &i.to_string())]);
+        net.connects(client, web, 80, 10);
+        net.tick();
+    }
+    assert_eq!(net.fired(), [LEAK]);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 leaked both"]);
+    // Nor where nothing isolates: a flat network is told of whatever one does to one's labels.
+    let (mut net, client, web) = two();
+    for i in 0..4 {
+        net.connects(client, web, 80, 10);
+        reports_just_before(&mut net, |net| labels(net, &[("nonce", &i.to_string())]));
+    }
+    assert_eq!(net.fired(), [FLAT]);
+}
+
+#[test]
+fn what_was_admitted_before_the_policy_went_is_no_flat_network() {
+    for policy_goes in [true, false] {
+        let (mut net, client, web) = two();
+        let foreign = ForeignPolicy {
+            kind: "CiliumNetworkPolicy.cilium.io".into(),
+            namespace: Some("blue".into()),
+            name: "x".into(),
+        };
+        match policy_goes {
+            true => net.isolate("blue", "from-red", &["red"]),
+            false => net.cluster.foreign_policies.push(foreign),
+        }
+        net.publish();
+        net.ticks(20);
+        net.connects(client, web, 80, 1_000);
+        reports_just_before(&mut net, |net| {
+            net.cluster.network_policies.clear();
+            net.cluster.foreign_policies.clear();
+            net.publish();
+        });
+        let verdict = if policy_goes { "allowed" } else { "unknown" };
+        assert_eq!(net.shown(), [format!("red/client>blue/web 80 {verdict} both")]);
+        // In the next report, by what holds now: that its first half second was before is not known.
+        net.connects(client, web, 80, 10);
+        net.pass(500 * MS);
+        for node in ["node-a", "node-b"] {
+            net.report(node);
+        }
+        net.judge();
+        assert!(net.fired().is_empty(), "{:?}", net.fired());
+        assert_eq!(net.shown(), ["red/client>blue/web 80 unknown both"]);
+        net.connects(client, web, 80, 10);
+        net.tick();
+        assert_eq!(net.fired(), [FLAT]);
+    }
+}
+
+#[test]
+fn a_ping_through_a_closed_fence_is_no_leak() {
+    const ICMP: u8 = 1;
+    let ping = |net: &mut Net, client: Pod, web: Pod| {
+        net.opens(client, web.address, ICMP, 0, traffic((1, 84), (1, 84)));
+        net.accepts(web, client.address, ICMP, 0, traffic((1, 84), (1, 84)));
+        net.tick();
+    };
+    let (mut net, client, web) = two();
+    net.isolate("blue", "nobody", &[]);
+    net.ticks(11);
+    ping(&mut net, client, web);
+    assert_eq!(net.shown(), ["red/client>blue/web 0 unknown both"]);
+    assert!(net.flows()[0].reason.contains("not defined for this protocol"));
+    assert!(net.fired().is_empty(), "{:?}", net.fired());
+    // Where nothing is isolated, the network is flat for it too.
+    let (mut net, client, web) = two();
+    ping(&mut net, client, web);
+    assert_eq!(net.fired(), [FLAT]);
+}
+
 #[test]
 fn the_metadata_service_is_reached_for() {
     let reach = |net: &mut Net, pod: Pod, times: u64| {
@@ -554,7 +835,13 @@ fn the_metadata_service_is_reached_for() {
     let (mut net, client, web) = two();
     reach(&mut net, client, 1);
     net.ticks(2);
-    assert!(net.fired().is_empty(), "no Pod Identity here");
+    // Anybody can ask for what is not there.
+    net.tries(web, ip("169.254.170.23"), 80);
+    net.opens(web, ip("fd00:ec2::23"), 1, 0, traffic((3, 252), (3, 252)));
+    net.ticks(4);
+    reach(&mut net, client, 1);
+    net.ticks(4);
+    assert!(net.fired().is_empty(), "no Pod Identity here: {:?}", net.fired());
     let mut by = traffic((6, 600), (6, 900));
     (by.opened, by.established) = (1, 1);
     net.opens(web, ip("169.254.170.23"), TCP, 80, by);
@@ -573,6 +860,7 @@ fn the_metadata_service_is_reached_for() {
     reach(&mut net, dns, 1);
     // Tried, and dropped on the way.
     net.tries(client, ip("169.254.169.254"), 80);
+    net.opens(client, ip("169.254.169.254"), 1, 0, traffic((3, 252), (3, 252)));
     net.ticks(4);
     assert!(net.fired().is_empty());
     reach(&mut net, client, 1);

@@ -2,13 +2,16 @@
 //!
 //! Where both ends are one tenant's, nothing is published: that is most of the traffic, and the fence has nothing to say of it. A row of (from, to, verdict)
 //! has three series, so a tenant's room is a number of rows; the others are summed with `to` = `~other`, by verdict.
+//!
+//! Rows of tenants that are gone come together in one where the aggregator has no room for each. That one is never published by its name: some of what is in it
+//! was in `~other`, which must not go back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use partywall_aggregator_core::snapshot::Snapshot;
-use partywall_aggregator_core::traffic::TenantTraffic;
+use partywall_aggregator_core::snapshot::{GONE, Snapshot};
+use partywall_aggregator_core::traffic::{Reason, TenantTraffic, UnattributedView, Verdict};
 
 use super::fold::{Fold, Key};
 use super::out::Out;
@@ -35,7 +38,9 @@ impl Sum {
 }
 
 fn told(snapshot: &Snapshot) -> impl Iterator<Item = &TenantTraffic> {
-    snapshot.traffic.iter().filter(|t| t.from != t.to)
+    let between = |t: &TenantTraffic| *t.from == *GONE && t.verdict != Verdict::Within;
+    let rows = snapshot.traffic.iter();
+    rows.filter(move |t| t.from != t.to || between(t))
 }
 
 fn key(traffic: &TenantTraffic) -> Key {
@@ -47,7 +52,9 @@ fn key(traffic: &TenantTraffic) -> Key {
 
 /// `tenants`: all that exist.
 pub(super) fn choose(fold: &mut Fold, tenants: &BTreeSet<Arc<str>>, snapshot: &Snapshot) {
-    let rows = told(snapshot).map(|t| (Arc::clone(&t.from), key(t), t.bytes));
+    let rows = told(snapshot)
+        .filter(|t| *t.to != *GONE)
+        .map(|t| (Arc::clone(&t.from), key(t), t.bytes));
     fold.choose(tenants, rows.collect());
 }
 
@@ -93,9 +100,12 @@ pub(super) fn write(out: &mut Out<'_>, fold: &Fold, snapshot: &Snapshot) -> Resu
         "TCP connections begun between two tenants, whether or not they came about, by who began them and by verdict",
         of(|s| s.connections),
     )?;
-    let reasons = |value: fn(&partywall_aggregator_core::traffic::UnattributedView) -> u64| {
-        let rows = snapshot.unattributed.iter();
-        rows.map(move |u| ([("reason", u.reason.as_str())], value(u)))
+    // From 0 on: what a series begins with is in no increase().
+    let reasons = |value: fn(&UnattributedView) -> u64| {
+        Reason::ALL.into_iter().map(move |reason| {
+            let row = snapshot.unattributed.iter().find(|u| u.reason == reason);
+            ([("reason", reason.as_str())], row.map_or(0, value))
+        })
     };
     out.counters(
         "traffic_unattributed_bytes",

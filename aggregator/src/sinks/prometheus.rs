@@ -10,7 +10,7 @@ use partywall_aggregator_core::breach::BreachKind;
 use partywall_aggregator_core::losses::Losses;
 use partywall_aggregator_core::report::{WAIT_BUCKETS, wait_bucket_edge_ns};
 use partywall_aggregator_core::snapshot::{
-    CLASSES, LedgerTotal, NodeView, OomTotal, RunTotal, Snapshot, TenantView, WaitTotal,
+    CLASSES, GONE, LedgerTotal, NodeView, OomTotal, RunTotal, Snapshot, TenantView, WaitTotal,
 };
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -163,6 +163,8 @@ fn choose(fold: &mut Fold, moment: &Moment) -> BTreeSet<Arc<str>> {
         names.insert(Arc::clone(&traffic.from));
         names.insert(Arc::clone(&traffic.to));
     }
+    // Who is in it is not known any more: its sums go on in `~other`.
+    names.remove(GONE);
     names.extend(moment.snapshot.folded.iter().map(|f| Arc::clone(&f.tenant)));
     let run = moment.run.iter().map(|r| {
         (

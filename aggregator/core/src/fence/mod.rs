@@ -8,6 +8,7 @@ mod decide;
 mod ends;
 mod explain;
 mod model;
+mod past;
 mod question;
 mod selector;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use decide::{Admission, Decision, Doubt, Exemption, Stand, Verdict};
 pub use ends::{End, Family, Namespace, Node, Pod, Policies, Traffic};
 pub use explain::{Explanation, Miss, Note, Says, Trace};
 pub use model::{Direction, NetworkPolicy, Peer, Port, PortError, PortNumber, Rule, number};
+pub(crate) use past::Past;
 pub use question::{AskedPort, Question, QuestionError};
 pub use selector::{Expression, Operator, OperatorError, Selector};
 

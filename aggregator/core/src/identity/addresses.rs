@@ -13,9 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::Cluster;
-use super::network::{Protocol, ServiceObject, ServicePort, TargetPort};
-use crate::limits::{GONE_POD_KEPT_NS, MAX_GONE_PODS, NS_PER_S};
+use super::network::{ContainerPort, EndpointSliceObject, Protocol, ServiceObject, ServicePort, TargetPort};
+use super::{Cluster, PodObject};
+use crate::limits::{GONE_POD_KEPT_NS, MAX_GONE_PODS, MAX_SERVICE_ADDRESSES, MAX_SERVICE_ROUTES, NS_PER_S};
 
 /// A pod's object may arrive this much after the pod's first packet, and its last packets may be told this much after it went.
 const SLACK_NS: u64 = 5 * NS_PER_S;
@@ -48,17 +48,34 @@ pub enum Owner {
     Outside {
         private: bool,
     },
-    /// Two pods had it at that time, or a pod and a node.
+    /// Two pods had it at that time, or a pod and a node; or Services of several namespaces name it.
     ClaimedTwice,
 }
 
-/// A Service's address.
+/// A Service with addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     pub namespace: Box<str>,
     pub name: Box<str>,
-    /// (protocol, port) → where it leads.
-    pub ports: BTreeMap<(u8, u16), Vec<(IpAddr, u16)>>,
+    /// Given to it by the API server: nobody else's.
+    cluster_ips: Vec<IpAddr>,
+    /// Anybody may name any: several Services may share one.
+    external_ips: Vec<IpAddr>,
+    /// (protocol, port) → where it leads, IPv4 first.
+    ports: BTreeMap<(u8, u16), Vec<(IpAddr, u16)>>,
+}
+
+impl Service {
+    /// Where a port leads that was reached at `address`: to endpoints of its family. `None`: it has no such port.
+    fn behind(&self, address: IpAddr, protocol: u8, port: u16) -> Option<&[(IpAddr, u16)]> {
+        let all = self.ports.get(&(protocol, port))?;
+        let (v4, v6) = all.split_at(all.partition_point(|(a, _)| a.is_ipv4()));
+        Some(if address.is_ipv4() { v4 } else { v6 })
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> + Clone {
+        self.cluster_ips.iter().chain(&self.external_ips).copied()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +86,9 @@ struct Claim {
     to_ns: u64,
 }
 
+/// Address, protocol, its own port.
+type Endpoint = (IpAddr, u8, u16);
+
 /// Addresses by owner.
 #[derive(Debug, Default)]
 #[allow(clippy::disallowed_types, reason = "see the import")]
@@ -76,15 +96,18 @@ pub struct Addresses {
     pods: HashMap<IpAddr, Vec<Claim>>,
     nodes: HashMap<IpAddr, Arc<str>>,
     by_node: BTreeMap<Arc<str>, Vec<IpAddr>>,
-    services: HashMap<IpAddr, Arc<Service>>,
-    /// (endpoint, protocol, its port) → addresses and ports of the Services before it.
-    before: HashMap<(IpAddr, u8, u16), Vec<(IpAddr, u16)>>,
+    /// Whose ClusterIP it is first, then by namespace and name.
+    services: HashMap<IpAddr, Vec<Arc<Service>>>,
+    /// Services before an endpoint, and their ports.
+    before: HashMap<Endpoint, Vec<(Arc<Service>, u16)>>,
+    /// Services that found no room when the cluster was taken over last.
+    turned_away: u64,
     loaded: bool,
 }
 
 impl Addresses {
-    /// Takes over what a cluster source knows now.
-    pub(super) fn set(&mut self, cluster: &Cluster, now_ns: u64) {
+    /// Takes over what a cluster source knows now. Returns how many more Services found no room than before.
+    pub(super) fn set(&mut self, cluster: &Cluster, now_ns: u64) -> u64 {
         // What was there before the first word of the cluster was there always.
         let from_ns = if self.loaded { now_ns } else { 0 };
         self.loaded |= !cluster.pods.is_empty();
@@ -130,7 +153,9 @@ impl Addresses {
         for addresses in self.by_node.values_mut() {
             addresses.sort_unstable();
         }
+        let before = self.turned_away;
         self.set_services(cluster);
+        self.turned_away.saturating_sub(before)
     }
 
     /// Lets go of old claims; of too many the oldest.
@@ -148,52 +173,80 @@ impl Addresses {
         });
     }
 
+    /// A tenant chooses ports, endpoints and addresses of its Services: what is kept is their sum, never their product. The smallest come first,
+    /// so that a huge one is not in the way of others.
     fn set_services(&mut self, cluster: &Cluster) {
-        let mut slices: BTreeMap<(&str, &str), Vec<_>> = BTreeMap::new();
+        let mut slices: BTreeMap<(&str, &str), Vec<&EndpointSliceObject>> = BTreeMap::new();
         for slice in &cluster.endpoint_slices {
             if let Some(service) = &slice.service {
                 slices.entry((&slice.namespace, service)).or_default().push(slice);
             }
         }
+        let routes_of = |object: &'_ ServiceObject| {
+            let slices = slices.get(&(object.namespace.as_str(), object.name.as_str()));
+            let endpoints = match slices {
+                Some(slices) => slices.iter().map(|s| s.addresses.len()).sum(),
+                None => selected(cluster, object)
+                    .map(|p| p.addresses.len())
+                    .sum::<usize>(),
+            };
+            endpoints * object.ports.len()
+        };
+        let mut objects: Vec<_> = cluster.services.iter().map(|o| (routes_of(o), o)).collect();
+        objects.sort_by_key(|(routes, o)| (*routes, &o.namespace, &o.name));
         self.services.clear();
         self.before.clear();
-        for object in &cluster.services {
-            let mut ports = BTreeMap::new();
-            let slices = slices.get(&(object.namespace.as_str(), object.name.as_str()));
-            for port in &object.ports {
-                let mut endpoints: Vec<(IpAddr, u16)> = Vec::new();
-                for slice in slices.into_iter().flatten() {
-                    let same = |p: &&super::network::ContainerPort| {
-                        p.protocol == port.protocol
-                            && p.name.as_deref().unwrap_or_default()
-                                == port.name.as_deref().unwrap_or_default()
-                    };
-                    for number in slice.ports.iter().filter(same).map(|p| p.number) {
-                        endpoints.extend(slice.addresses.iter().map(|a| (a.to_canonical(), number)));
-                    }
-                }
-                if slices.is_none() {
-                    endpoints = selected(cluster, object, port);
-                }
-                endpoints.sort_unstable();
-                endpoints.dedup();
-                ports.insert((number_of(port.protocol), port.port), endpoints);
-            }
-            let service = Arc::new(Service {
+        self.turned_away = 0;
+        let mut room = MAX_SERVICE_ROUTES;
+        for (routes, object) in objects {
+            let fits = routes <= room
+                && object.cluster_ips.len() + object.external_ips.len() <= MAX_SERVICE_ADDRESSES;
+            let ports = if fits {
+                room -= routes;
+                let slices = slices.get(&(object.namespace.as_str(), object.name.as_str()));
+                leads(cluster, object, slices.map(Vec::as_slice))
+            } else {
+                // It is known, and leads nowhere: nothing is concluded of what goes through it.
+                self.turned_away += 1;
+                BTreeMap::new()
+            };
+            let own = |ips: &[IpAddr]| {
+                let ips = ips.iter().take(MAX_SERVICE_ADDRESSES);
+                ips.map(IpAddr::to_canonical).collect()
+            };
+            self.add_service(Service {
                 namespace: object.namespace.as_str().into(),
                 name: object.name.as_str().into(),
+                cluster_ips: own(&object.cluster_ips),
+                external_ips: own(&object.external_ips),
                 ports,
             });
-            for vip in object.cluster_ips.iter().chain(&object.external_ips) {
-                let vip = vip.to_canonical();
-                for ((protocol, port), endpoints) in &service.ports {
-                    for (address, target) in endpoints {
-                        let before = self.before.entry((*address, *protocol, *target)).or_default();
-                        before.push((vip, *port));
-                    }
-                }
-                self.services.insert(vip, Arc::clone(&service));
+        }
+        for (address, services) in &mut self.services {
+            services.sort_by_key(|s| {
+                (
+                    !s.cluster_ips.contains(address),
+                    s.namespace.clone(),
+                    s.name.clone(),
+                )
+            });
+            services.dedup();
+        }
+    }
+
+    fn add_service(&mut self, service: Service) {
+        let service = Arc::new(service);
+        for ((protocol, port), endpoints) in &service.ports {
+            for (address, target) in endpoints {
+                let before = self.before.entry((*address, *protocol, *target)).or_default();
+                before.push((Arc::clone(&service), *port));
             }
+        }
+        for address in service.addresses() {
+            self.services
+                .entry(address)
+                .or_default()
+                .push(Arc::clone(&service));
         }
     }
 
@@ -216,10 +269,17 @@ impl Addresses {
             (None, Some(node)) => return Owner::Node(Arc::clone(node)),
             (None, None) => {}
         }
-        if let Some(service) = self.services.get(&address) {
-            return Owner::Service(Arc::clone(service));
+        let services = self.services.get(&address).map_or(&[][..], Vec::as_slice);
+        match services {
+            [] => unowned(address),
+            [first, others @ ..]
+                if first.cluster_ips.contains(&address)
+                    || others.iter().all(|s| s.namespace == first.namespace) =>
+            {
+                Owner::Service(Arc::clone(first))
+            }
+            _ => Owner::ClaimedTwice,
         }
-        unowned(address)
     }
 
     /// `Err`: more than one pod had it. `None`: none.
@@ -251,16 +311,26 @@ impl Addresses {
     }
 
     /// Addresses and ports of Services that lead to this endpoint.
-    pub fn before(&self, address: IpAddr, protocol: u8, port: u16) -> &[(IpAddr, u16)] {
-        self.before
-            .get(&(address, protocol, port))
-            .map_or(&[], Vec::as_slice)
+    pub fn before(
+        &self,
+        address: IpAddr,
+        protocol: u8,
+        port: u16,
+    ) -> impl Iterator<Item = (IpAddr, u16)> + Clone {
+        let services = self.before.get(&(address, protocol, port)).into_iter().flatten();
+        services.flat_map(move |(service, port)| {
+            let vips = service
+                .addresses()
+                .filter(move |a| a.is_ipv4() == address.is_ipv4());
+            vips.map(move |a| (a, *port))
+        })
     }
 
-    /// Where a Service's address and port lead; `None`: it is no Service's.
+    /// Where a Service's address and port lead; `None`: it is no Service's. Of several at that address, the first that has the port.
     pub fn behind(&self, address: IpAddr, protocol: u8, port: u16) -> Option<&[(IpAddr, u16)]> {
-        let service = self.services.get(&address)?;
-        Some(service.ports.get(&(protocol, port)).map_or(&[], Vec::as_slice))
+        let services = self.services.get(&address)?;
+        let leads = services.iter().find_map(|s| s.behind(address, protocol, port));
+        Some(leads.unwrap_or_default())
     }
 }
 
@@ -273,35 +343,64 @@ fn number_of(protocol: Protocol) -> u8 {
     }
 }
 
-/// Endpoints by the Service's selector, where no EndpointSlice tells them.
-fn selected(cluster: &Cluster, service: &ServiceObject, port: &ServicePort) -> Vec<(IpAddr, u16)> {
-    if service.selector.is_empty() {
-        return Vec::new();
+/// (protocol, port) → endpoints, in order.
+fn leads(
+    cluster: &Cluster,
+    object: &ServiceObject,
+    slices: Option<&[&EndpointSliceObject]>,
+) -> BTreeMap<(u8, u16), Vec<(IpAddr, u16)>> {
+    let mut ports = BTreeMap::new();
+    for port in &object.ports {
+        let mut endpoints: Vec<(IpAddr, u16)> = Vec::new();
+        for slice in slices.into_iter().flatten() {
+            let same = |p: &&ContainerPort| {
+                p.protocol == port.protocol
+                    && p.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
+            };
+            for number in slice.ports.iter().filter(same).map(|p| p.number) {
+                endpoints.extend(slice.addresses.iter().map(|a| (a.to_canonical(), number)));
+            }
+        }
+        if slices.is_none() {
+            for pod in selected(cluster, object) {
+                let number = target(port, pod);
+                endpoints.extend(
+                    number
+                        .into_iter()
+                        .flat_map(|n| pod.addresses.iter().map(move |a| (a.to_canonical(), n))),
+                );
+            }
+        }
+        endpoints.sort_unstable();
+        endpoints.dedup();
+        ports.insert((number_of(port.protocol), port.port), endpoints);
     }
-    let pods = cluster.pods.iter().filter(|p| {
-        p.namespace == service.namespace
+    ports
+}
+
+/// Pods by the Service's selector, where no EndpointSlice tells them.
+fn selected<'a>(cluster: &'a Cluster, service: &'a ServiceObject) -> impl Iterator<Item = &'a PodObject> {
+    cluster.pods.iter().filter(|p| {
+        !service.selector.is_empty()
+            && p.namespace == service.namespace
             && !p.terminal
             && !p.host_network
             && service.selector.iter().all(|(k, v)| p.labels.get(k) == Some(v))
-    });
-    let mut out = Vec::new();
-    for pod in pods {
-        let mut ports = pod.containers.iter().flat_map(|c| &c.ports);
-        let number = match &port.target {
-            TargetPort::Number(0) => Some(port.port),
-            TargetPort::Number(number) => Some(*number),
-            TargetPort::Name(name) => ports
+    })
+}
+
+/// The port of a pod that a Service's leads to.
+fn target(port: &ServicePort, pod: &PodObject) -> Option<u16> {
+    match &port.target {
+        TargetPort::Number(0) => Some(port.port),
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Name(name) => {
+            let mut ports = pod.containers.iter().flat_map(|c| &c.ports);
+            ports
                 .find(|p| p.protocol == port.protocol && p.name.as_ref() == Some(name))
-                .map(|p| p.number),
-        };
-        let addresses = pod.addresses.iter().map(IpAddr::to_canonical);
-        out.extend(
-            number
-                .into_iter()
-                .flat_map(|n| addresses.clone().map(move |a| (a, n))),
-        );
+                .map(|p| p.number)
+        }
     }
-    out
 }
 
 fn unowned(address: IpAddr) -> Owner {
@@ -329,8 +428,7 @@ fn unowned(address: IpAddr) -> Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::PodObject;
-    use crate::identity::network::{EndpointSliceObject, NodeObject};
+    use crate::identity::network::NodeObject;
 
     const S: u64 = NS_PER_S;
 
@@ -473,7 +571,7 @@ mod tests {
                 name: "by-slice-1".into(),
                 service: Some("by-slice".into()),
                 addresses: vec![ip("10.0.0.9")],
-                ports: vec![super::super::network::ContainerPort {
+                ports: vec![ContainerPort {
                     number: 9090,
                     ..Default::default()
                 }],
@@ -487,7 +585,8 @@ mod tests {
         );
         assert_eq!(
             a.behind(ip("10.96.0.2"), 6, 80),
-            Some(&[(ip("10.0.0.1"), 8080), (ip("fd00::1"), 8080)][..])
+            Some(&[(ip("10.0.0.1"), 8080)][..]),
+            "of its family"
         );
         assert_eq!(
             a.behind(ip("10.96.0.2"), 17, 80),
@@ -495,10 +594,141 @@ mod tests {
             "another protocol"
         );
         assert_eq!(a.behind(ip("10.96.0.3"), 6, 80), None);
-        assert_eq!(a.before(ip("10.0.0.9"), 6, 9090), [(ip("10.96.0.1"), 80)]);
+        let before: Vec<_> = a.before(ip("10.0.0.9"), 6, 9090).collect();
+        assert_eq!(before, [(ip("10.96.0.1"), 80)]);
         let Owner::Service(owner) = a.at(ip("10.96.0.1"), 0) else {
             panic!("no service")
         };
         assert_eq!(&*owner.name, "by-slice");
+    }
+
+    /// A Service of `ports` to one pod each, `to`'s.
+    fn external(namespace: &str, name: &str, vips: &[&str], ports: &[u16], to: &str) -> ServiceObject {
+        ServiceObject {
+            namespace: namespace.into(),
+            name: name.into(),
+            external_ips: vips.iter().map(|a| ip(a)).collect(),
+            selector: BTreeMap::from([("app".to_owned(), to.to_owned())]),
+            ports: ports
+                .iter()
+                .map(|port| ServicePort {
+                    port: *port,
+                    ..ServicePort::default()
+                })
+                .collect(),
+            ..ServiceObject::default()
+        }
+    }
+
+    fn labelled(namespace: &str, app: &str, addresses: &[&str]) -> PodObject {
+        PodObject {
+            namespace: namespace.into(),
+            labels: Arc::new(BTreeMap::from([("app".to_owned(), app.to_owned())])),
+            ..pod(app, addresses)
+        }
+    }
+
+    #[test]
+    fn services_that_share_an_address_are_told_apart_by_port_and_namespace() {
+        let mut a = Addresses::default();
+        let mut cluster = Cluster {
+            pods: vec![
+                labelled("ns", "one", &["10.0.0.1", "fd00::1"]),
+                labelled("ns", "two", &["10.0.0.2"]),
+                labelled("other", "three", &["10.0.0.3"]),
+            ],
+            services: vec![
+                external("ns", "a", &["203.0.113.1", "fd01::1"], &[80], "one"),
+                external("ns", "b", &["203.0.113.1"], &[81], "two"),
+            ],
+            ..Cluster::default()
+        };
+        let name = |a: &Addresses, address| match a.at(ip(address), 0) {
+            Owner::Service(service) => service.name.to_string(),
+            other => format!("{other:?}"),
+        };
+        for turn in 0..2 {
+            a.set(&cluster, 0);
+            assert_eq!(
+                a.behind(ip("203.0.113.1"), 6, 80),
+                Some(&[(ip("10.0.0.1"), 80)][..]),
+                "{turn}"
+            );
+            assert_eq!(
+                a.behind(ip("203.0.113.1"), 6, 81),
+                Some(&[(ip("10.0.0.2"), 81)][..]),
+                "{turn}"
+            );
+            assert_eq!(name(&a, "203.0.113.1"), "a");
+            cluster.services.reverse();
+        }
+        // Both families, each by its own.
+        assert_eq!(a.behind(ip("fd01::1"), 6, 80), Some(&[(ip("fd00::1"), 80)][..]));
+        let before: Vec<_> = a.before(ip("fd00::1"), 6, 80).collect();
+        assert_eq!(before, [(ip("fd01::1"), 80)]);
+        // Another namespace names it too.
+        cluster.services.push(external(
+            "other",
+            "c",
+            &["203.0.113.1", "10.96.0.9"],
+            &[82],
+            "three",
+        ));
+        a.set(&cluster, 0);
+        assert_eq!(name(&a, "203.0.113.1"), "ClaimedTwice");
+        assert_eq!(
+            a.behind(ip("203.0.113.1"), 6, 82),
+            Some(&[(ip("10.0.0.3"), 82)][..])
+        );
+        // What the API server gave away is not to be had by naming it.
+        let mut own = external("ns", "z", &[], &[82], "one");
+        own.cluster_ips = vec![ip("10.96.0.9")];
+        cluster.services.push(own);
+        a.set(&cluster, 0);
+        assert_eq!(name(&a, "10.96.0.9"), "z");
+        assert_eq!(
+            a.behind(ip("10.96.0.9"), 6, 82),
+            Some(&[(ip("10.0.0.1"), 82)][..])
+        );
+    }
+
+    #[test]
+    fn a_service_of_many_ports_endpoints_and_addresses_is_bounded() {
+        let mut a = Addresses::default();
+        let ports: Vec<u16> = (1..=1_000).collect();
+        let pods = (0..100).map(|i| labelled("ns", "many", &[&format!("10.0.0.{i}")]));
+        let vips: Vec<String> = (0..MAX_SERVICE_ADDRESSES)
+            .map(|i| format!("203.0.{}.{}", i / 256, i % 256))
+            .collect();
+        let mut vips: Vec<&str> = vips.iter().map(String::as_str).collect();
+        let mut cluster = Cluster {
+            pods: pods.chain([labelled("ns", "few", &["10.0.1.1"])]).collect(),
+            services: vec![
+                external("ns", "a-many", &vips, &ports, "many"),
+                external("ns", "few", &["198.51.100.1"], &[80], "few"),
+            ],
+            ..Cluster::default()
+        };
+        assert_eq!(a.set(&cluster, 0), 0);
+        let kept: usize = a.before.values().map(Vec::len).sum();
+        assert_eq!(kept, 1_000 * 100 + 1, "not times 256");
+        // Three of them do not fit; the small one does, whatever it is called.
+        for name in ["b-many", "c-many"] {
+            cluster
+                .services
+                .push(external("ns", name, &["203.0.2.1"], &ports, "many"));
+        }
+        assert_eq!(a.set(&cluster, 0), 1);
+        assert_eq!(a.set(&cluster, 0), 0, "told once");
+        assert_eq!(
+            a.behind(ip("198.51.100.1"), 6, 80),
+            Some(&[(ip("10.0.1.1"), 80)][..])
+        );
+        // Too many addresses: it leads nowhere.
+        vips.push("203.0.3.1");
+        cluster.services = vec![external("ns", "a", &vips, &[80], "few")];
+        a.set(&Cluster::default(), 0);
+        assert_eq!(a.set(&cluster, 0), 1);
+        assert_eq!(a.behind(ip("203.0.0.1"), 6, 80), Some(&[][..]));
     }
 }

@@ -1,15 +1,15 @@
 //! The cluster as the judge sees it: built anew from a cluster source's objects and the policy, look-ups only.
 
-use std::collections::BTreeMap;
 #[allow(
     clippy::disallowed_types,
     reason = "looked up by UID, never iterated where order shows"
 )]
 use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Addresses, Cluster, Pod, PodObject, ResolvedBy, Resource, TenantId, Tenants, tenant};
-use crate::fence::{Fence, NetworkPolicy};
+use crate::fence::{Fence, NetworkPolicy, Past};
 use crate::limits::{GONE_POD_KEPT_NS, MAX_GONE_PODS};
 use crate::policy::Policy;
 
@@ -32,6 +32,15 @@ pub struct Range {
     pub defaults: bool,
 }
 
+/// What found no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TurnedAway {
+    /// Names of pods that are gone.
+    pub gone_pods: u64,
+    /// Services that lead nowhere now: more than before.
+    pub services: u64,
+}
+
 /// Namespaces, pods, tenants and quotas.
 #[derive(Debug, Default)]
 #[allow(clippy::disallowed_types, reason = "see the import")]
@@ -52,6 +61,7 @@ pub struct Directory {
     addresses: Addresses,
     /// With pods that have ended: what they did is judged after.
     fence: Fence,
+    past: Past,
     /// Namespace → the aggregator's monotonic clock when its NetworkPolicies changed last. Not there: before the first word of
     /// the cluster.
     policies_since_ns: BTreeMap<String, u64>,
@@ -82,6 +92,16 @@ impl Directory {
         self.namespaces.get(namespace).map(|(tenant, _)| *tenant)
     }
 
+    /// Tenants that have a namespace, and those of the policy's path rules.
+    pub fn living_tenants(&self, policy: &Policy) -> BTreeSet<TenantId> {
+        let of_paths = policy
+            .paths
+            .iter()
+            .filter_map(|rule| self.tenants.find(&rule.tenant));
+        let of_namespaces = self.namespaces.values().map(|(tenant, _)| *tenant);
+        of_namespaces.chain(of_paths).chain([TenantId::SYSTEM]).collect()
+    }
+
     /// Labels of a Namespace object.
     pub fn namespace_labels(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
         let at = *self.namespace_objects.get(namespace)?;
@@ -91,6 +111,11 @@ impl Directory {
     /// What the NetworkPolicies in force say.
     pub fn fence(&self) -> &Fence {
         &self.fence
+    }
+
+    /// What pods were to the fence before.
+    pub(crate) fn past(&self) -> &Past {
+        &self.past
     }
 
     /// Since when the NetworkPolicies of a namespace are as they are, on the aggregator's monotonic clock; 0: since before it began.
@@ -117,8 +142,8 @@ impl Directory {
     }
 
     /// Takes over what a cluster source knows now. Pods that are no longer there keep their names for
-    /// [`GONE_POD_KEPT_NS`]. Returns how many names were given up for want of room.
-    pub fn set_cluster(&mut self, cluster: Arc<Cluster>, policy: &Policy, now_ns: u64) -> u64 {
+    /// [`GONE_POD_KEPT_NS`].
+    pub fn set_cluster(&mut self, cluster: Arc<Cluster>, policy: &Policy, now_ns: u64) -> TurnedAway {
         let before = std::mem::replace(&mut self.cluster, cluster);
         let mut gone = std::mem::take(&mut self.gone);
         for pod in &before.pods {
@@ -137,9 +162,12 @@ impl Directory {
         let objects = self.cluster.namespaces.iter().enumerate();
         self.namespace_objects = objects.map(|(at, n)| (n.name.clone(), at)).collect();
         self.set_fence(&before, now_ns);
-        self.addresses.set(&self.cluster, now_ns);
+        let services = self.addresses.set(&self.cluster, now_ns);
         self.rebuild(policy);
-        dropped
+        TurnedAway {
+            gone_pods: dropped,
+            services,
+        }
     }
 
     fn set_fence(&mut self, before: &Cluster, now_ns: u64) {
@@ -158,7 +186,9 @@ impl Directory {
                 ..pod
             })
             .collect();
-        self.fence = Fence::new(&cluster);
+        let fence = Fence::new(&cluster);
+        self.past.step(&self.fence, &fence, now_ns);
+        self.fence = fence;
         let is_first = *before == Cluster::default();
         if is_first {
             return;

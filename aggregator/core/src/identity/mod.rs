@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use addresses::{Addresses, Owner, Service};
-pub use directory::{Bound, Directory, Range};
+pub use directory::{Bound, Directory, Range, TurnedAway};
 pub use network::{
     ContainerPort, EndpointSliceObject, ForeignPolicy, NodeObject, Protocol, ServiceObject, ServicePort,
-    ServiceType, TargetPort,
+    TargetPort,
 };
 pub use tenant::{ResolvedBy, TenantId, Tenants};
 

@@ -71,22 +71,11 @@ pub struct NodeObject {
     pub addresses: Vec<IpAddr>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ServiceType {
-    #[default]
-    ClusterIp,
-    NodePort,
-    LoadBalancer,
-    /// A name in DNS, nothing else.
-    ExternalName,
-}
-
 /// A Service object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceObject {
     pub namespace: String,
     pub name: String,
-    pub service_type: ServiceType,
     /// `spec.clusterIPs`; empty for a headless one.
     pub cluster_ips: Vec<IpAddr>,
     /// `spec.externalIPs` and `status.loadBalancer.ingress[].ip`.
@@ -103,8 +92,6 @@ pub struct ServicePort {
     pub port: u16,
     /// Of the pods behind it; `port` where the object names none.
     pub target: TargetPort,
-    /// On every node, of a `NodePort` or `LoadBalancer`.
-    pub node_port: Option<u16>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -28,6 +28,8 @@ pub(crate) struct Flows {
     /// When the last report was captured: on the aggregator's monotonic clock, by the node's wall clock.
     pub(crate) at_ns: u64,
     pub(crate) captured_unix_ns: u64,
+    /// `at_ns` of the report before: what grew, grew since. 0: there was none.
+    pub(crate) since_report_ns: u64,
     /// Places of a run that ended.
     pub(crate) orphans: Vec<u32>,
     mark: u64,
@@ -164,6 +166,7 @@ impl Node {
         let offset = i128::from(received_ns) - i128::from(report.captured_boot_ns);
         flows.captured_unix_ns = report.captured_unix_ns;
         flows.offset_ns = Some(flows.offset_ns.map_or(offset, |least| least.min(offset)));
+        flows.since_report_ns = flows.at_ns;
         flows.at_ns = flows.mono_ns(report.captured_boot_ns);
         let feature = |f: &crate::report::Feature| f.name == FEATURE && f.present;
         if !report.flows.is_empty() || report.coverage.features.iter().any(feature) {

@@ -18,7 +18,7 @@ pub struct Fence {
 /// Whether pods get credentials of their own by EKS Pod Identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodIdentity {
-    /// Once a flow to its agent was seen.
+    /// Once its agent answered a pod.
     Auto,
     Yes,
     No,
@@ -51,7 +51,8 @@ pub struct Side<'a> {
     pub tenant: Option<&'a str>,
     pub namespace: Option<&'a str>,
     pub labels: Option<&'a BTreeMap<String, String>>,
-    pub address: IpAddr,
+    /// `None`: it bears one that is not its own.
+    pub address: Option<IpAddr>,
 }
 
 impl Default for Fence {
@@ -94,6 +95,8 @@ impl Ends {
             || side.tenant.is_some_and(|t| self.tenants.contains(t))
             || side.namespace.is_some_and(|n| self.namespaces.contains(n))
             || side.labels.is_some_and(labelled)
-            || self.cidrs.iter().any(|c| c.contains(&side.address))
+            || side
+                .address
+                .is_some_and(|a| self.cidrs.iter().any(|c| c.contains(&a)))
     }
 }

@@ -254,7 +254,7 @@ mod tests {
             tenant: Some(tenant),
             namespace: Some("ns"),
             labels,
-            address: address.parse().unwrap(),
+            address: address.parse().ok(),
         };
         let to = side("blue", "10.0.0.2", Some(&labels));
         let admits = |from: &Side<'_>, to: &Side<'_>, protocol, port| {
@@ -268,5 +268,6 @@ mod tests {
         assert!(!admits(&red, &side("blue", "10.0.0.2", None), 6, 80));
         assert!(admits(&side("green", "10.9.1.1", None), &to, 6, 80));
         assert!(!admits(&side("green", "10.8.1.1", None), &to, 6, 80));
+        assert!(!admits(&side("green", "forged", None), &to, 6, 80));
     }
 }

@@ -63,7 +63,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ),
     (
         "probe",
-        "Probe: one pod tried many addresses and ports of other tenants, of nodes or of nobody, and came through to none of them.",
+        "Probe: one pod tried many addresses and ports of other tenants, of nodes, or of private ranges where nobody is, and came through to none of them.",
     ),
     (
         "credential_reach",
@@ -147,7 +147,7 @@ pub const SETTINGS: &[Setting] = &[
     setting!(flat_network.for_seconds, "for_seconds", 0.0, 0.0 => 3_600.0, ONCE),
     setting!(flat_network.clear_after_seconds, "clear_after_seconds", 60.0, 0.0 => 3_600.0, LONG),
     setting!(fence_leak.enforce_seconds, "enforce_seconds", 10.0, 0.0 => 3_600.0,
-        "Time that a network plugin is given to enforce a namespace's NetworkPolicies after a change of them: what is delivered meanwhile is unknown. Plugins take a second or two, on a busy node more. Policies that were there when the aggregator began are in force at once."),
+        "Time that a network plugin is given to enforce NetworkPolicies after a change of them, or of the labels that they ask for: what is delivered meanwhile is unknown. Plugins take a second or two, on a busy node more. Policies that were there when the aggregator began are in force at once."),
     setting!(fence_leak.timing.for_seconds, "for_seconds", 0.0, 0.0 => 3_600.0, ONCE),
     setting!(fence_leak.timing.clear_after_seconds, "clear_after_seconds", 60.0, 0.0 => 3_600.0, LONG),
     setting!(probe.min_targets, "min_targets", 20.0, 2.0 => 500.0,
@@ -166,10 +166,11 @@ pub const SETTINGS: &[Setting] = &[
 const REST: &str = "\
 # What is allowed between tenants, whatever NetworkPolicy says of it: no breach, shown as `allowed` with the name of the rule.
 fence:
-  # Whether pods of this cluster have credentials of their own by EKS Pod Identity: true, false, or auto (once a pod was seen asking
+  # Whether pods of this cluster have credentials of their own by EKS Pod Identity: true, false, or auto (once a pod was answered by
   # its agent at 169.254.170.23 or fd00:ec2::23).
   pod_identity: auto
-  # Each rule: `from` (who opens) and `to`, by any of `tenants`, `namespaces`, `namespace_labels` (all of them on the namespace) and `cidrs`;
+  # Each rule: `from` (who opens) and `to`, by any of `tenants`, `namespaces`, `namespace_labels` (all of them on the namespace) and `cidrs`
+  # (by addresses of its own: what a pod forges is none);
   # `ports` such as 53/UDP, 8000-8100/TCP, ICMP. What is left out admits everybody and everything. A list here replaces this one.
   # What goes to or comes from `system` (nodes, kubelets, system_namespaces) or the outside is between no two tenants, and needs no rule.
   # So `dns` matters only where cluster DNS is in a namespace that system_namespaces does not list; name that one in it.

@@ -34,8 +34,8 @@ struct Sum {
     last_ns: u64,
     amount: Amount,
     pairs: BTreeMap<Pair, Amount>,
-    /// Pairs of pods that found no room.
-    more: u64,
+    /// A pair of pods found no room.
+    more: bool,
     why: Arc<str>,
     forged: Option<String>,
     seen_by_both: bool,
@@ -73,7 +73,7 @@ impl Book {
             last_ns: 0,
             amount: Amount::default(),
             pairs: BTreeMap::new(),
-            more: 0,
+            more: false,
             why: Arc::clone(&deed.why),
             forged: None,
             seen_by_both: false,
@@ -99,7 +99,7 @@ impl Book {
             None if room => {
                 sum.pairs.insert(pair, deed.amount);
             }
-            None => sum.more += 1,
+            None => sum.more = true,
         }
     }
 
@@ -141,7 +141,8 @@ impl Sum {
     fn finding(&self, kind: BreachKind, tenant: Arc<str>, against: Arc<str>) -> Finding {
         let mut pairs: Vec<(&Pair, &Amount)> = self.pairs.iter().collect();
         pairs.sort_by(|a, b| b.1.bytes.cmp(&a.1.bytes).then(a.0.cmp(b.0)));
-        let count = pairs.len() as u64 + self.more;
+        let count = pairs.len();
+        let or_more = if self.more { " or more" } else { "" };
         let most = pairs.first().map(|(pair, _)| *pair);
         let who = match (most, count) {
             (Some(pair), 1) => format!(
@@ -151,7 +152,7 @@ impl Sum {
                 pair.port()
             ),
             (Some(pair), _) => format!(
-                "{tenant} reached {against} between {count} pairs of pods (most: {} to {} on {})",
+                "{tenant} reached {against} between {count}{or_more} pairs of pods (most: {} to {} on {})",
                 pair.from,
                 pair.to,
                 pair.port()

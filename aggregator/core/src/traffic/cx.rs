@@ -67,7 +67,7 @@ impl<'a> Cx<'a> {
             tenant: end.tenant.map(|t| &**self.directory.tenants.name(t)),
             namespace,
             labels: namespace.and_then(|n| self.directory.namespace_labels(n)),
-            address: end.address,
+            address: end.has_address.then_some(end.address),
         }
     }
 }

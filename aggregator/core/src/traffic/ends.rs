@@ -83,6 +83,8 @@ pub(super) struct End {
     pub(super) tenant: Option<TenantId>,
     pub(super) address: IpAddr,
     pub(super) node: Option<Arc<str>>,
+    /// The address is its own, as far as Kubernetes knows: false only of a pod that is known by its cgroup.
+    pub(super) has_address: bool,
     /// The packets bear another's address.
     pub(super) forged: bool,
 }
@@ -107,22 +109,23 @@ impl End {
             }
             Kind::Unknown(_) => (What::Unnamed(Reason::EntityUnknown), None),
         };
-        let forged = match &what {
-            // Only where it is another's: a pod may have more interfaces than Kubernetes knows of.
+        let (has_address, forged) = match &what {
+            // Another's is forged: a pod may have more interfaces than Kubernetes knows of.
             What::Pod(pod) if !pod.host_network && !pod.addresses.contains(&address) => {
                 match cx.directory.addresses().at(address, record.last_ns) {
-                    Owner::Pod(uid) => uid != pod.uid,
-                    Owner::Node(_) | Owner::Service(_) => true,
-                    _ => false,
+                    Owner::Pod(uid) => (uid == pod.uid, uid != pod.uid),
+                    Owner::Node(_) | Owner::Service(_) => (false, true),
+                    _ => (false, false),
                 }
             }
-            _ => false,
+            _ => (true, false),
         };
         Self {
             what,
             tenant,
             address,
             node: Some(Arc::clone(&record.node)),
+            has_address,
             forged,
         }
     }
@@ -163,6 +166,7 @@ impl End {
             tenant,
             address,
             node,
+            has_address: true,
             forged: false,
         }
     }

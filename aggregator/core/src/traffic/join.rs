@@ -41,15 +41,15 @@ impl Table {
             };
             self.openers.get(&key).into_iter().flatten()
         };
-        for service in services {
-            found.extend(through(key.from, *service).map(|id| (*id, false)));
+        for service in services.clone() {
+            found.extend(through(key.from, service).map(|id| (*id, false)));
         }
-        if found.is_empty() && !services.is_empty() {
+        if found.is_empty() && services.clone().next().is_some() {
             // A pod that meets itself behind a Service: on the way its address becomes the node's, or that of a bridge nobody knows.
             let at = addresses.at(key.from, receiver.last_ns);
             if matches!(at, Owner::Node(_) | Owner::Outside { private: true }) {
                 for service in services {
-                    let own = through(key.to, *service)
+                    let own = through(key.to, service)
                         .filter(|id| self.get(**id).is_some_and(|o| o.owner == receiver.owner));
                     found.extend(own.map(|id| (*id, false)));
                 }

@@ -136,6 +136,7 @@ impl Table {
             self.end(place, now);
         }
         let (at_ns, unix_ns) = (node.flows.at_ns, node.flows.captured_unix_ns);
+        let from_ns = node.flows.since_report_ns;
         for news in std::mem::take(&mut node.flows.news) {
             match news {
                 News::Begun { flow, owner } => {
@@ -151,7 +152,7 @@ impl Table {
                 News::Grew { index, now: to, base } => {
                     if let Some(place) = node.flows.place(index) {
                         if let Some(record) = self.get_mut(place) {
-                            record.grow(to, base, at_ns, unix_ns, now);
+                            record.grow(to, base, from_ns, at_ns, unix_ns, now);
                         }
                         self.enqueue(place);
                     }

@@ -1,8 +1,8 @@
 //! `Probe`: one pod tried many places of other tenants, and came through to none of them.
 //!
-//! A place is an address with a protocol and a port. Refused counts as much as unanswered. Places that are nobody's in the cluster, and nodes, count too: who
-//! looks for others meets them. What the agent folded is told as attempts alone; each counts as a place of its own, but not without any place
-//! that is known.
+//! A place is an address with a protocol and a port. Refused counts as much as unanswered. Nodes count too, and addresses of private ranges that nobody in
+//! the cluster has: who looks for others meets them. Public ones do not. A place that answers later was none. What the agent folded is told as attempts
+//! alone; each counts as a place of its own, but not without any place that is known.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -47,7 +47,7 @@ impl Probes {
         };
         let counts = match &to.what {
             What::Pod(_) | What::Service(_) => to.tenant != Some(own),
-            What::Node(_) | What::Unnamed(_) => true,
+            What::Node(_) | What::Unnamed(_) | What::Outside { private: true } => true,
             _ => false,
         };
         if !counts {
@@ -71,6 +71,14 @@ impl Probes {
             whose: to.display(),
         };
         prober.places.insert(place, tried);
+    }
+
+    /// It came through.
+    pub(super) fn answered(&mut self, from: &End, key: &Key) {
+        let prober = from.pod().and_then(|pod| self.0.get_mut(&pod.uid));
+        if let Some(prober) = prober {
+            prober.places.remove(&(key.to, key.protocol, key.port));
+        }
     }
 
     pub(super) fn note_folded(&mut self, pod: &Arc<Pod>, vain: u64, cx: &Cx<'_>) {

@@ -2,7 +2,7 @@
 //! Identity.
 //!
 //! Where Pod Identity is not in use, the metadata service is how pods get any credentials at all, and reaching it no breach. Whether it is, the flows
-//! tell (somebody asks its agent), unless the policy file says so. Host-network pods and those of `system` are the node's own.
+//! tell (its agent answers somebody), unless the policy file says so. Host-network pods and those of `system` are the node's own.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,14 +13,14 @@ use super::ends::{End, What};
 use super::outcome::Outcome;
 use crate::breach::{BreachKey, BreachKind, seconds};
 use crate::finding::{Figure, Finding};
-use crate::identity::Pod;
+use crate::identity::{Pod, Protocol};
 use crate::limits::MAX_REACHERS;
 use crate::losses::Losses;
 use crate::policy::PodIdentity;
 
 #[derive(Debug, Default)]
 pub(super) struct Reach {
-    /// Somebody asked the agent of Pod Identity.
+    /// The agent of Pod Identity answered somebody.
     identity_seen: bool,
     by_pod: BTreeMap<Arc<str>, Reached>,
 }
@@ -34,10 +34,23 @@ struct Reached {
 }
 
 impl Reach {
-    pub(super) fn note(&mut self, from: &End, to: &End, outcome: Outcome, cx: &Cx<'_>, losses: &mut Losses) {
+    pub(super) fn note(
+        &mut self,
+        from: &End,
+        to: &End,
+        protocol: u8,
+        outcome: Outcome,
+        cx: &Cx<'_>,
+        losses: &mut Losses,
+    ) {
+        // Both speak HTTP: an answer to a ping gives nothing away, and a packet that nobody answers says nothing of the cluster.
+        let answered = matches!(outcome, Outcome::Delivered | Outcome::Continues);
+        if !answered || Protocol::from_number(protocol) != Protocol::Tcp {
+            return;
+        }
         match to.what {
             What::PodIdentity => self.identity_seen = true,
-            What::Metadata if matches!(outcome, Outcome::Delivered | Outcome::Continues) => {
+            What::Metadata => {
                 let Some(pod) = from.pod().filter(|p| !p.host_network) else {
                     return;
                 };
@@ -74,7 +87,7 @@ impl Reach {
         let (in_use, how) = match cx.policy.fence.pod_identity {
             PodIdentity::Yes => (true, "the policy file says"),
             PodIdentity::No => (false, ""),
-            PodIdentity::Auto => (self.identity_seen, "its agent is asked by pods"),
+            PodIdentity::Auto => (self.identity_seen, "its agent answers pods"),
         };
         if !in_use {
             return;

@@ -25,6 +25,8 @@ pub(super) struct Record {
     pub(super) queued: bool,
     /// Grew, and was not judged yet: since when, on the aggregator's monotonic clock.
     pub(super) waits_since_ns: Option<u64>,
+    /// What was not judged yet happened after this; the aggregator's monotonic clock.
+    pub(super) grew_after_ns: u64,
     /// What of it is in the totals under this record, and under the records of its receivers; from the opener's side, above `base`.
     pub(super) counted: Traffic,
     pub(super) matched: Traffic,
@@ -75,6 +77,7 @@ impl Record {
             ended_ns: None,
             queued: false,
             waits_since_ns: None,
+            grew_after_ns: 0,
             counted: Traffic::default(),
             matched: Traffic::default(),
             marks: Traffic::default(),
@@ -89,7 +92,16 @@ impl Record {
         }
     }
 
-    pub(super) fn grow(&mut self, to: Traffic, base: Option<Traffic>, at_ns: u64, unix_ns: u64, now: Now) {
+    /// Grew between `from_ns` and `at_ns`.
+    pub(super) fn grow(
+        &mut self,
+        to: Traffic,
+        base: Option<Traffic>,
+        from_ns: u64,
+        at_ns: u64,
+        unix_ns: u64,
+        now: Now,
+    ) {
         if let Some(base) = base {
             self.base = base;
             let bytes = base.bytes();
@@ -98,7 +110,10 @@ impl Record {
         self.now = to;
         self.last_ns = at_ns;
         self.last_unix_ns = unix_ns;
-        self.waits_since_ns.get_or_insert(now.mono_ns);
+        if self.waits_since_ns.is_none() {
+            self.waits_since_ns = Some(now.mono_ns);
+            self.grew_after_ns = from_ns;
+        }
     }
 
     /// All that it counted, from the opener's side.

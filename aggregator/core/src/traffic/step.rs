@@ -274,12 +274,18 @@ impl Table {
         losses: &mut Losses,
     ) {
         let (from, to) = (&case.from, &case.to);
-        self.reach.note(from, to, outcome, cx, losses);
+        self.reach.note(from, to, key.protocol, outcome, cx, losses);
         let failed = outcome == Outcome::Failed;
         if failed && case.opener.is_some() && verdict != Verdict::Allowed {
             self.probes.note(from, to, key, cx, losses);
         }
         let happened = matches!(outcome, Outcome::Delivered | Outcome::Continues);
+        if happened {
+            // Through a Service it was tried at the Service's address.
+            let asked = case.opener.and_then(|id| self.get(id)).map(Key::of);
+            self.probes.answered(from, key);
+            asked.iter().for_each(|asked| self.probes.answered(from, asked));
+        }
         let (Some(a), Some(b)) = (from.named_tenant(), to.named_tenant()) else {
             return;
         };

@@ -1,5 +1,6 @@
 //! Traffic since the aggregator's start: between tenants by verdict, of ends without a name by reason, and what agents folded.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use super::ends::Reason;
 use crate::identity::Directory;
 use crate::limits::MAX_TRAFFIC_SUMS;
 use crate::losses::Losses;
+use crate::policy::Policy;
 use crate::snapshot::party_name;
 use crate::sums::Party;
 
@@ -28,15 +30,6 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    pub const ALL: [Self; 6] = [
-        Self::Allowed,
-        Self::Open,
-        Self::Leaked,
-        Self::Blocked,
-        Self::Unknown,
-        Self::Within,
-    ];
-
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
@@ -75,6 +68,14 @@ impl Sum {
         t.bytes = t.bytes.saturating_add(amount.bytes);
         t.packets = t.packets.saturating_add(amount.packets);
         t.connections = t.connections.saturating_add(amount.connections);
+    }
+
+    /// Another's, as if it had always been in this one: no rate comes of it.
+    fn take_over(&mut self, other: &Self) {
+        self.add(other.total);
+        for (_, bytes) in &mut self.past {
+            *bytes = bytes.saturating_add(other.total.bytes);
+        }
     }
 
     fn mark(&mut self, now_ns: u64, window_ns: u64) {
@@ -172,6 +173,25 @@ impl Totals {
         self.folded.entry(party).or_default().add(amount);
     }
 
+    /// Where all room is taken, tenants that are gone share theirs: counters that end do not go back, and those who live are not turned away for them.
+    pub(crate) fn make_room(&mut self, directory: &Directory, policy: &Policy) {
+        if self.between.len() < MAX_TRAFFIC_SUMS {
+            return;
+        }
+        let living = directory.living_tenants(policy);
+        let is_gone = |p: &Party| p.tenant().is_some_and(|t| !living.contains(&t));
+        let named = |side: Side| side.map(|p| if is_gone(&p) { Party::GONE } else { p });
+        for ((from, to, verdict), sum) in std::mem::take(&mut self.between) {
+            let key = (named(from), named(to), verdict);
+            match self.between.entry(key) {
+                Entry::Vacant(place) => {
+                    place.insert(sum);
+                }
+                Entry::Occupied(mut place) => place.get_mut().take_over(&sum),
+            }
+        }
+    }
+
     /// Keeps what rates come from.
     pub(super) fn mark(&mut self, now_ns: u64, window_ns: u64) {
         let sums = self.between.values_mut().chain(self.unattributed.values_mut());
@@ -219,5 +239,65 @@ impl Totals {
                 bytes_per_second: sum.rate(now_ns),
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::identity::{Cluster, Namespace};
+
+    #[test]
+    fn tenants_that_are_gone_share_their_room() {
+        let namespace = |name: &str| Namespace {
+            name: name.into(),
+            ..Namespace::default()
+        };
+        let cluster = Cluster {
+            namespaces: vec![namespace("red"), namespace("blue")],
+            ..Cluster::default()
+        };
+        let policy = Policy::from_yaml("paths: [{prefix: /nginx, tenant: web}]").unwrap();
+        let mut directory = Directory::default();
+        directory.set_cluster(Arc::new(cluster), &policy, 0);
+        let mut party = |name: &str| Some(Party::from(directory.tenants.id(name)));
+        let (red, blue, web) = (party("red"), party("blue"), party("web"));
+        let gone: Vec<Side> = (0..MAX_TRAFFIC_SUMS - 2)
+            .map(|i| party(&format!("review-{i}")))
+            .collect();
+        let mut totals = Totals::default();
+        let mut losses = Losses::default();
+        let ten = Amount {
+            bytes: 10,
+            packets: 1,
+            connections: 0,
+        };
+        totals.add(red, blue, Verdict::Open, ten, &mut losses);
+        totals.add(web, None, Verdict::Within, ten, &mut losses);
+        for (i, side) in gone.iter().enumerate() {
+            let (from, to) = if i % 2 == 0 { (*side, blue) } else { (None, *side) };
+            totals.add(from, to, Verdict::Within, ten, &mut losses);
+        }
+        totals.add(blue, red, Verdict::Open, ten, &mut losses);
+        assert_eq!(losses.get("judge", "traffic_sum_cap"), 10);
+        totals.make_room(&directory, &policy);
+        totals.add(blue, red, Verdict::Open, ten, &mut losses);
+        assert_eq!(losses.get("judge", "traffic_sum_cap"), 10);
+        let half = (MAX_TRAFFIC_SUMS as u64 - 2) / 2 * 10;
+        let rows = totals.between(&directory, 0);
+        let mut rows: Vec<_> = rows.iter().map(|t| (&*t.from, &*t.to, t.bytes)).collect();
+        rows.sort_unstable();
+        assert_eq!(
+            rows,
+            [
+                ("<gone>", "blue", half),
+                ("<outside>", "<gone>", half),
+                ("blue", "red", 10),
+                ("red", "blue", 10),
+                ("web", "<outside>", 10),
+            ]
+        );
     }
 }

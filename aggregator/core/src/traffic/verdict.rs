@@ -6,11 +6,14 @@ use super::Table;
 use super::cx::Cx;
 use super::ends::{End, Reason};
 use super::outcome::Outcome;
-use super::ruling::{Ruling, rule};
+use super::record::Record;
+use super::ruling::{Asked, Ruling, rule};
 use super::step::Case;
 use super::totals::Verdict;
 use crate::breach::seconds;
 use crate::identity::TenantId;
+
+const TCP: u8 = 6;
 
 /// Why a verdict is what it is.
 pub(super) enum Why {
@@ -53,13 +56,27 @@ impl Table {
             );
         }
         let (protocol, port) = record.map_or((0, 0), |r| (r.flow.protocol, r.flow.port));
-        let ruling = rule(&case.from, &case.to, protocol, port, cx);
         let at_ns = record.map_or(0, |r| r.last_ns);
+        let between_ns = match outcome {
+            // The record stands still, its opener goes on.
+            Outcome::Failed | Outcome::Wait => (cx.now.mono_ns, cx.now.mono_ns),
+            _ => (record.map_or(0, |r| r.grew_after_ns), at_ns),
+        };
+        let asked = Asked {
+            protocol,
+            port,
+            between_ns,
+        };
+        let ruling = rule(&case.from, &case.to, asked, cx);
         if let Ruling::Unattributed(reason) = ruling {
             return (Verdict::Unknown, Why::Unattributed(reason), leaked);
         }
         if let Ruling::Allowed(by) = ruling {
             return (Verdict::Allowed, Why::Words(by), false);
+        }
+        if ruling == Ruling::NoFence {
+            let why = Arc::from("the Service leads to no other tenant's pod");
+            return (Verdict::Within, Why::Words(why), leaked);
         }
         match outcome {
             Outcome::Failed | Outcome::Wait => {
@@ -81,11 +98,23 @@ impl Table {
             Outcome::Delivered | Outcome::Continues => {}
         }
         let enforce_ns = seconds(cx.policy.thresholds.fence_leak.enforce_seconds);
+        // A datagram does not say whether it belongs to what connection tracking has let through before.
+        let may_be_older = |since_ns: u64| {
+            let unbroken = |r: &Record| {
+                let was_blocked = r.judged.as_ref().is_some_and(|j| j.verdict == Verdict::Blocked);
+                r.first_ns < since_ns.saturating_add(enforce_ns) && !was_blocked
+            };
+            protocol != TCP && since_ns > 0 && record.is_some_and(unbroken)
+        };
         match ruling {
             Ruling::Denied { why, since_ns } => match outcome {
                 Outcome::Delivered if since_ns > 0 && at_ns < since_ns.saturating_add(enforce_ns) => {
                     let early = format!("the policies are too new to be enforced for certain: {why}");
                     (Verdict::Unknown, Why::Words(early.into()), leaked)
+                }
+                Outcome::Delivered if !leaked && may_be_older(since_ns) => {
+                    let before = format!("by datagrams that may be older than the policies: {why}");
+                    (Verdict::Unknown, Why::Words(before.into()), leaked)
                 }
                 Outcome::Continues | Outcome::Nothing if !leaked => {
                     let before = format!("by connections that may be older than the policies: {why}");

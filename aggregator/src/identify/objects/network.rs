@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use partywall_aggregator_core::fence::number;
 use partywall_aggregator_core::identity::{
-    ContainerPort, EndpointSliceObject, NodeObject, ServiceObject, ServicePort, ServiceType, TargetPort,
-    is_object_name, is_port_name,
+    ContainerPort, EndpointSliceObject, NodeObject, ServiceObject, ServicePort, TargetPort, is_object_name,
+    is_port_name,
 };
 
 use super::super::yaml::YamlError;
@@ -21,18 +21,6 @@ pub(super) fn service(object: &At<'_>) -> Result<ServiceObject, YamlError> {
         ..ServiceObject::default()
     };
     if let Some(spec) = object.map("spec")? {
-        service.service_type = match spec.text("type")? {
-            None | Some("ClusterIP") => ServiceType::ClusterIp,
-            Some("NodePort") => ServiceType::NodePort,
-            Some("LoadBalancer") => ServiceType::LoadBalancer,
-            Some("ExternalName") => ServiceType::ExternalName,
-            Some(other) => {
-                return spec.wrong_at(
-                    "type",
-                    &format!("{other:?} is none of ClusterIP, NodePort, LoadBalancer, ExternalName"),
-                );
-            }
-        };
         service.cluster_ips = cluster_ips(&spec)?;
         service.external_ips = spec.addresses("externalIPs")?;
         service.selector = spec.texts("selector")?;
@@ -90,11 +78,6 @@ fn service_port(at: &At<'_>) -> Result<ServicePort, YamlError> {
         protocol: at.protocol()?,
         port,
         target,
-        // 0 is how an object says that it has none.
-        node_port: match at.text("nodePort")? {
-            Some("0") => None,
-            _ => at.port("nodePort")?,
-        },
     })
 }
 
