@@ -808,3 +808,95 @@ fn ended_flows_are_let_go_of_and_indices_mean_one_thing() {
     };
     assert_eq!(refusal.field, "flow_samples[0].traffic.sent_packets");
 }
+
+#[test]
+fn a_second_connection_is_no_failure_whoever_tells_of_it_first() {
+    let (mut net, client, web) = two();
+    for _ in 0..3 {
+        for port in 1..=25 {
+            net.connects(client, web, port, 1_000);
+        }
+        net.tick();
+        let shown = net.shown();
+        assert!(shown.iter().all(|f| f.ends_with("open both")), "{shown:?}");
+        net.ticks(4);
+        let shown = net.shown();
+        assert!(shown.iter().all(|f| f.ends_with("open both")), "{shown:?}");
+    }
+    assert_eq!(net.fired(), [FLAT]);
+    assert_eq!(net.all_bytes(), 3 * 25 * 1_100);
+    assert_eq!(net.world.snapshot("", false, net.now).traffic[0].connections, 75);
+}
+
+#[test]
+fn what_was_made_before_does_not_hide_what_fails_now() {
+    let (mut net, client, web) = two();
+    for _ in 0..3 {
+        net.connects(client, web, 80, 1_000);
+        net.tick();
+    }
+    // Its agent counts anew, the receiver's goes on.
+    net.restart("node-a");
+    let client = net.runs("node-a", EntityKind::Pod("uid-red-client".into()), "10.0.0.1");
+    net.ticks(2);
+    net.tries(client, web.address, 80);
+    net.ticks(5);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 blocked both"]);
+}
+
+/// red/host on node-a, which has the node's address, and its record there.
+fn host_network(net: &mut Net) -> Pod {
+    net.object("red", "host", "node-a", &["192.168.0.1"]);
+    net.cluster.pods.last_mut().unwrap().host_network = true;
+    net.publish();
+    net.runs("node-a", EntityKind::Pod("uid-red-host".into()), "192.168.0.1")
+}
+
+#[test]
+fn who_is_told_of_late_is_judged_by_all_that_it_did() {
+    // A node's pod, whose agent is a second behind, or silent until its node's address is all there is.
+    for silent in [0, 1, 5, 12] {
+        let (mut net, _, web) = two();
+        let host = host_network(&mut net);
+        net.tick();
+        net.agents.get_mut("node-a").unwrap().cut_off = silent > 0;
+        net.connects(host, web, 80, 1_000);
+        net.ticks(silent);
+        net.agents.get_mut("node-a").unwrap().cut_off = false;
+        net.ticks(4);
+        assert_eq!(net.shown(), ["red/host>blue/web 80 open both"], "{silent} s");
+        assert_eq!(net.fired(), [FLAT], "{silent} s");
+        let summary = net.breach("FlatNetwork").summary;
+        assert!(summary.contains("1 connection, 1.1 KiB"), "{silent} s: {summary}");
+        assert_eq!(net.all_bytes(), 1_100, "{silent} s");
+    }
+    // A pod.
+    for silent in [2, 3, 5, 9] {
+        let (mut net, client, web) = two();
+        net.isolate("blue", "nobody", &[]);
+        net.ticks(11);
+        net.agents.get_mut("node-a").unwrap().cut_off = true;
+        net.connects(client, web, 80, 1_000);
+        net.ticks(silent);
+        assert!(net.fired().is_empty(), "nobody is accused by an address");
+        net.agents.get_mut("node-a").unwrap().cut_off = false;
+        net.ticks(4);
+        assert_eq!(net.shown(), ["red/client>blue/web 80 leaked both"], "{silent} s");
+        assert_eq!(net.firing(), [LEAK], "{silent} s");
+        assert_eq!(net.all_bytes(), 1_100, "{silent} s");
+    }
+    // One that its agent tells of when its source was called unconfirmed already.
+    let (mut net, client, web) = two();
+    let mut by = traffic((10, 100), (10, 1_000));
+    by.established = 1;
+    net.accepts(web, client.address, TCP, 80, by);
+    net.ticks(5);
+    assert_eq!(net.shown(), ["source_unconfirmed>blue/web 80 unknown receiver"]);
+    let mut by = by.turned();
+    by.opened = 1;
+    net.opens(client, web.address, TCP, 80, by);
+    net.ticks(2);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 open both"]);
+    assert_eq!(net.firing(), [FLAT]);
+    assert_eq!(net.all_bytes(), 1_100);
+}

@@ -31,6 +31,10 @@ pub(super) struct Seen {
     pub(super) now: Traffic,
     /// At the last judgement.
     pub(super) before: Traffic,
+    /// What the opener's own record says, then and now; nothing where none is about this flow alone. What the receiver has as established may be older
+    /// than that record, and would hide what fails.
+    pub(super) told: Traffic,
+    pub(super) told_before: Traffic,
     /// `now.sent_packets` is what the receiver's end got.
     pub(super) by_receiver: bool,
     /// The receiver's agent would have told.
@@ -50,27 +54,27 @@ impl Seen {
         } else {
             grown.received_packets
         };
-        let patient = self.waited_ns < GRACE_NS;
+        let unless_patient = |outcome| if self.waited_ns < GRACE_NS { Outcome::Wait } else { outcome };
         if self.protocol != TCP {
             return match (arrived > 0, grown.sent_packets > 0) {
                 (true, _) => Outcome::Delivered,
                 (false, false) if self.by_receiver && self.in_vain => Outcome::Failed,
                 (false, false) => Outcome::Nothing,
-                (false, true) if patient => Outcome::Wait,
-                (false, true) if self.receiver_is_covered => Outcome::Failed,
-                (false, true) => Outcome::Unseen,
+                (false, true) if self.receiver_is_covered => unless_patient(Outcome::Failed),
+                (false, true) => unless_patient(Outcome::Unseen),
             };
         }
         if grown.established > 0 {
             Outcome::Delivered
         } else if grown.refused > 0 || grown.timed_out > 0 {
             Outcome::Failed
-        } else if grown.opened > 0 {
-            if patient { Outcome::Wait } else { Outcome::Failed }
+        } else if pending(&self.told) > pending(&self.told_before) {
+            // Not by what was opened: the receiver may have told before of the very connection.
+            unless_patient(Outcome::Failed)
         } else if arrived > 0 && self.is_connected() {
             Outcome::Continues
         } else if self.before == Traffic::default() {
-            if patient { Outcome::Wait } else { Outcome::Unseen }
+            unless_patient(Outcome::Unseen)
         } else {
             Outcome::Nothing
         }
@@ -97,4 +101,13 @@ impl Seen {
             self.now.received_packets > 0
         }
     }
+}
+
+/// Connections begun of which it is not known yet what became of them.
+fn pending(t: &Traffic) -> u64 {
+    let known = t
+        .established
+        .saturating_add(t.refused)
+        .saturating_add(t.timed_out);
+    t.opened.saturating_sub(known)
 }

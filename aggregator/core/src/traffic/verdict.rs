@@ -54,7 +54,8 @@ impl Table {
         }
         let (protocol, port) = record.map_or((0, 0), |r| (r.flow.protocol, r.flow.port));
         let ruling = rule(&case.from, &case.to, protocol, port, cx);
-        let at_ns = record.map_or(0, |r| r.last_ns);
+        // The opener may be the first to tell of what was made.
+        let at_ns = record.map_or(0, |r| r.last_ns.max(case.opener_ns));
         if let Ruling::Unattributed(reason) = ruling {
             return (Verdict::Unknown, Why::Unattributed(reason), leaked);
         }
