@@ -844,6 +844,54 @@ fn what_was_made_before_does_not_hide_what_fails_now() {
     assert_eq!(net.shown(), ["red/client>blue/web 80 blocked both"]);
 }
 
+#[test]
+fn datagrams_far_apart_are_not_in_vain() {
+    let (mut net, client, web) = two();
+    let sends = |net: &mut Net| {
+        net.opens(client, web.address, UDP, 9, traffic((1, 100), (0, 0)));
+        net.accepts(web, client.address, UDP, 9, traffic((0, 0), (1, 100)));
+    };
+    for second in 0..40 {
+        if second % 5 == 0 {
+            sends(&mut net);
+        }
+        net.tick();
+        assert!(!net.shown()[0].contains("blocked"), "after {second} s");
+    }
+    // They arrive, only nobody is told for a while.
+    for second in 0..8 {
+        net.agents.get_mut("node-b").unwrap().cut_off = (2..6).contains(&second);
+        sends(&mut net);
+        net.tick();
+        assert!(!net.shown()[0].contains("blocked"), "cut off, after {second} s");
+    }
+    net.ticks(4);
+    assert_eq!(net.shown(), ["red/client>blue/web 9 open both"]);
+    assert_eq!(net.fired(), [FLAT]);
+    assert_eq!(net.all_bytes(), 1_600);
+    // Silent for good: nobody knows.
+    net.agents.get_mut("node-b").unwrap().cut_off = true;
+    for _ in 0..20 {
+        sends(&mut net);
+        net.tick();
+        assert!(!net.shown()[0].contains("blocked"));
+    }
+}
+
+#[test]
+fn an_answer_to_the_opener_says_that_it_arrived() {
+    let (mut net, client, web) = two();
+    net.opens(client, web.address, UDP, 9, traffic((1, 100), (1, 50)));
+    net.accepts(web, client.address, UDP, 9, traffic((1, 50), (1, 100)));
+    net.ticks(2);
+    // The receiver's agent misses what comes later.
+    for _ in 0..10 {
+        net.opens(client, web.address, UDP, 9, traffic((1, 100), (1, 50)));
+        net.tick();
+        assert_eq!(net.shown(), ["red/client>blue/web 9 open both"]);
+    }
+}
+
 /// red/host on node-a, which has the node's address, and its record there.
 fn host_network(net: &mut Net) -> Pod {
     net.object("red", "host", "node-a", &["192.168.0.1"]);

@@ -5,7 +5,7 @@ use crate::report::Traffic;
 
 /// What was begun may still be answered, or be told of by the receiver's agent, for this long.
 pub(super) const GRACE_NS: u64 = 2 * NS_PER_S;
-const TCP: u8 = 6;
+pub(super) const TCP: u8 = 6;
 /// No packet of a handshake or of its refusal is larger: two headers with all options. A flow whose packets are, on average, has data in it.
 const BARE_BYTES: u64 = 120;
 
@@ -39,7 +39,8 @@ pub(super) struct Seen {
     pub(super) by_receiver: bool,
     /// The receiver's agent would have told.
     pub(super) receiver_is_covered: bool,
-    pub(super) waited_ns: u64,
+    /// An agent may still tell of what would be taken for a failure.
+    pub(super) patient: bool,
     /// `now.opened` is all that was begun.
     pub(super) opener_tells: bool,
     /// The opener goes on, and the receiver has heard nothing for a while.
@@ -49,19 +50,21 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) fn outcome(&self) -> Outcome {
         let grown = self.now.less(&self.before);
+        let told = self.told.less(&self.told_before);
         let arrived = if self.by_receiver {
             grown.sent_packets
         } else {
             grown.received_packets
         };
-        let unless_patient = |outcome| if self.waited_ns < GRACE_NS { Outcome::Wait } else { outcome };
+        let unless_patient = |outcome| if self.patient { Outcome::Wait } else { outcome };
         if self.protocol != TCP {
+            // Its agent would have told, and nothing came back.
+            let in_vain = self.in_vain && self.receiver_is_covered && told.received_packets == 0;
             return match (arrived > 0, grown.sent_packets > 0) {
                 (true, _) => Outcome::Delivered,
-                (false, false) if self.by_receiver && self.in_vain => Outcome::Failed,
-                (false, false) => Outcome::Nothing,
-                (false, true) if self.receiver_is_covered => unless_patient(Outcome::Failed),
-                (false, true) => unless_patient(Outcome::Unseen),
+                (false, false) if !(self.by_receiver && in_vain) => Outcome::Nothing,
+                _ if self.receiver_is_covered => unless_patient(Outcome::Failed),
+                _ => unless_patient(Outcome::Unseen),
             };
         }
         if grown.established > 0 {

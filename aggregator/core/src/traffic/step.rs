@@ -4,7 +4,7 @@ use super::between::Deed;
 use super::cx::Cx;
 use super::ends::{End, Reason, What};
 use super::join::Opener;
-use super::outcome::{GRACE_NS, Outcome, Seen};
+use super::outcome::{GRACE_NS, Outcome, Seen, TCP};
 use super::record::{Judged, Record};
 use super::totals::{Amount, Verdict};
 use super::verdict::{Why, unattributed};
@@ -16,7 +16,8 @@ use crate::losses::Losses;
 use crate::report::{Role, Traffic};
 use crate::sums::Party;
 
-/// The opener's agent has this long to confirm what a receiver's says: its interval, and what a network takes.
+/// The opener's agent has this long to confirm what a receiver's says: its interval, and what a network takes. This and the grace last until it has
+/// reported once more.
 const CONFIRM_NS: u64 = 2_500_000_000;
 /// An opener that is heard of this much later than its receiver sends in vain.
 const VAIN_NS: u64 = 3 * NS_PER_S;
@@ -127,7 +128,7 @@ impl Table {
             Opener::None => {
                 let mut from = End::peer(record, cx);
                 if needs_confirmation(record, &from, cx) {
-                    if waited_ns(record, cx) < CONFIRM_NS {
+                    if is_waited_for(record, CONFIRM_NS, &from, cx) {
                         return false;
                     }
                     // What a node masqueraded keeps that node's name.
@@ -238,6 +239,8 @@ impl Table {
                 .judged
                 .as_ref()
                 .is_some_and(|j| !is_same(&j.from, &case.from));
+        // A handshake ends at the opener, whose record tells; of a datagram the receiver's does.
+        let teller = if key.protocol == TCP { &case.from } else { &case.to };
         let seen = Seen {
             protocol: key.protocol,
             now: case.traffic,
@@ -246,7 +249,7 @@ impl Table {
             told_before: if joined { Traffic::default() } else { record.told },
             by_receiver: case.by_receiver,
             receiver_is_covered: cx.is_covered(&case.to, record.first_ns),
-            waited_ns,
+            patient: is_waited_for(record, GRACE_NS, teller, cx),
             opener_tells: case.exact,
             in_vain: case.exact
                 && case.opener_ns > record.opener_ns
@@ -336,6 +339,11 @@ fn waited_ns(record: &Record, cx: &Cx<'_>) -> u64 {
     record
         .waits_since_ns
         .map_or(u64::MAX, |since| cx.now.mono_ns.saturating_sub(since))
+}
+
+/// What has not been waited for long enough, or until the end's agent has reported once more.
+fn is_waited_for(record: &Record, least_ns: u64, end: &End, cx: &Cx<'_>) -> bool {
+    waited_ns(record, cx) < least_ns || record.waits_since_ns.is_some_and(|since| cx.awaits(end, since))
 }
 
 /// The peer is a pod by its address alone, or somebody on a node, and that node's agent would know of it.
