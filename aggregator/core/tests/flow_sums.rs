@@ -198,5 +198,11 @@ fn a_contested_source_is_counted_by_its_openers() {
         }
         net.ticks(8);
         assert_eq!(net.all_bytes(), 1_000, "{order:?}");
+        // The receiver cannot tell whose arrived.
+        assert_eq!(
+            net.shown(),
+            ["red/a>blue/d 9 unknown opener", "red/b>blue/d 9 unknown opener"],
+            "{order:?}"
+        );
     }
 }

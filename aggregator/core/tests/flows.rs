@@ -308,6 +308,14 @@ fn a_forged_source_accuses_nobody_else() {
     net.accepts(web, ip("10.0.0.1"), UDP, 53, traffic((0, 0), (8, 800)));
     net.ticks(6);
     assert_eq!(net.all_bytes(), 800);
+    // Whose arrived the receiver cannot tell; neither is blocked for it.
+    assert_eq!(
+        net.shown(),
+        [
+            "green/forger>blue/web 53 unknown opener",
+            "red/client>blue/web 53 unknown opener"
+        ]
+    );
 }
 
 #[test]

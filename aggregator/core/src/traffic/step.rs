@@ -39,6 +39,8 @@ pub(super) struct Case {
     pub(super) opener_ns: u64,
     /// What its own record says, if that is about this flow alone.
     pub(super) told: Traffic,
+    /// A receiver's record has it too, with what others sent: it does not tell what of this arrived.
+    pub(super) shared: bool,
 }
 
 impl Table {
@@ -123,6 +125,7 @@ impl Table {
                     by_receiver: true,
                     opener_ns: o.last_ns,
                     told,
+                    shared: false,
                 }
             }
             Opener::None => {
@@ -146,6 +149,7 @@ impl Table {
                     by_receiver: true,
                     opener_ns: 0,
                     told: Traffic::default(),
+                    shared: false,
                 }
             }
         };
@@ -155,6 +159,7 @@ impl Table {
     fn judge_opener(&mut self, id: u32, cx: &Cx<'_>, losses: &mut Losses) -> bool {
         let Some(record) = self.get(id) else { return true };
         let receivers = self.receivers_of(record, cx);
+        let has_receivers = !receivers.is_empty();
         let sole: Vec<u32> = receivers
             .into_iter()
             .filter(|r| {
@@ -164,6 +169,7 @@ impl Table {
             .collect();
         let key = Key::of(record);
         let to = End::peer(record, cx);
+        let shared = has_receivers && sole.is_empty();
         let waits_since_ns = record.waits_since_ns;
         if !sole.is_empty() {
             // Through a Service, what went to endpoints whose nodes have no agent is in this record alone.
@@ -218,6 +224,7 @@ impl Table {
             by_receiver: false,
             opener_ns: 0,
             told: record.view(),
+            shared,
         };
         self.settle(case, cx, losses)
     }
@@ -248,7 +255,7 @@ impl Table {
             told: case.told,
             told_before: if joined { Traffic::default() } else { record.told },
             by_receiver: case.by_receiver,
-            receiver_is_covered: cx.is_covered(&case.to, record.first_ns),
+            receiver_is_covered: !case.shared && cx.is_covered(&case.to, record.first_ns),
             patient: is_waited_for(record, GRACE_NS, teller, cx),
             opener_tells: case.exact,
             in_vain: case.exact
