@@ -956,3 +956,21 @@ fn who_is_told_of_late_is_judged_by_all_that_it_did() {
     assert_eq!(net.firing(), [FLAT]);
     assert_eq!(net.all_bytes(), 1_100);
 }
+
+#[test]
+fn what_streams_is_not_blocked_by_one_refusal() {
+    for (refused, opened) in [(1, 1), (0, 1)] {
+        let (mut net, client, web) = two();
+        net.connects(client, web, 80, 1_000);
+        net.ticks(2);
+        let mut by = traffic((1_000, 1_400_000), (500, 26_000));
+        net.accepts(web, client.address, TCP, 80, by.turned());
+        (by.opened, by.refused) = (opened, refused);
+        net.opens(client, web.address, TCP, 80, by);
+        net.ticks(5);
+        assert_eq!(net.shown(), ["red/client>blue/web 80 open both"]);
+        let key = ("red".to_owned(), "blue".to_owned(), Verdict::Open);
+        assert_eq!(net.bytes().0, BTreeMap::from([(key, 1_427_100)]));
+        assert_eq!(net.fired(), [FLAT]);
+    }
+}

@@ -69,6 +69,10 @@ impl Seen {
         }
         if grown.established > 0 {
             Outcome::Delivered
+        } else if (arrived > 0 && carries_data(&grown)) || (told.received_packets > 0 && carries_data(&told))
+        {
+            // Whatever failed beside it, this came through, and its bytes are not those of the failure.
+            Outcome::Continues
         } else if grown.refused > 0 || grown.timed_out > 0 {
             Outcome::Failed
         } else if pending(&self.told) > pending(&self.told_before) {
@@ -88,9 +92,7 @@ impl Seen {
         let t = &self.now;
         // Both ways, and the opener began nothing and was refused nothing: a connection that was there before this record.
         let older = self.opener_tells && t.opened == 0 && t.refused == 0;
-        t.established > 0
-            || t.bytes() > BARE_BYTES.saturating_mul(t.packets())
-            || (older && t.sent_packets > 0 && t.received_packets > 0)
+        t.established > 0 || carries_data(t) || (older && t.sent_packets > 0 && t.received_packets > 0)
     }
 
     /// Something of it was ever delivered.
@@ -113,4 +115,8 @@ fn pending(t: &Traffic) -> u64 {
         .saturating_add(t.refused)
         .saturating_add(t.timed_out);
     t.opened.saturating_sub(known)
+}
+
+fn carries_data(t: &Traffic) -> bool {
+    t.bytes() > BARE_BYTES.saturating_mul(t.packets())
 }
