@@ -974,3 +974,41 @@ fn what_streams_is_not_blocked_by_one_refusal() {
         assert_eq!(net.fired(), [FLAT]);
     }
 }
+
+#[test]
+fn agents_that_report_seldom_are_waited_for() {
+    for interval in [4, 20, 60] {
+        let (mut net, client, web) = two();
+        net.interval = interval;
+        net.ticks(3 * interval);
+        for second in 0..4 * interval {
+            if second % 7 == 0 {
+                net.connects(client, web, 80, 1_000);
+                net.opens(client, web.address, UDP, 9, traffic((1, 100), (0, 0)));
+                net.accepts(web, client.address, UDP, 9, traffic((0, 0), (1, 100)));
+            }
+            net.tick();
+            let shown = net.shown();
+            assert!(
+                shown
+                    .iter()
+                    .all(|f| f.starts_with("red/client>blue/web ") && f.contains(" open ")),
+                "{interval} s: {shown:?}"
+            );
+        }
+        net.tries(client, web.address, 81);
+        net.ticks(5 * interval);
+        assert_eq!(
+            net.shown(),
+            [
+                "red/client>blue/web 80 open both",
+                "red/client>blue/web 81 blocked opener",
+                "red/client>blue/web 9 open both"
+            ],
+            "{interval} s"
+        );
+        assert!(net.bytes().1.is_empty());
+        assert_eq!(net.fired(), [FLAT]);
+        assert_eq!(net.all_bytes(), (4 * interval).div_ceil(7) * 1_200 + 60);
+    }
+}

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Node;
 use super::slot::Kind;
-use crate::limits::{MAX_FLOWS_PER_NODE, MAX_INCREMENT_NS};
+use crate::limits::{MAX_FLOWS_PER_NODE, MAX_INCREMENT_NS, MAX_INTERVAL_NS};
 use crate::losses::Losses;
 use crate::report::{Flow, Refusal, Report, Traffic};
 
@@ -28,6 +28,8 @@ pub(crate) struct Flows {
     /// When the last report was captured: on the aggregator's monotonic clock, by the node's wall clock.
     pub(crate) at_ns: u64,
     pub(crate) captured_unix_ns: u64,
+    /// Between the last two reports; 0 before there are two.
+    pub(crate) interval_ns: u64,
     /// Places of a run that ended.
     pub(crate) orphans: Vec<u32>,
     mark: u64,
@@ -165,6 +167,10 @@ impl Node {
         flows.captured_unix_ns = report.captured_unix_ns;
         flows.offset_ns = Some(flows.offset_ns.map_or(offset, |least| least.min(offset)));
         flows.at_ns = flows.mono_ns(report.captured_boot_ns);
+        if self.last_sequence > 0 {
+            let interval_ns = report.captured_boot_ns.saturating_sub(self.last_boot_ns);
+            flows.interval_ns = interval_ns.min(MAX_INTERVAL_NS);
+        }
         let feature = |f: &crate::report::Feature| f.name == FEATURE && f.present;
         if !report.flows.is_empty() || report.coverage.features.iter().any(feature) {
             flows.since_ns.get_or_insert(received_ns);

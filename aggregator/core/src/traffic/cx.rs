@@ -10,8 +10,10 @@ use crate::node::Node;
 use crate::policy::{Policy, Side};
 use crate::world::Now;
 
-/// A node that was silent for longer does not vouch for anything.
+/// A node that was silent for longer does not vouch for anything, unless its agent reports more seldom: see [`fresh_ns`].
 const FRESH_NS: u64 = 10 * NS_PER_S;
+/// So many of its intervals an agent may be late.
+const LATE_INTERVALS: u64 = 3;
 /// By how much a report must have been captured later to hold what was on the way: packets take their time, and clocks are compared by way of reports.
 const LATER_NS: u64 = NS_PER_S / 2;
 
@@ -28,8 +30,14 @@ struct Cover {
     since_ns: u64,
     /// When its last report was captured.
     told_ns: u64,
+    interval_ns: u64,
     /// Of the window, as far as it was seen.
     share: f64,
+}
+
+/// Agents report as often as they are told to, once a minute at the least.
+fn fresh_ns(interval_ns: u64) -> u64 {
+    FRESH_NS.max(LATE_INTERVALS * interval_ns)
 }
 
 impl<'a> Cx<'a> {
@@ -39,12 +47,14 @@ impl<'a> Cx<'a> {
         nodes: impl Iterator<Item = &'n Node>,
         now: Now,
     ) -> Self {
-        let fresh = nodes.filter(|n| now.mono_ns.saturating_sub(n.received_ns) < FRESH_NS);
+        let fresh =
+            nodes.filter(|n| now.mono_ns.saturating_sub(n.received_ns) < fresh_ns(n.flows.interval_ns));
         let covers = fresh
             .filter_map(|n| {
                 let cover = Cover {
                     since_ns: n.flows.since_ns?,
                     told_ns: n.flows.at_ns,
+                    interval_ns: n.flows.interval_ns,
                     share: n.covered(&policy.thresholds),
                 };
                 Some((Arc::clone(&n.name), cover))
@@ -64,13 +74,19 @@ impl<'a> Cx<'a> {
         node.is_some_and(|cover| cover.since_ns <= since_ns)
     }
 
-    /// Its agent has reported nothing yet that it read after `since_ns`, and will: it is cut off for a moment.
+    /// Its agent has reported nothing yet that it read after `since_ns`, and will: it is cut off for a moment, or reports seldom.
     pub(super) fn awaits(&self, end: &End, since_ns: u64) -> bool {
         let node = end.node.as_ref().and_then(|n| self.covers.get(n));
         node.is_some_and(|cover| {
             cover.told_ns < since_ns.saturating_add(LATER_NS)
-                && self.now.mono_ns.saturating_sub(since_ns) < FRESH_NS
+                && self.now.mono_ns.saturating_sub(since_ns) < fresh_ns(cover.interval_ns)
         })
+    }
+
+    /// What a node's agent tells may be two of its intervals apart from what another's does.
+    pub(super) fn apart_ns(&self, nodes: [&str; 2]) -> u64 {
+        let interval_ns = |node| self.covers.get(node).map_or(0, |cover| cover.interval_ns);
+        2 * nodes.map(interval_ns).into_iter().fold(0, u64::max)
     }
 
     pub(super) fn covered(&self, node: &str) -> f64 {

@@ -92,6 +92,9 @@ pub struct Net {
     pub log: Vec<(u64, Breach)>,
     pub half: u64,
     pub order: Order,
+    /// Seconds between two reports of an agent.
+    pub interval: u64,
+    seconds: u64,
 }
 
 pub fn traffic(sent: (u64, u64), received: (u64, u64)) -> Traffic {
@@ -118,6 +121,8 @@ impl Net {
             log: Vec::new(),
             half: 0,
             order: Order::of_target(),
+            interval: 1,
+            seconds: 0,
         };
         for (node, address) in [("node-a", "192.168.0.1"), ("node-b", "192.168.0.2")] {
             net.cluster.nodes.push(NodeObject {
@@ -363,10 +368,16 @@ impl Net {
             }
         }
         self.judge();
+        self.seconds += 1;
     }
 
     fn all_report(&mut self, nodes: &[&'static str]) {
         for node in nodes {
+            // Half an interval apart.
+            let at = if *node == "node-b" { self.interval / 2 } else { 0 };
+            if self.seconds % self.interval != at {
+                continue;
+            }
             for receipt in self.report(node) {
                 assert_eq!(receipt.outcome, Outcome::Accepted);
             }
