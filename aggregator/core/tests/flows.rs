@@ -1012,3 +1012,63 @@ fn agents_that_report_seldom_are_waited_for() {
         assert_eq!(net.all_bytes(), (4 * interval).div_ceil(7) * 1_200 + 60);
     }
 }
+
+/// An agent of `node` announces this many flows to the outside.
+fn announces_many(net: &mut Net, node: &'static str, count: u32) -> Pod {
+    let pod = net.runs(node, EntityKind::Pod(format!("uid-{node}").into()), "10.9.0.1");
+    for i in 0..count {
+        net.announces(pod, Role::Opened, ip("1.1.1.1"), i as u16);
+    }
+    net.report(node);
+    pod
+}
+
+#[test]
+fn a_flow_without_room_is_a_loss_until_there_is_room() {
+    const NODES: [&str; 4] = ["node-c", "node-d", "node-e", "node-f"];
+    let (mut net, client, web) = two();
+    for node in NODES {
+        net.agents.insert(node, Agent::default());
+        net.report(node);
+        announces_many(&mut net, node, 65_536);
+    }
+    assert_eq!(net.world.flow_records(), 262_144);
+    net.connects(client, web, 80, 1_000);
+    net.ticks(2);
+    net.connects(client, web, 80, 500);
+    net.ticks(2);
+    assert!(net.shown().is_empty());
+    assert_eq!(
+        net.world.losses().get("window", "flow_cap"),
+        2 + 2 * (1_100 + 600)
+    );
+    // Another's are let go of.
+    net.restart("node-c");
+    net.ticks(35);
+    net.connects(client, web, 80, 300);
+    net.ticks(4);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 open both"]);
+    assert_eq!(net.all_bytes(), 400, "what was lost is not counted after all");
+    assert_eq!(net.firing(), [FLAT]);
+}
+
+#[test]
+fn scanners_on_some_nodes_leave_room_for_the_others() {
+    let (mut net, client, web) = two();
+    let few = ["node-c", "node-d", "node-e", "node-f", "node-g", "node-h"];
+    for node in few {
+        net.agents.insert(node, Agent::default());
+        net.report(node);
+        announces_many(&mut net, node, 1);
+    }
+    for node in ["node-x", "node-y", "node-z"] {
+        net.agents.insert(node, Agent::default());
+        net.report(node);
+        announces_many(&mut net, node, 65_536);
+    }
+    // Until half of the table is taken they have what they ask for; the third gets its equal part of it.
+    assert_eq!(net.world.flow_records(), 131_072 + 262_144 / 9);
+    net.connects(client, web, 80, 1_000);
+    net.ticks(2);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 open both"]);
+}

@@ -40,6 +40,7 @@ pub(crate) struct Flows {
 #[derive(Debug)]
 struct Known {
     flow: Flow,
+    owner: Kind,
     last: Traffic,
     /// `last` holds a value.
     counted: bool,
@@ -53,15 +54,14 @@ struct Known {
 /// What a report changed.
 #[derive(Debug)]
 pub(crate) enum News {
-    Begun {
-        flow: Flow,
-        owner: Kind,
-    },
+    Begun(u32),
     Grew {
         index: u32,
         now: Traffic,
         /// The first value known, where it is a baseline.
         base: Option<Traffic>,
+        /// The value before.
+        before: Traffic,
     },
     Ended(u32),
     Folded {
@@ -94,6 +94,11 @@ impl Flows {
         if let Some(known) = self.known.get_mut(&index) {
             known.place = Some(place);
         }
+    }
+
+    /// What it was announced as, and whose it is.
+    pub(crate) fn announced(&self, index: u32) -> Option<(Flow, Kind)> {
+        self.known.get(&index).map(|k| (k.flow, k.owner.clone()))
     }
 
     /// Its place is gone; a later word of it is one of something never announced.
@@ -193,6 +198,7 @@ impl Node {
                 flow.index,
                 Known {
                     flow: *flow,
+                    owner,
                     last: Traffic::default(),
                     counted: !old,
                     old,
@@ -200,7 +206,7 @@ impl Node {
                     mark: 0,
                 },
             );
-            flows.news.push(News::Begun { flow: *flow, owner });
+            flows.news.push(News::Begun(flow.index));
         }
         for sample in &report.flow_samples {
             let Some(known) = flows.known.get_mut(&sample.flow) else {
@@ -214,6 +220,7 @@ impl Node {
                     index: sample.flow,
                     now: sample.traffic,
                     base,
+                    before: known.last,
                 });
             }
             known.last = sample.traffic;
