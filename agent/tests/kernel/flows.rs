@@ -308,19 +308,14 @@ fn a_raw_socket_has_no_flows_of_others() {
     let (kernel, _runtime) = load(|_| ());
     let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
     let raw = within(&red, || {
-        rustix::net::socket(
-            AddressFamily::INET,
-            SocketType::RAW,
-            Some(rustix::net::ipproto::UDP),
-        )
-        .unwrap()
+        rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::UDP)).unwrap()
     });
     let server = within(&blue, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     let address = server.local_addr().unwrap();
     // A UDP header alone: from port 7, without a sum.
     let mut datagram = [0, 7, 0, 0, 0, 8, 0, 0];
     datagram[2..4].copy_from_slice(&address.port().to_be_bytes());
-    rustix::net::sendto(&raw, &datagram, rustix::net::SendFlags::empty(), &address).unwrap();
+    rustix::net::sendto(&raw, &datagram, SendFlags::empty(), &address).unwrap();
     let client = within(&blue, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     for _ in 0..10 {
         client.send_to(&[0; 10], address).unwrap();
@@ -362,7 +357,7 @@ fn sockets_beyond_a_units_share_are_not_remembered_and_still_counted() {
     let sink = within(&blue, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     let address = sink.local_addr().unwrap();
     for socket in &many {
-        rustix::net::sendto(socket, &[0; 10], rustix::net::SendFlags::empty(), &address).unwrap();
+        rustix::net::sendto(socket, &[0; 10], SendFlags::empty(), &address).unwrap();
     }
     let (_, seen) = flow_on(&kernel, &red, UDP, address.port());
     assert_eq!(seen.sent_packets, count as u64);

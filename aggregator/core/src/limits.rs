@@ -28,9 +28,12 @@ pub const MAX_KILLS_SHOWN: usize = 256;
 /// Agent runs that ended and whose late reports are still recognised.
 pub const ENDED_RUNS_KEPT: usize = 4;
 
+/// An agent reports at least this often: its longest `--interval`.
+pub const MAX_INTERVAL_NS: u64 = 60 * NS_PER_S;
+
 /// Flows of one node's agent run held at once, ended ones included while they are kept. 110 pods with 500 peers each make 55,000.
 pub const MAX_FLOWS_PER_NODE: usize = 65_536;
-/// Flows of all nodes. Some 800 bytes each: 200 MiB.
+/// Flows of all nodes. Some 900 bytes each: 230 MiB.
 pub const MAX_FLOWS: usize = 262_144;
 /// A flow that ended is kept this long: the other end's last counters may still be on the way.
 pub const FLOW_KEPT_NS: u64 = 30 * NS_PER_S;

@@ -346,6 +346,14 @@ fn a_forged_source_accuses_nobody_else() {
     net.accepts(web, ip("10.0.0.1"), UDP, 53, traffic((0, 0), (8, 800)));
     net.ticks(6);
     assert_eq!(net.all_bytes(), 800);
+    // Whose arrived the receiver cannot tell; neither is blocked for it.
+    assert_eq!(
+        net.shown(),
+        [
+            "green/forger>blue/web 53 unknown opener",
+            "red/client>blue/web 53 unknown opener"
+        ]
+    );
 }
 
 #[test]
@@ -1095,4 +1103,260 @@ fn ended_flows_are_let_go_of_and_indices_mean_one_thing() {
         panic!("taken")
     };
     assert_eq!(refusal.field, "flow_samples[0].traffic.sent_packets");
+}
+
+#[test]
+fn a_second_connection_is_no_failure_whoever_tells_of_it_first() {
+    let (mut net, client, web) = two();
+    for _ in 0..3 {
+        for port in 1..=25 {
+            net.connects(client, web, port, 1_000);
+        }
+        net.tick();
+        let shown = net.shown();
+        assert!(shown.iter().all(|f| f.ends_with("open both")), "{shown:?}");
+        net.ticks(4);
+        let shown = net.shown();
+        assert!(shown.iter().all(|f| f.ends_with("open both")), "{shown:?}");
+    }
+    assert_eq!(net.fired(), [FLAT]);
+    assert_eq!(net.all_bytes(), 3 * 25 * 1_100);
+    assert_eq!(net.world.snapshot("", false, net.now).traffic[0].connections, 75);
+}
+
+#[test]
+fn what_was_made_before_does_not_hide_what_fails_now() {
+    let (mut net, client, web) = two();
+    for _ in 0..3 {
+        net.connects(client, web, 80, 1_000);
+        net.tick();
+    }
+    // Its agent counts anew, the receiver's goes on.
+    net.restart("node-a");
+    let client = net.runs("node-a", EntityKind::Pod("uid-red-client".into()), "10.0.0.1");
+    net.ticks(2);
+    net.tries(client, web.address, 80);
+    net.ticks(5);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 blocked both"]);
+}
+
+#[test]
+fn datagrams_far_apart_are_not_in_vain() {
+    let (mut net, client, web) = two();
+    let sends = |net: &mut Net| {
+        net.opens(client, web.address, UDP, 9, traffic((1, 100), (0, 0)));
+        net.accepts(web, client.address, UDP, 9, traffic((0, 0), (1, 100)));
+    };
+    for second in 0..40 {
+        if second % 5 == 0 {
+            sends(&mut net);
+        }
+        net.tick();
+        assert!(!net.shown()[0].contains("blocked"), "after {second} s");
+    }
+    // They arrive, only nobody is told for a while.
+    for second in 0..8 {
+        net.agents.get_mut("node-b").unwrap().cut_off = (2..6).contains(&second);
+        sends(&mut net);
+        net.tick();
+        assert!(!net.shown()[0].contains("blocked"), "cut off, after {second} s");
+    }
+    net.ticks(4);
+    assert_eq!(net.shown(), ["red/client>blue/web 9 open both"]);
+    assert_eq!(net.fired(), [FLAT]);
+    assert_eq!(net.all_bytes(), 1_600);
+    // Silent for good: nobody knows.
+    net.agents.get_mut("node-b").unwrap().cut_off = true;
+    for _ in 0..20 {
+        sends(&mut net);
+        net.tick();
+        assert!(!net.shown()[0].contains("blocked"));
+    }
+}
+
+#[test]
+fn an_answer_to_the_opener_says_that_it_arrived() {
+    let (mut net, client, web) = two();
+    net.opens(client, web.address, UDP, 9, traffic((1, 100), (1, 50)));
+    net.accepts(web, client.address, UDP, 9, traffic((1, 50), (1, 100)));
+    net.ticks(2);
+    // The receiver's agent misses what comes later.
+    for _ in 0..10 {
+        net.opens(client, web.address, UDP, 9, traffic((1, 100), (1, 50)));
+        net.tick();
+        assert_eq!(net.shown(), ["red/client>blue/web 9 open both"]);
+    }
+}
+
+/// red/host on node-a, which has the node's address, and its record there.
+fn host_network(net: &mut Net) -> Pod {
+    net.object("red", "host", "node-a", &["192.168.0.1"]);
+    net.cluster.pods.last_mut().unwrap().host_network = true;
+    net.publish();
+    net.runs("node-a", EntityKind::Pod("uid-red-host".into()), "192.168.0.1")
+}
+
+#[test]
+fn who_is_told_of_late_is_judged_by_all_that_it_did() {
+    // A node's pod, whose agent is a second behind, or silent until its node's address is all there is.
+    for silent in [0, 1, 5, 12] {
+        let (mut net, _, web) = two();
+        let host = host_network(&mut net);
+        net.tick();
+        net.agents.get_mut("node-a").unwrap().cut_off = silent > 0;
+        net.connects(host, web, 80, 1_000);
+        net.ticks(silent);
+        net.agents.get_mut("node-a").unwrap().cut_off = false;
+        net.ticks(4);
+        assert_eq!(net.shown(), ["red/host>blue/web 80 open both"], "{silent} s");
+        assert_eq!(net.fired(), [FLAT], "{silent} s");
+        let summary = net.breach("FlatNetwork").summary;
+        assert!(summary.contains("1 connection, 1.1 KiB"), "{silent} s: {summary}");
+        assert_eq!(net.all_bytes(), 1_100, "{silent} s");
+    }
+    // A pod.
+    for silent in [2, 3, 5, 9] {
+        let (mut net, client, web) = two();
+        net.isolate("blue", "nobody", &[]);
+        net.ticks(11);
+        net.agents.get_mut("node-a").unwrap().cut_off = true;
+        net.connects(client, web, 80, 1_000);
+        net.ticks(silent);
+        assert!(net.fired().is_empty(), "nobody is accused by an address");
+        net.agents.get_mut("node-a").unwrap().cut_off = false;
+        net.ticks(4);
+        assert_eq!(net.shown(), ["red/client>blue/web 80 leaked both"], "{silent} s");
+        assert_eq!(net.firing(), [LEAK], "{silent} s");
+        assert_eq!(net.all_bytes(), 1_100, "{silent} s");
+    }
+    // One that its agent tells of when its source was called unconfirmed already.
+    let (mut net, client, web) = two();
+    let mut by = traffic((10, 100), (10, 1_000));
+    by.established = 1;
+    net.accepts(web, client.address, TCP, 80, by);
+    net.ticks(5);
+    assert_eq!(net.shown(), ["source_unconfirmed>blue/web 80 unknown receiver"]);
+    let mut by = by.turned();
+    by.opened = 1;
+    net.opens(client, web.address, TCP, 80, by);
+    net.ticks(2);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 open both"]);
+    assert_eq!(net.firing(), [FLAT]);
+    assert_eq!(net.all_bytes(), 1_100);
+}
+
+#[test]
+fn what_streams_is_not_blocked_by_one_refusal() {
+    for (refused, opened) in [(1, 1), (0, 1)] {
+        let (mut net, client, web) = two();
+        net.connects(client, web, 80, 1_000);
+        net.ticks(2);
+        let mut by = traffic((1_000, 1_400_000), (500, 26_000));
+        net.accepts(web, client.address, TCP, 80, by.turned());
+        (by.opened, by.refused) = (opened, refused);
+        net.opens(client, web.address, TCP, 80, by);
+        net.ticks(5);
+        assert_eq!(net.shown(), ["red/client>blue/web 80 open both"]);
+        let key = ("red".to_owned(), "blue".to_owned(), Verdict::Open);
+        assert_eq!(net.bytes().0, BTreeMap::from([(key, 1_427_100)]));
+        assert_eq!(net.fired(), [FLAT]);
+    }
+}
+
+#[test]
+fn agents_that_report_seldom_are_waited_for() {
+    for interval in [4, 20, 60] {
+        let (mut net, client, web) = two();
+        net.interval = interval;
+        net.ticks(3 * interval);
+        for second in 0..4 * interval {
+            if second % 7 == 0 {
+                net.connects(client, web, 80, 1_000);
+                net.opens(client, web.address, UDP, 9, traffic((1, 100), (0, 0)));
+                net.accepts(web, client.address, UDP, 9, traffic((0, 0), (1, 100)));
+            }
+            net.tick();
+            let shown = net.shown();
+            assert!(
+                shown
+                    .iter()
+                    .all(|f| f.starts_with("red/client>blue/web ") && f.contains(" open ")),
+                "{interval} s: {shown:?}"
+            );
+        }
+        net.tries(client, web.address, 81);
+        net.ticks(5 * interval);
+        assert_eq!(
+            net.shown(),
+            [
+                "red/client>blue/web 80 open both",
+                "red/client>blue/web 81 blocked opener",
+                "red/client>blue/web 9 open both"
+            ],
+            "{interval} s"
+        );
+        assert!(net.bytes().1.is_empty());
+        assert_eq!(net.fired(), [FLAT]);
+        assert_eq!(net.all_bytes(), (4 * interval).div_ceil(7) * 1_200 + 60);
+    }
+}
+
+/// An agent of `node` announces this many flows to the outside.
+fn announces_many(net: &mut Net, node: &'static str, count: u32) -> Pod {
+    let pod = net.runs(node, EntityKind::Pod(format!("uid-{node}").into()), "10.9.0.1");
+    for i in 0..count {
+        net.announces(pod, Role::Opened, ip("1.1.1.1"), i as u16);
+    }
+    net.report(node);
+    pod
+}
+
+#[test]
+fn a_flow_without_room_is_a_loss_until_there_is_room() {
+    const NODES: [&str; 4] = ["node-c", "node-d", "node-e", "node-f"];
+    let (mut net, client, web) = two();
+    for node in NODES {
+        net.agents.insert(node, Agent::default());
+        net.report(node);
+        announces_many(&mut net, node, 65_536);
+    }
+    assert_eq!(net.world.flow_records(), 262_144);
+    net.connects(client, web, 80, 1_000);
+    net.ticks(2);
+    net.connects(client, web, 80, 500);
+    net.ticks(2);
+    assert!(net.shown().is_empty());
+    assert_eq!(
+        net.world.losses().get("window", "flow_cap"),
+        2 + 2 * (1_100 + 600)
+    );
+    // Another's are let go of.
+    net.restart("node-c");
+    net.ticks(35);
+    net.connects(client, web, 80, 300);
+    net.ticks(4);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 open both"]);
+    assert_eq!(net.all_bytes(), 400, "what was lost is not counted after all");
+    assert_eq!(net.firing(), [FLAT]);
+}
+
+#[test]
+fn scanners_on_some_nodes_leave_room_for_the_others() {
+    let (mut net, client, web) = two();
+    let few = ["node-c", "node-d", "node-e", "node-f", "node-g", "node-h"];
+    for node in few {
+        net.agents.insert(node, Agent::default());
+        net.report(node);
+        announces_many(&mut net, node, 1);
+    }
+    for node in ["node-x", "node-y", "node-z"] {
+        net.agents.insert(node, Agent::default());
+        net.report(node);
+        announces_many(&mut net, node, 65_536);
+    }
+    // Until half of the table is taken they have what they ask for; the third gets its equal part of it.
+    assert_eq!(net.world.flow_records(), 131_072 + 262_144 / 9);
+    net.connects(client, web, 80, 1_000);
+    net.ticks(2);
+    assert_eq!(net.shown(), ["red/client>blue/web 80 open both"]);
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Node;
 use super::slot::Kind;
-use crate::limits::{MAX_FLOWS_PER_NODE, MAX_INCREMENT_NS};
+use crate::limits::{MAX_FLOWS_PER_NODE, MAX_INCREMENT_NS, MAX_INTERVAL_NS};
 use crate::losses::Losses;
 use crate::report::{Flow, Refusal, Report, Traffic};
 
@@ -30,6 +30,8 @@ pub(crate) struct Flows {
     pub(crate) captured_unix_ns: u64,
     /// `at_ns` of the report before: what grew, grew since. 0: there was none.
     pub(crate) since_report_ns: u64,
+    /// Between the last two reports; 0 before there are two.
+    pub(crate) interval_ns: u64,
     /// Places of a run that ended.
     pub(crate) orphans: Vec<u32>,
     mark: u64,
@@ -40,6 +42,7 @@ pub(crate) struct Flows {
 #[derive(Debug)]
 struct Known {
     flow: Flow,
+    owner: Kind,
     last: Traffic,
     /// `last` holds a value.
     counted: bool,
@@ -53,15 +56,14 @@ struct Known {
 /// What a report changed.
 #[derive(Debug)]
 pub(crate) enum News {
-    Begun {
-        flow: Flow,
-        owner: Kind,
-    },
+    Begun(u32),
     Grew {
         index: u32,
         now: Traffic,
         /// The first value known, where it is a baseline.
         base: Option<Traffic>,
+        /// The value before.
+        before: Traffic,
     },
     Ended(u32),
     Folded {
@@ -94,6 +96,11 @@ impl Flows {
         if let Some(known) = self.known.get_mut(&index) {
             known.place = Some(place);
         }
+    }
+
+    /// What it was announced as, and whose it is.
+    pub(crate) fn announced(&self, index: u32) -> Option<(Flow, Kind)> {
+        self.known.get(&index).map(|k| (k.flow, k.owner.clone()))
     }
 
     /// Its place is gone; a later word of it is one of something never announced.
@@ -168,6 +175,10 @@ impl Node {
         flows.offset_ns = Some(flows.offset_ns.map_or(offset, |least| least.min(offset)));
         flows.since_report_ns = flows.at_ns;
         flows.at_ns = flows.mono_ns(report.captured_boot_ns);
+        if self.last_sequence > 0 {
+            let interval_ns = report.captured_boot_ns.saturating_sub(self.last_boot_ns);
+            flows.interval_ns = interval_ns.min(MAX_INTERVAL_NS);
+        }
         let feature = |f: &crate::report::Feature| f.name == FEATURE && f.present;
         if !report.flows.is_empty() || report.coverage.features.iter().any(feature) {
             flows.since_ns.get_or_insert(received_ns);
@@ -190,6 +201,7 @@ impl Node {
                 flow.index,
                 Known {
                     flow: *flow,
+                    owner,
                     last: Traffic::default(),
                     counted: !old,
                     old,
@@ -197,7 +209,7 @@ impl Node {
                     mark: 0,
                 },
             );
-            flows.news.push(News::Begun { flow: *flow, owner });
+            flows.news.push(News::Begun(flow.index));
         }
         for sample in &report.flow_samples {
             let Some(known) = flows.known.get_mut(&sample.flow) else {
@@ -211,6 +223,7 @@ impl Node {
                     index: sample.flow,
                     now: sample.traffic,
                     base,
+                    before: known.last,
                 });
             }
             known.last = sample.traffic;

@@ -1,9 +1,19 @@
 //! What of a flow is not in the sums yet.
 
-use super::Table;
 use super::step::Case;
 use super::totals::Amount;
+use super::{Key, Table};
 use crate::report::Traffic;
+
+impl Amount {
+    pub(super) fn of(traffic: &Traffic) -> Self {
+        Self {
+            bytes: traffic.bytes(),
+            packets: traffic.packets(),
+            connections: traffic.opened.max(traffic.established),
+        }
+    }
+}
 
 impl Table {
     /// What is new of a flow. Nothing is counted twice: what its opener's record was counted for before this one came is taken off.
@@ -20,24 +30,33 @@ impl Table {
             // Only the opener knows what it began; a receiver's record before this one may have been counted for some of it.
             grown.opened = opener.above_base().opened.saturating_sub(opener.matched.opened);
         }
-        let joined = case.by_receiver && record.partner.is_none();
-        let before = record.counted;
+        let (before, partner) = (record.counted, record.partner);
+        let begun = |t: &Traffic| t.opened.max(t.established);
+        let mut connections = begun(&before.plus(&grown)).saturating_sub(begun(&before));
         let mut over = Traffic::default();
         if case.by_receiver
-            && let Some(opener) = case.opener.and_then(|id| self.get_mut(id))
+            && let Some(id) = case.opener
         {
-            let all = opener.above_base();
-            if joined {
-                // Counted here while the opener was not known.
+            // Counted here while this opener was not known.
+            let theirs = match partner {
+                None => before,
+                Some(partner) if partner != id => self.left_over(partner, id),
+                Some(_) => Traffic::default(),
+            };
+            if let Some(opener) = self.get_mut(id) {
+                let all = opener.above_base();
                 let room = all.less(&opener.counted).less(&opener.matched);
-                opener.matched = opener.matched.plus(&before.least(&room));
+                opener.matched = opener.matched.plus(&theirs.least(&room));
+                let sum = opener.counted.plus(&opener.matched).plus(&grown);
+                over = opener.counted.least(&sum.less(&all)).least(&grown);
+                opener.counted = opener.counted.less(&over);
+                // By the opener's, whichever end told of a connection first: the receiver's record may be one of several.
+                let known = begun(&opener.matched);
+                opener.matched = opener.matched.plus(&grown);
+                connections = begun(&opener.matched).saturating_sub(known);
+                // Shown by itself only for what it alone was counted for.
+                opener.primary &= opener.counted.packets() > 0;
             }
-            let sum = opener.counted.plus(&opener.matched).plus(&grown);
-            over = opener.counted.least(&sum.less(&all)).least(&grown);
-            opener.counted = opener.counted.less(&over);
-            opener.matched = opener.matched.plus(&grown);
-            // Shown by itself only for what it alone was counted for.
-            opener.primary &= opener.counted.packets() > 0;
         }
         if let Some(record) = self.get_mut(case.id) {
             record.counted = record.counted.plus(&grown);
@@ -45,14 +64,23 @@ impl Table {
                 record.partner = case.opener;
             }
         }
-        let connections = |t: &Traffic| t.opened.max(t.established);
-        let connections = connections(&before.plus(&grown)).saturating_sub(connections(&before));
-        let connections = connections.saturating_sub(over.opened.max(over.established));
         grown = grown.less(&over);
         Amount {
             bytes: grown.bytes(),
             packets: grown.packets(),
-            connections,
+            connections: connections.saturating_sub(begun(&over)),
         }
+    }
+
+    /// What its receivers had counted for an opener before its agent was started again, beyond what that opener had: the next one's.
+    fn left_over(&mut self, old: u32, next: u32) -> Traffic {
+        let key = self.get(next).map(Key::of);
+        // Its place may be another's by now.
+        let Some(old) = self.get_mut(old).filter(|o| Some(Key::of(o)) == key) else {
+            return Traffic::default();
+        };
+        let over = old.matched.less(&old.above_base());
+        old.matched = old.matched.less(&over);
+        over
     }
 }

@@ -59,13 +59,7 @@ impl Table {
                 }
                 Kind::Unknown(_) => Party::UNKNOWN,
             };
-            let t = &folded.grown;
-            let amount = Amount {
-                bytes: t.bytes(),
-                packets: t.packets(),
-                connections: t.opened.max(t.established),
-            };
-            self.totals.add_folded(party, amount);
+            self.totals.add_folded(party, Amount::of(&folded.grown));
         }
     }
 }

@@ -6,7 +6,8 @@ use super::{Key, Table};
 use crate::identity::Owner;
 use crate::limits::NS_PER_S;
 
-/// Two ends' last words of one flow are no further apart than this: an interval of each agent, and what a queue holds up.
+/// Two ends' last words of one flow are no further apart than this: an interval of each agent, and what a queue holds up. This and the next are more
+/// where agents report seldom.
 const APART_NS: u64 = 10 * NS_PER_S;
 /// Of several that may have opened, those that were heard of this lately did.
 const LATELY_NS: u64 = 5 * NS_PER_S;
@@ -55,18 +56,15 @@ impl Table {
                 }
             }
         }
-        found.retain(|(id, _)| self.get(*id).is_some_and(|o| meet(o, receiver)));
+        found.retain(|(id, _)| self.get(*id).is_some_and(|o| meet(o, receiver, cx)));
         if self.owners(&found) > 1 {
             let latest = found
                 .iter()
                 .filter_map(|(id, _)| self.get(*id))
                 .map(|o| o.last_ns);
-            let least = latest
-                .max()
-                .unwrap_or(0)
-                .min(receiver.last_ns)
-                .saturating_sub(LATELY_NS);
-            found.retain(|(id, _)| self.get(*id).is_some_and(|o| o.last_ns >= least));
+            let least = latest.max().unwrap_or(0).min(receiver.last_ns);
+            let lately = |o: &Record| o.last_ns.saturating_add(slack_ns(LATELY_NS, o, receiver, cx)) >= least;
+            found.retain(|(id, _)| self.get(*id).is_some_and(lately));
         }
         match self.owners(&found) {
             0 => Opener::None,
@@ -112,7 +110,7 @@ impl Table {
                 out.extend(self.own_receivers(opener, &behind, cx));
             }
         }
-        out.retain(|id| self.get(*id).is_some_and(|r| meet(opener, r)));
+        out.retain(|id| self.get(*id).is_some_and(|r| meet(opener, r, cx)));
         // A record that ended has its successor under the same key.
         let goes_on = |id: &u32| self.get(*id).is_some_and(|r| r.ended_ns.is_none());
         if out.iter().any(goes_on) {
@@ -133,10 +131,15 @@ impl Table {
 }
 
 /// They may be about the same packets: neither ended before the other began.
-fn meet(opener: &Record, receiver: &Record) -> bool {
-    let end_ns = |r: &Record| r.ended_ns.unwrap_or(u64::MAX).saturating_add(LATELY_NS);
-    opener.last_ns.saturating_add(APART_NS) >= receiver.first_ns
-        && (receiver.ended_ns.is_none() || receiver.last_ns.saturating_add(APART_NS) >= opener.first_ns)
+fn meet(opener: &Record, receiver: &Record, cx: &Cx<'_>) -> bool {
+    let [apart_ns, lately_ns] = [APART_NS, LATELY_NS].map(|least| slack_ns(least, opener, receiver, cx));
+    let end_ns = |r: &Record| r.ended_ns.unwrap_or(u64::MAX).saturating_add(lately_ns);
+    opener.last_ns.saturating_add(apart_ns) >= receiver.first_ns
+        && (receiver.ended_ns.is_none() || receiver.last_ns.saturating_add(apart_ns) >= opener.first_ns)
         && end_ns(receiver) >= opener.first_ns
         && end_ns(opener) >= receiver.first_ns
+}
+
+fn slack_ns(least: u64, a: &Record, b: &Record, cx: &Cx<'_>) -> u64 {
+    least.max(cx.apart_ns([&a.node, &b.node]))
 }

@@ -45,8 +45,9 @@ mod verdict;
     clippy::disallowed_types,
     reason = "looked up by key, never iterated where order shows"
 )]
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 pub use ends::Reason;
 pub use show::{FlowEnd, FlowFilter, FlowList, FlowView, Seen};
@@ -93,6 +94,8 @@ impl Key {
 pub(crate) struct Table {
     records: Vec<Option<Box<Record>>>,
     free: Vec<u32>,
+    /// Records of each node that has any.
+    held: BTreeMap<Arc<str>, usize>,
     openers: HashMap<Key, Vec<u32>>,
     receivers: HashMap<Key, Vec<u32>>,
     /// (own address, peer's, protocol) → records that do not know who opened.
@@ -122,6 +125,13 @@ impl Table {
         self.records.len() - self.free.len()
     }
 
+    /// Once half of the places are taken, a node with its equal part of all gets no more: what scans from some nodes does not hide the others'.
+    fn has_room(&self, node: &str) -> bool {
+        let held = self.held.get(node).copied().unwrap_or(0);
+        let fair = held < MAX_FLOWS / self.held.len().max(1);
+        self.len() < MAX_FLOWS / 2 || (self.len() < MAX_FLOWS && fair)
+    }
+
     fn enqueue(&mut self, id: u32) {
         if let Some(record) = self.get_mut(id)
             && !std::mem::replace(&mut record.queued, true)
@@ -139,17 +149,25 @@ impl Table {
         let from_ns = node.flows.since_report_ns;
         for news in std::mem::take(&mut node.flows.news) {
             match news {
-                News::Begun { flow, owner } => {
-                    if self.len() >= MAX_FLOWS {
+                News::Begun(index) => {
+                    if !self.begin(node, index) {
                         // Its agent's run goes on to know it: it would only announce it again.
                         losses.add("window", "flow_cap", "flows", 1);
-                        continue;
                     }
-                    let record = Record::new(node.name.clone(), flow, owner, at_ns, unix_ns);
-                    let place = self.insert(record);
-                    node.flows.set_place(flow.index, place);
                 }
-                News::Grew { index, now: to, base } => {
+                News::Grew {
+                    index,
+                    now: to,
+                    mut base,
+                    before,
+                } => {
+                    if node.flows.place(index).is_none() {
+                        // There was no room for it; what it carried until now is lost.
+                        let from = *base.get_or_insert(before);
+                        if !self.begin(node, index) {
+                            losses.add("window", "flow_cap", "bytes", to.less(&from).bytes());
+                        }
+                    }
                     if let Some(place) = node.flows.place(index) {
                         if let Some(record) = self.get_mut(place) {
                             record.grow(to, base, from_ns, at_ns, unix_ns, now);
@@ -166,11 +184,26 @@ impl Table {
         }
     }
 
+    /// Gives a flow that was announced its place. False: there is no room.
+    fn begin(&mut self, node: &mut Node, index: u32) -> bool {
+        if !self.has_room(&node.name) {
+            return false;
+        }
+        if let Some((flow, owner)) = node.flows.announced(index) {
+            let (at_ns, unix_ns) = (node.flows.at_ns, node.flows.captured_unix_ns);
+            let record = Record::new(node.name.clone(), flow, owner, at_ns, unix_ns);
+            let place = self.insert(record);
+            node.flows.set_place(index, place);
+        }
+        true
+    }
+
     fn insert(&mut self, record: Record) -> u32 {
         let (key, role) = (Key::of(&record), record.flow.role);
         if role == Role::Unknown {
             *self.unknown.entry((key.from, key.to, key.protocol)).or_default() += 1;
         }
+        *self.held.entry(Arc::clone(&record.node)).or_default() += 1;
         let record = Some(Box::new(record));
         let id = match self.free.pop() {
             Some(id) => {
@@ -223,6 +256,12 @@ impl Table {
             };
             each(&record.node, record.flow.index, id);
             self.free.push(id);
+            if let Some(held) = self.held.get_mut(&record.node) {
+                *held -= 1;
+                if *held == 0 {
+                    self.held.remove(&record.node);
+                }
+            }
             let key = Key::of(&record);
             let ends = (key.from, key.to, key.protocol);
             if record.flow.role == Role::Unknown

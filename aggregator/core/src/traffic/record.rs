@@ -36,6 +36,8 @@ pub(super) struct Record {
     pub(super) partner: Option<u32>,
     /// A receiver's: when its opener was last heard of, as of the last judgement.
     pub(super) opener_ns: u64,
+    /// What the opener's own record said, as of the last judgement.
+    pub(super) told: Traffic,
     /// The flow is counted and shown by this record, not by the other end's.
     pub(super) primary: bool,
     /// A connection was made against the policies in force.
@@ -83,6 +85,7 @@ impl Record {
             marks: Traffic::default(),
             partner: None,
             opener_ns: 0,
+            told: Traffic::default(),
             primary: false,
             leaked: false,
             judged: None,

@@ -4,7 +4,7 @@ use super::between::Deed;
 use super::cx::Cx;
 use super::ends::{End, Reason, What};
 use super::join::Opener;
-use super::outcome::{GRACE_NS, Outcome, Seen};
+use super::outcome::{GRACE_NS, Outcome, Seen, TCP};
 use super::record::{Judged, Record};
 use super::totals::{Amount, Verdict};
 use super::verdict::{Why, unattributed};
@@ -16,7 +16,8 @@ use crate::losses::Losses;
 use crate::report::{Role, Traffic};
 use crate::sums::Party;
 
-/// The opener's agent has this long to confirm what a receiver's says: its interval, and what a network takes.
+/// The opener's agent has this long to confirm what a receiver's says: its interval, and what a network takes. This and the grace last until it has
+/// reported once more.
 const CONFIRM_NS: u64 = 2_500_000_000;
 /// An opener that is heard of this much later than its receiver sends in vain.
 const VAIN_NS: u64 = 3 * NS_PER_S;
@@ -36,6 +37,10 @@ pub(super) struct Case {
     pub(super) by_receiver: bool,
     /// When the opener was last heard of.
     pub(super) opener_ns: u64,
+    /// What its own record says, if that is about this flow alone.
+    pub(super) told: Traffic,
+    /// A receiver's record has it too, with what others sent: it does not tell what of this arrived.
+    pub(super) shared: bool,
 }
 
 impl Table {
@@ -109,6 +114,7 @@ impl Table {
                     traffic.refused = traffic.refused.max(o.view().refused);
                     traffic.timed_out = traffic.timed_out.max(o.view().timed_out);
                 }
+                let told = if exact { o.view() } else { Traffic::default() };
                 Case {
                     id,
                     from: End::own(o, cx),
@@ -118,15 +124,20 @@ impl Table {
                     exact,
                     by_receiver: true,
                     opener_ns: o.last_ns,
+                    told,
+                    shared: false,
                 }
             }
             Opener::None => {
                 let mut from = End::peer(record, cx);
                 if needs_confirmation(record, &from, cx) {
-                    if waited_ns(record, cx) < CONFIRM_NS {
+                    if is_waited_for(record, CONFIRM_NS, &from, cx) {
                         return false;
                     }
-                    from = from.unnamed(Reason::SourceUnconfirmed);
+                    // What a node masqueraded keeps that node's name.
+                    if from.pod().is_some() {
+                        from = from.unnamed(Reason::SourceUnconfirmed);
+                    }
                 }
                 Case {
                     id,
@@ -137,6 +148,8 @@ impl Table {
                     exact: false,
                     by_receiver: true,
                     opener_ns: 0,
+                    told: Traffic::default(),
+                    shared: false,
                 }
             }
         };
@@ -146,6 +159,7 @@ impl Table {
     fn judge_opener(&mut self, id: u32, cx: &Cx<'_>, losses: &mut Losses) -> bool {
         let Some(record) = self.get(id) else { return true };
         let receivers = self.receivers_of(record, cx);
+        let has_receivers = !receivers.is_empty();
         let sole: Vec<u32> = receivers
             .into_iter()
             .filter(|r| {
@@ -155,6 +169,8 @@ impl Table {
             .collect();
         let key = Key::of(record);
         let to = End::peer(record, cx);
+        let shared = has_receivers && sole.is_empty();
+        let waits_since_ns = record.waits_since_ns;
         if !sole.is_empty() {
             // Through a Service, what went to endpoints whose nodes have no agent is in this record alone.
             let addresses = cx.directory.addresses();
@@ -165,6 +181,10 @@ impl Table {
                     endpoints.iter().all(|(address, _)| covered(*address))
                 });
             for receiver in sole {
+                if let Some(record) = self.get_mut(receiver) {
+                    // What is new may be told of by the receiver's agent in a moment.
+                    record.waits_since_ns = record.waits_since_ns.or(waits_since_ns);
+                }
                 self.enqueue(receiver);
             }
             if all_told {
@@ -203,6 +223,8 @@ impl Table {
             exact: true,
             by_receiver: false,
             opener_ns: 0,
+            told: record.view(),
+            shared,
         };
         self.settle(case, cx, losses)
     }
@@ -216,13 +238,25 @@ impl Table {
             return false;
         }
         let key = Key::of(record);
+        let joined = case.by_receiver && record.partner != case.opener;
+        // Who it was is known only now: nothing of what it did was judged as its own.
+        let renamed = joined
+            && record.partner.is_none()
+            && record
+                .judged
+                .as_ref()
+                .is_some_and(|j| !is_same(&j.from, &case.from));
+        // A handshake ends at the opener, whose record tells; of a datagram the receiver's does.
+        let teller = if key.protocol == TCP { &case.from } else { &case.to };
         let seen = Seen {
             protocol: key.protocol,
             now: case.traffic,
-            before: record.marks,
+            before: if renamed { Traffic::default() } else { record.marks },
+            told: case.told,
+            told_before: if joined { Traffic::default() } else { record.told },
             by_receiver: case.by_receiver,
-            receiver_is_covered: cx.is_covered(&case.to, record.first_ns),
-            waited_ns,
+            receiver_is_covered: !case.shared && cx.is_covered(&case.to, record.first_ns),
+            patient: is_waited_for(record, GRACE_NS, teller, cx),
             opener_tells: case.exact,
             in_vain: case.exact
                 && case.opener_ns > record.opener_ns
@@ -235,12 +269,17 @@ impl Table {
         let delivered = seen.is_delivered();
         let (verdict, reason, leaked) = self.verdict(&case, outcome, cx);
         let amount = self.count(&case);
+        let done = match self.get(case.id) {
+            // In the sums it is already.
+            Some(record) if renamed => Amount::of(&record.above_base()),
+            _ => amount,
+        };
         let (from, to) = (case.from.tenant.map(Party::from), case.to.tenant.map(Party::from));
         match case.from.reason().or(case.to.reason()).or(unattributed(&reason)) {
             Some(reason) => self.totals.add_unattributed(reason, amount),
             None => self.totals.add(from, to, verdict, amount, losses),
         }
-        self.note(&case, &key, verdict, outcome, &reason, amount, cx, losses);
+        self.note(&case, &key, verdict, outcome, &reason, done, cx, losses);
         let window_ns = seconds(cx.policy.thresholds.windows.length_seconds);
         let Some(record) = self.get_mut(case.id) else {
             return true;
@@ -249,6 +288,7 @@ impl Table {
         record.leaked = leaked;
         record.marks = case.traffic;
         record.opener_ns = case.opener_ns;
+        record.told = case.told;
         record.mark_rate(cx.now.mono_ns, window_ns);
         record.judged = Some(Judged {
             from: case.from,
@@ -314,11 +354,24 @@ fn waited_ns(record: &Record, cx: &Cx<'_>) -> u64 {
         .map_or(u64::MAX, |since| cx.now.mono_ns.saturating_sub(since))
 }
 
-/// The peer is a pod by its address alone, and its own node's agent would know of it.
+/// What has not been waited for long enough, or until the end's agent has reported once more.
+fn is_waited_for(record: &Record, least_ns: u64, end: &End, cx: &Cx<'_>) -> bool {
+    waited_ns(record, cx) < least_ns || record.waits_since_ns.is_some_and(|since| cx.awaits(end, since))
+}
+
+/// The peer is a pod by its address alone, or somebody on a node, and that node's agent would know of it.
 fn needs_confirmation(record: &Record, from: &End, cx: &Cx<'_>) -> bool {
-    let Some(pod) = from.pod() else { return false };
-    let own = matches!(&record.owner, crate::node::slot::Kind::Pod(uid) if *uid == pod.uid);
-    !own && cx.is_covered(from, record.first_ns)
+    let may_be_another = match &from.what {
+        What::Pod(pod) => !matches!(&record.owner, crate::node::slot::Kind::Pod(uid) if *uid == pod.uid),
+        // What was masqueraded nobody will tell of: it is waited for once.
+        What::Node(_) => record.judged.is_none(),
+        _ => false,
+    };
+    may_be_another && cx.is_covered(from, record.first_ns)
+}
+
+fn is_same(a: &End, b: &End) -> bool {
+    a.tenant == b.tenant && a.pod().map(|p| &p.uid) == b.pod().map(|p| &p.uid)
 }
 
 /// A name may still be on its way. What has been looked at before is not waited for again.

@@ -56,7 +56,8 @@ impl Table {
             );
         }
         let (protocol, port) = record.map_or((0, 0), |r| (r.flow.protocol, r.flow.port));
-        let at_ns = record.map_or(0, |r| r.last_ns);
+        // The opener may be the first to tell of what was made.
+        let at_ns = record.map_or(0, |r| r.last_ns.max(case.opener_ns));
         let between_ns = match outcome {
             // The record stands still, its opener goes on.
             Outcome::Failed | Outcome::Wait => (cx.now.mono_ns, cx.now.mono_ns),

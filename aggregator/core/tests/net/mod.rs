@@ -47,6 +47,28 @@ pub struct Agent {
     kept: Vec<Report>,
 }
 
+/// Whose report of a second is judged first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// All at one instant: nothing is ever judged between two ends' words.
+    Together,
+    /// This node's is judged before any other's.
+    First(&'static str),
+}
+
+impl Order {
+    pub const ALL: [Self; 3] = [Self::Together, Self::First("node-a"), Self::First("node-b")];
+
+    /// The same cases are run under each order, by a test target of its own.
+    fn of_target() -> Self {
+        match env!("CARGO_CRATE_NAME") {
+            "flows_opener_first" => Self::First("node-a"),
+            "flows_receiver_first" => Self::First("node-b"),
+            _ => Self::Together,
+        }
+    }
+}
+
 /// A pod on a node, as its agent knows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Pod {
@@ -69,6 +91,10 @@ pub struct Net {
     pub now: Now,
     pub log: Vec<(u64, Breach)>,
     pub half: u64,
+    pub order: Order,
+    /// Seconds between two reports of an agent.
+    pub interval: u64,
+    seconds: u64,
 }
 
 pub fn traffic(sent: (u64, u64), received: (u64, u64)) -> Traffic {
@@ -94,6 +120,9 @@ impl Net {
             now,
             log: Vec::new(),
             half: 0,
+            order: Order::of_target(),
+            interval: 1,
+            seconds: 0,
         };
         for (node, address) in [("node-a", "192.168.0.1"), ("node-b", "192.168.0.2")] {
             net.cluster.nodes.push(NodeObject {
@@ -319,15 +348,40 @@ impl Net {
 
     /// One second: every agent reports, and all is judged twice.
     pub fn tick(&mut self) {
-        self.pass(500 * MS);
+        let nodes: Vec<&'static str> = self.agents.keys().copied().collect();
+        match self.order {
+            Order::Together => {
+                self.pass(500 * MS);
+                self.judge();
+                self.pass(500 * MS);
+                self.all_report(&nodes);
+            }
+            Order::First(first) => {
+                let (before, after): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|n| *n == first);
+                self.pass(200 * MS);
+                self.all_report(&before);
+                self.pass(300 * MS);
+                self.judge();
+                self.pass(200 * MS);
+                self.all_report(&after);
+                self.pass(300 * MS);
+            }
+        }
         self.judge();
-        self.pass(500 * MS);
-        for node in self.agents.keys().copied().collect::<Vec<_>>() {
+        self.seconds += 1;
+    }
+
+    fn all_report(&mut self, nodes: &[&'static str]) {
+        for node in nodes {
+            // Half an interval apart.
+            let at = if *node == "node-b" { self.interval / 2 } else { 0 };
+            if self.seconds % self.interval != at {
+                continue;
+            }
             for receipt in self.report(node) {
                 assert_eq!(receipt.outcome, Outcome::Accepted);
             }
         }
-        self.judge();
     }
 
     pub fn ticks(&mut self, seconds: u64) {
