@@ -41,6 +41,13 @@ fn within<T>(cgroup: &Cgroup, make: impl FnOnce() -> T) -> T {
     make()
 }
 
+/// The half that counts traffic, as on a kernel that lets no program read its memory.
+fn load_flows() -> (Kernel, tokio::runtime::Runtime) {
+    let mut facts = Facts::probe(None);
+    facts.lockdown = Some("confidentiality".to_owned());
+    load_as(&facts, |_| ())
+}
+
 fn flows(kernel: &Kernel) -> &FlowMaps {
     kernel.flows.as_ref().expect("traffic is counted here")
 }
@@ -76,7 +83,7 @@ fn loopbacks() -> [IpAddr; 2] {
 
 #[test]
 fn datagrams_are_counted_on_both_sides_and_whoever_was_first_opened() {
-    let (kernel, _runtime) = load(|_| ());
+    let (kernel, _runtime) = load_flows();
     let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
     for ip in loopbacks() {
         let client = within(&red, || UdpSocket::bind((ip, 0)).unwrap());
@@ -115,7 +122,7 @@ fn datagrams_are_counted_on_both_sides_and_whoever_was_first_opened() {
 
 #[test]
 fn connections_are_counted_from_their_first_packet_to_their_end() {
-    let (kernel, _runtime) = load(|_| ());
+    let (kernel, _runtime) = load_flows();
     let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
     for ip in loopbacks() {
         let listener = within(&blue, || TcpListener::bind((ip, 0)).unwrap());
@@ -160,7 +167,7 @@ fn connections_are_counted_from_their_first_packet_to_their_end() {
 
 #[test]
 fn a_connection_that_nobody_answers_is_given_up() {
-    let (kernel, _runtime) = load(|_| ());
+    let (kernel, _runtime) = load_flows();
     let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
     let listener = within(&blue, || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     let address = listener.local_addr().unwrap();
@@ -183,7 +190,7 @@ fn a_connection_that_nobody_answers_is_given_up() {
 
 #[test]
 fn a_socket_used_once_more_begins_another_connection() {
-    let (kernel, _runtime) = load(|_| ());
+    let (kernel, _runtime) = load_flows();
     let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
     let listener = within(&blue, || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     let address = listener.local_addr().unwrap();
@@ -203,7 +210,7 @@ fn a_socket_used_once_more_begins_another_connection() {
 
 #[test]
 fn what_a_socket_tried_before_its_place_was_given_back_is_nobody_elses() {
-    let (mut kernel, _runtime) = load(|_| ());
+    let (mut kernel, _runtime) = load_flows();
     let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
     let full = within(&blue, || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     let silent = full.local_addr().unwrap();
@@ -251,7 +258,7 @@ fn what_a_socket_tried_before_its_place_was_given_back_is_nobody_elses() {
 
 #[test]
 fn a_server_that_speaks_first_and_much_has_accepted() {
-    let (kernel, _runtime) = load(|_| ());
+    let (kernel, _runtime) = load_flows();
     let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
     let listener = within(&blue, || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     let address = listener.local_addr().unwrap();
@@ -266,7 +273,7 @@ fn a_server_that_speaks_first_and_much_has_accepted() {
 #[test]
 fn datagrams_of_one_socket_on_two_cpus_stay_apart() {
     const EACH: u64 = 50_000;
-    let (kernel, _runtime) = load(|_| ());
+    let (kernel, _runtime) = load_flows();
     let red = Cgroup::new("red");
     for ip in loopbacks() {
         let socket = within(&red, || UdpSocket::bind((ip, 0)).unwrap());
@@ -305,7 +312,7 @@ fn datagrams_of_one_socket_on_two_cpus_stay_apart() {
 
 #[test]
 fn a_raw_socket_has_no_flows_of_others() {
-    let (kernel, _runtime) = load(|_| ());
+    let (kernel, _runtime) = load_flows();
     let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
     let raw = within(&red, || {
         rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::UDP)).unwrap()
@@ -334,7 +341,7 @@ fn a_raw_socket_has_no_flows_of_others() {
 
 #[test]
 fn sockets_beyond_a_units_share_are_not_remembered_and_still_counted() {
-    let (kernel, _runtime) = load(|_| ());
+    let (kernel, _runtime) = load_flows();
     let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
     let sockets = |cgroup: &Cgroup| {
         let unit = flows(&kernel)
@@ -395,7 +402,7 @@ fn sockets_beyond_a_units_share_are_not_remembered_and_still_counted() {
 
 #[test]
 fn who_sends_from_ever_new_addresses_leaves_the_receiver_places_of_its_own() {
-    let (kernel, _runtime) = load(|_| ());
+    let (kernel, _runtime) = load_flows();
     let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
     let server = within(&blue, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     let address = server.local_addr().unwrap();
@@ -426,7 +433,7 @@ fn who_opened_a_connection_older_than_the_programs_is_found() {
         let address = listener.local_addr().unwrap();
         let mut client = within(&red, || TcpStream::connect(address).unwrap());
         let (mut server, _) = listener.accept().unwrap();
-        let (kernel, _runtime) = load(|_| ());
+        let (kernel, _runtime) = load_flows();
         client.write_all(b"first").unwrap();
         server.read_exact(&mut [0; 5]).unwrap();
         let (name, seen) = flow_on(&kernel, &blue, TCP, address.port());
@@ -439,7 +446,7 @@ fn who_opened_a_connection_older_than_the_programs_is_found() {
         let (mut server, _) = listener.accept().unwrap();
         client.write_all(b"older").unwrap();
         server.read_exact(&mut [0; 5]).unwrap();
-        let (kernel, _runtime) = load(|_| ());
+        let (kernel, _runtime) = load_flows();
         client.write_all(b"newer").unwrap();
         server.read_exact(&mut [0; 5]).unwrap();
         let (name, seen) = flow_on(&kernel, &blue, TCP, address.port());
@@ -453,7 +460,7 @@ fn who_opened_a_connection_older_than_the_programs_is_found() {
 #[test]
 fn a_scan_takes_its_own_share_and_nothing_is_lost() {
     const SCANNED: u64 = 50_000;
-    let (kernel, _runtime) = load(|_| ());
+    let (kernel, _runtime) = load_flows();
     let (red, blue) = (Cgroup::new("red"), Cgroup::new("blue"));
     let scanner = within(&red, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     let mut refused = 0;
@@ -494,7 +501,7 @@ fn a_scan_takes_its_own_share_and_nothing_is_lost() {
 
 #[test]
 fn a_place_given_back_begins_anew() {
-    let (mut kernel, _runtime) = load(|_| ());
+    let (mut kernel, _runtime) = load_flows();
     let red = Cgroup::new("red");
     let server = within(&red, || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     let address: SocketAddr = server.local_addr().unwrap();
@@ -534,7 +541,7 @@ fn a_place_given_back_begins_anew() {
 
 #[test]
 fn a_unit_given_back_is_read_to_its_end() {
-    let (mut kernel, _runtime) = load(|_| ());
+    let (mut kernel, _runtime) = load_flows();
     let red = Cgroup::new("red");
     let socket = within(&red, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     let send = |port| socket.send_to(&[0; 10], (Ipv4Addr::LOCALHOST, port)).map(|_| ());
@@ -574,7 +581,7 @@ fn a_unit_given_back_is_read_to_its_end() {
 
 /// One that reads counters alone.
 fn reader(now_ns: u64) -> (Reader, tokio::runtime::Runtime) {
-    let (kernel, runtime) = load(|_| ());
+    let (kernel, runtime) = load_as(&Facts::probe(None), |_| ());
     let root = Facts::probe(None).cgroup_root.unwrap();
     let no_files = Kinds {
         memory: false,
@@ -741,28 +748,17 @@ fn a_half_that_is_refused_in_part_is_off_as_a_whole_and_alone() {
 
 #[test]
 fn each_half_works_without_the_other() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let _context = runtime.enter();
     let red = Cgroup::new("red");
     let socket = within(&red, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
 
-    // As on a kernel that lets no program read its memory.
-    let mut facts = Facts::probe(None);
-    facts.lockdown = Some("confidentiality".to_owned());
-    let (planned, mut features) = plan(&facts);
-    let kernel = Kernel::load(&planned, &mut features, None).unwrap();
+    let (kernel, _runtime) = load_flows();
     socket.send_to(&[0; 10], (Ipv4Addr::LOCALHOST, 9)).unwrap();
     assert_eq!(flow_on(&kernel, &red, UDP, 9).1.sent_packets, 1);
     let loaded: Vec<&str> = kernel.program_runs().iter().map(|program| program.name).collect();
     assert_eq!(loaded, ["received", "sent", "socket_released"]);
     drop(kernel);
 
-    let (mut planned, mut features) = plan(&Facts::probe(None));
-    planned.flows = None;
-    let kernel = Kernel::load(&planned, &mut features, None).unwrap();
+    let (kernel, _runtime) = load(|_| ());
     assert!(kernel.flows.is_none());
     sleep(Duration::from_millis(10));
     assert!(kernel.maps.switches() > 0);
