@@ -371,7 +371,7 @@ fn a_slot_given_back_goes_to_the_next() {
 /// Nothing is pinned: what is dropped is gone.
 #[test]
 fn dropping_the_kernel_side_leaves_nothing() {
-    let (kernel, _runtime) = load(|_| ());
+    let (kernel, _runtime) = load_as(&Facts::probe(None), |_| ());
     let ids: Vec<u32> = kernel.program_runs().iter().map(|program| program.id).collect();
     let left = || {
         aya::programs::loaded_programs()
