@@ -206,7 +206,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Installs and fetches all that [`test`] needs, and builds nothing.
+/// Installs and fetches all that [`test()`] needs, and builds nothing.
 pub(crate) fn prepare() -> Result<()> {
     fetch(&kernels::expected(&kernels::tested()?)?).map(drop)
 }
