@@ -446,7 +446,7 @@ fn steps(parts: &Parts, args: &Args, line: &Expected, kind: Kind) -> Vec<Step> {
         words.extend(args.test.as_deref());
         steps.push(Step {
             captured: true,
-            ..step(TESTS, "kernel-tests", &words, Duration::from_mins(5))
+            ..step(TESTS, "kernel-tests", &words, Duration::from_mins(10))
         });
     }
     let scenarios = parts.scenarios.get(&kind).map_or(0, BTreeMap::len);
