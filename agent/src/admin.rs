@@ -110,10 +110,11 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
         .iter()
         .map(|f| json!({ "feature": f.name, "reason": f.reason }))
         .collect();
-    let missing: &[&str] = if status.reading == 0 {
-        &["first_reading"]
-    } else {
-        &[]
+    // A roll-out that would leave every node blind stops at the first.
+    let missing: &[&str] = match (status.reading, status.counting) {
+        (0, _) => &["first_reading"],
+        (_, false) => &["anything_counted"],
+        (_, true) => &[],
     };
     let body = json!({
         "ready": missing.is_empty(),

@@ -1,20 +1,23 @@
 //! `partywall-agent check`: what this kernel lets the agent see.
 
-use std::fmt::Write as _;
-use std::path::Path;
-
+use crate::config::CheckArgs;
 use crate::kernel::features::{Facts, Feature, plan};
 use crate::kernel::load::{Kernel, ProgramRuns};
 use crate::kernel::maps::map_bytes_for;
+use crate::link;
+use crate::surroundings::{self, Surrounding};
+use std::fmt::Write as _;
 
 /// What was found. The JSON document is this struct.
 #[derive(Debug, serde::Serialize)]
 pub struct Report {
     /// `uname -r`.
     pub kernel: String,
-    /// Whether the agent can run here.
+    /// Whether anything can be counted here.
     pub able: bool,
     pub features: Vec<Feature>,
+    /// What the kernel does not decide.
+    pub surroundings: Vec<Surrounding>,
     /// Programs as the kernel verified them; empty when they were not loaded.
     pub programs: Vec<ProgramReport>,
     /// Why they were not.
@@ -36,8 +39,8 @@ pub struct ProgramReport {
 }
 
 /// Looks, loads and attaches everything once, and takes it away again. Needs a tokio runtime for the kernel side's log.
-pub fn run(cgroup_root: Option<&Path>) -> Report {
-    let facts = Facts::probe(cgroup_root);
+pub fn run(args: &CheckArgs) -> Report {
+    let facts = Facts::probe(args.cgroup_root.as_deref());
     let (plan, mut features) = plan(&facts);
     let loaded = Kernel::load(&plan, &mut features, None);
     let cpus = aya::util::nr_cpus().map_or(0, |cpus| cpus as u64);
@@ -46,6 +49,14 @@ pub fn run(cgroup_root: Option<&Path>) -> Report {
         kernel: facts.release,
         able: loaded.is_ok(),
         features,
+        surroundings: {
+            let mut all = surroundings::look(args.aggregator.as_deref(), args.spool_dir.as_deref());
+            all.extend(link::look(
+                args.link.tls().as_ref(),
+                args.link.token_file.as_ref(),
+            ));
+            all
+        },
         programs: programs
             .iter()
             .map(
@@ -88,6 +99,7 @@ impl Report {
             );
         }
         text.push('\n');
+        self.tell_surroundings(&mut text);
         for program in &self.programs {
             let count = program
                 .verified_instructions
@@ -108,9 +120,31 @@ impl Report {
         match &self.load_error {
             None => text.push_str("the agent can run here\n"),
             Some(error) => {
-                let _ = writeln!(text, "the agent cannot run here: {error}");
+                let _ = writeln!(text, "nothing can be counted here: {error}");
             }
         }
         text
+    }
+
+    fn tell_surroundings(&self, text: &mut String) {
+        let width = |column: fn(&Surrounding) -> &str| {
+            let widths = self.surroundings.iter().map(|one| column(one).len());
+            widths.max().unwrap_or(0)
+        };
+        let (name_width, found_width) = (width(|one| one.name), width(|one| &one.found).min(60));
+        let _ = writeln!(
+            text,
+            "{:name_width$}  {:8}  {:found_width$}  WHEN IT IS NOT FINE",
+            "BESIDES", "STATE", "HOW IT IS"
+        );
+        for one in &self.surroundings {
+            let state = if one.fine { "fine" } else { "not fine" };
+            let _ = writeln!(
+                text,
+                "{:name_width$}  {state:8}  {:found_width$}  {}",
+                one.name, one.found, one.otherwise
+            );
+        }
+        text.push('\n');
     }
 }

@@ -47,7 +47,7 @@ fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let report = check::run(args.cgroup_root.as_deref());
+    let report = check::run(args);
     let text = if args.json {
         serde_json::to_string_pretty(&report)? + "\n"
     } else {

@@ -9,22 +9,29 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use tonic::codegen::http::Uri;
 
+use crate::link::{LinkConfig, TlsFiles};
+use crate::uplink::SpoolConfig;
+
 /// Shortest and longest time between two readings. Below, reading costs more than it tells; above, a breach is not seen
 /// within seconds, and a short-lived pod is only its total.
 pub const INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 /// Smallest and largest bound of the queue, in bytes of encoded reports.
 pub const QUEUE_BYTES: (usize, usize) = (64 * 1024, 1024 * 1024 * 1024);
+/// Smallest and largest bound of the spool, in bytes. Below, a few of the largest messages there are would fill it; above, catching up takes days.
+pub const SPOOL_BYTES: (u64, u64) = (32 << 20, 64 << 30);
 /// Longest name that Kubernetes gives a node.
 const NODE_MAX: usize = 253;
 
 const EXAMPLES: &str = "\
 Start here:
   partywall-agent check      what this kernel lets the agent see, and what is lost without the rest
-  sudo partywall-agent       report to an aggregator on this machine
-  sudo partywall-agent --aggregator http://aggregator.partywall.svc:7441
+  sudo partywall-agent --insecure-plaintext       report to an aggregator on this machine
+  sudo partywall-agent --aggregator https://aggregator.partywall.svc:7441 \
+    --tls-ca ca.crt --tls-cert tls.crt --tls-key tls.key
 
 It needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, or root. While the aggregator is away, reports wait
-in memory, up to --queue-bytes. SIGTERM and SIGINT stop it; what waits is sent before it ends.";
+in memory, up to --queue-bytes, or in --spool-dir, up to --spool-bytes. SIGTERM and SIGINT stop it; what
+waits is sent before it ends, or stays in --spool-dir.";
 
 /// Counts on one node who waited for CPU and who ran meanwhile, and reports it to the aggregator.
 #[derive(Clone, Debug, Parser)]
@@ -59,6 +66,14 @@ pub struct RunArgs {
         default_value = "http://127.0.0.1:7441"
     )]
     pub aggregator: String,
+    #[command(flatten)]
+    pub link: LinkArgs,
+    /// Report without TLS, to an http:// address: whoever is on the way may read and change everything
+    #[arg(long)]
+    pub insecure_plaintext: bool,
+    /// Name of the cluster that this node is of, as the aggregator has it [default: the aggregator's own]
+    #[arg(long, env = "PARTYWALL_CLUSTER", value_name = "NAME", default_value = "")]
+    pub cluster: String,
     /// Time between two readings, 100ms to 60s
     #[arg(long, value_name = "DURATION", default_value = "1s")]
     pub interval: String,
@@ -71,12 +86,46 @@ pub struct RunArgs {
     /// Bound of the reports kept while the aggregator is away, in bytes or with KiB, MiB, GiB; 64KiB to 1GiB
     #[arg(long, value_name = "BYTES", default_value = "16MiB")]
     pub queue_bytes: String,
+    /// Keep reports here while the aggregator is away, and over restarts of the agent [default: in memory alone]
+    #[arg(long, env = "PARTYWALL_SPOOL_DIR", value_name = "DIR")]
+    pub spool_dir: Option<PathBuf>,
+    /// Bound of the reports in --spool-dir, in bytes or with KiB, MiB, GiB; 32MiB to 64GiB
+    #[arg(long, value_name = "BYTES", default_value = "256MiB")]
+    pub spool_bytes: String,
     /// Load this eBPF object instead of the built-in one
     #[arg(long, value_name = "FILE")]
     pub object: Option<PathBuf>,
     /// How log lines are written to stderr
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// How to be let in. Files are read again for each connection.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct LinkArgs {
+    /// Authorities of the aggregator's certificate, PEM
+    #[arg(long, env = "PARTYWALL_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// This agent's certificate, PEM, with what lies between it and its authority
+    #[arg(long, env = "PARTYWALL_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of --tls-cert, PEM
+    #[arg(long, env = "PARTYWALL_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// A service account's token, which says to the aggregator which node this is
+    #[arg(long, env = "PARTYWALL_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl LinkArgs {
+    /// `None`: not all three.
+    pub fn tls(&self) -> Option<TlsFiles> {
+        Some(TlsFiles {
+            ca: self.tls_ca.clone()?,
+            cert: self.tls_cert.clone()?,
+            key: self.tls_key.clone()?,
+        })
+    }
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -87,6 +136,14 @@ pub struct CheckArgs {
     /// Where cgroup v2 is mounted [default: found in /proc/self/mountinfo]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
+    /// Also say whether this aggregator can be reached
+    #[arg(long, env = "PARTYWALL_AGGREGATOR", value_name = "URL")]
+    pub aggregator: Option<String>,
+    #[command(flatten)]
+    pub link: LinkArgs,
+    /// Also say whether reports can be kept here
+    #[arg(long, env = "PARTYWALL_SPOOL_DIR", value_name = "DIR")]
+    pub spool_dir: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -109,8 +166,8 @@ impl Args {
 pub struct Config {
     /// Kubernetes node name, or the host name outside Kubernetes.
     pub node: String,
-    /// `http://host:port`
-    pub aggregator: String,
+    pub link: LinkConfig,
+    pub insecure_plaintext: bool,
     /// Between two readings.
     pub interval: Duration,
     /// Mount point of cgroup v2. `None`: found in /proc/self/mountinfo.
@@ -119,6 +176,8 @@ pub struct Config {
     pub http_listen: SocketAddr,
     /// Bound of the unacknowledged reports, encoded.
     pub queue_bytes: usize,
+    /// Where they wait when memory is not enough.
+    pub spool: Option<SpoolConfig>,
     /// eBPF object to load instead of the built-in one.
     pub object: Option<PathBuf>,
 }
@@ -148,6 +207,12 @@ impl TryFrom<RunArgs> for Config {
     fn try_from(args: RunArgs) -> Result<Self, ConfigError> {
         let interval = parse_duration(&args.interval);
         let queue_bytes = parse_bytes(&args.queue_bytes);
+        let spool_bytes = parse_bytes(&args.spool_bytes)
+            .map_err(|problem| ConfigError::new("--spool-bytes", &args.spool_bytes, problem))?;
+        let spool = args.spool_dir.map(|dir| SpoolConfig {
+            dir,
+            bytes: spool_bytes as u64,
+        });
         let config = Self {
             // An empty NODE_NAME is a manifest that forgot its field reference, and is told so.
             node: args.node.unwrap_or_else(host_name),
@@ -159,8 +224,10 @@ impl TryFrom<RunArgs> for Config {
             })?,
             queue_bytes: queue_bytes
                 .map_err(|problem| ConfigError::new("--queue-bytes", &args.queue_bytes, problem))?,
+            spool,
             object: args.object,
-            aggregator: args.aggregator,
+            link: link(args.aggregator, args.link, args.cluster)?,
+            insecure_plaintext: args.insecure_plaintext,
         };
         config.check()?;
         Ok(config)
@@ -173,8 +240,20 @@ impl Config {
     /// Names the first flag whose value makes no sense.
     pub fn check(&self) -> Result<(), ConfigError> {
         check_node(&self.node).map_err(|problem| ConfigError::new("--node", &self.node, problem))?;
-        check_endpoint(&self.aggregator)
-            .map_err(|problem| ConfigError::new("--aggregator", &self.aggregator, problem))?;
+        let LinkConfig {
+            endpoint,
+            cluster,
+            tls,
+            ..
+        } = &self.link;
+        check_endpoint(endpoint, tls.is_some(), self.insecure_plaintext)
+            .map_err(|problem| ConfigError::new("--aggregator", endpoint, problem))?;
+        if !cluster.is_empty() {
+            check_node(cluster).map_err(|problem| {
+                let problem = problem.replace("no node name", "no cluster name");
+                ConfigError::new("--cluster", cluster, problem)
+            })?;
+        }
         if !(INTERVAL.0..=INTERVAL.1).contains(&self.interval) {
             let value = format!("{:?}", self.interval);
             return Err(ConfigError::new(
@@ -186,6 +265,19 @@ impl Config {
         if !(QUEUE_BYTES.0..=QUEUE_BYTES.1).contains(&self.queue_bytes) {
             let problem = "must lie between 64KiB (65536) and 1GiB (1073741824)";
             return Err(ConfigError::new("--queue-bytes", self.queue_bytes, problem));
+        }
+        if let Some(SpoolConfig { dir, bytes }) = &self.spool {
+            if dir.as_os_str().is_empty() {
+                return Err(ConfigError::new(
+                    "--spool-dir",
+                    "",
+                    "is empty; leave it out for no spool",
+                ));
+            }
+            if !(SPOOL_BYTES.0..=SPOOL_BYTES.1).contains(bytes) {
+                let problem = "must lie between 32MiB (33554432) and 64GiB (68719476736)";
+                return Err(ConfigError::new("--spool-bytes", bytes, problem));
+            }
         }
         Ok(())
     }
@@ -215,14 +307,47 @@ fn check_node(name: &str) -> Result<(), String> {
     }
 }
 
-fn check_endpoint(url: &str) -> Result<(), &'static str> {
-    const EXPECTED: &str = "must be http://host:port, such as http://127.0.0.1:7441";
+/// All three TLS files or none.
+fn link(endpoint: String, args: LinkArgs, cluster: String) -> Result<LinkConfig, ConfigError> {
+    let tls = args.tls();
+    let flags = [
+        ("--tls-ca", args.tls_ca),
+        ("--tls-cert", args.tls_cert),
+        ("--tls-key", args.tls_key),
+    ];
+    if tls.is_none()
+        && let Some((flag, file)) = flags
+            .iter()
+            .find_map(|(flag, file)| Some((*flag, file.as_ref()?)))
+    {
+        let missing: Vec<&str> = flags
+            .iter()
+            .filter(|(_, file)| file.is_none())
+            .map(|(flag, _)| *flag)
+            .collect();
+        let problem = format!("needs {} beside it", missing.join(" and "));
+        return Err(ConfigError::new(flag, file.display(), problem));
+    }
+    Ok(LinkConfig {
+        endpoint,
+        cluster,
+        tls,
+        token: args.token_file,
+    })
+}
+
+/// `tls`: there are files for it. `plaintext`: it was said that there need be none.
+fn check_endpoint(url: &str, tls: bool, plaintext: bool) -> Result<(), &'static str> {
+    const EXPECTED: &str = "must be https://host:port, such as https://aggregator.partywall.svc:7441 (or http://host:port with --insecure-plaintext)";
     let uri = Uri::from_str(url).map_err(|_| EXPECTED)?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => {
+    match (uri.scheme_str(), tls, plaintext) {
+        (Some("https"), true, false) | (Some("http"), false, true) => {}
+        (Some("https"), false, _) => return Err("needs --tls-ca, --tls-cert and --tls-key"),
+        (Some("https"), true, true) => return Err("is encrypted: leave --insecure-plaintext out"),
+        (Some("http"), true, _) => return Err("is plain text: with --tls-ca it must be https://host:port"),
+        (Some("http"), false, false) => {
             return Err(
-                "this agent does not speak TLS itself: use http:// inside the cluster or to a local proxy",
+                "is plain text: use https:// with --tls-ca, --tls-cert and --tls-key, or say --insecure-plaintext",
             );
         }
         _ => return Err(EXPECTED),
@@ -284,6 +409,10 @@ mod tests {
     use super::*;
 
     fn config(flags: &[&str]) -> Result<Config, ConfigError> {
+        encrypted(&[&["--insecure-plaintext"], flags].concat())
+    }
+
+    fn encrypted(flags: &[&str]) -> Result<Config, ConfigError> {
         let args = Args::try_parse_from([&["partywall-agent", "--node", "node-a"], flags].concat()).unwrap();
         match args.into_command() {
             Command::Run(run) => run.try_into(),
@@ -301,11 +430,13 @@ mod tests {
     fn defaults_are_those_of_the_documentation() {
         let expected = Config {
             node: "node-a".to_owned(),
-            aggregator: "http://127.0.0.1:7441".to_owned(),
+            link: LinkConfig::plaintext("http://127.0.0.1:7441"),
+            insecure_plaintext: true,
             interval: Duration::from_secs(1),
             cgroup_root: None,
             http_listen: "127.0.0.1:7443".parse().unwrap(),
             queue_bytes: 16 * 1024 * 1024,
+            spool: None,
             object: None,
         };
         assert_eq!(config(&[]), Ok(expected));
@@ -335,7 +466,48 @@ mod tests {
         assert_eq!(config.http_listen, "[::1]:0".parse().unwrap());
         assert_eq!(config.cgroup_root, Some("/c".into()));
         assert_eq!(config.object, Some("/o".into()));
-        assert_eq!(config.aggregator, "http://[fd00::1]:7441/");
+        assert_eq!(config.link.endpoint, "http://[fd00::1]:7441/");
+    }
+
+    #[test]
+    fn nothing_is_sent_in_plain_text_that_was_not_said() {
+        let https = ["--aggregator", "https://a:1"];
+        let files = ["--tls-ca", "ca", "--tls-cert", "c", "--tls-key", "k"];
+        let both = [&https[..], &files[..]].concat();
+        let token = [&both[..], &["--token-file", "t", "--cluster", "east"]].concat();
+        let link = encrypted(&token).unwrap().link;
+        assert_eq!(link.tls.as_ref().map(|t| &t.ca), Some(&"ca".into()));
+        assert_eq!((link.token, link.cluster.as_str()), (Some("t".into()), "east"));
+        let wrong: &[(Vec<&str>, &str, &str)] = &[
+            (vec![], "--aggregator", "--insecure-plaintext"),
+            (
+                vec!["--aggregator", "http://a:1"],
+                "--aggregator",
+                "--tls-ca, --tls-cert and --tls-key",
+            ),
+            (
+                https.to_vec(),
+                "--aggregator",
+                "--tls-ca, --tls-cert and --tls-key",
+            ),
+            (
+                [&both[..], &["--insecure-plaintext"]].concat(),
+                "--aggregator",
+                "leave --insecure-plaintext out",
+            ),
+            (files.to_vec(), "--aggregator", "must be https"),
+            ([&https[..], &files[..4]].concat(), "--tls-ca", "needs --tls-key"),
+            (
+                [&both[..], &["--cluster", "East"]].concat(),
+                "--cluster",
+                "no cluster name",
+            ),
+        ];
+        for (flags, flag, problem) in wrong {
+            let error = encrypted(flags).expect_err(problem);
+            assert_eq!(error.flag, *flag, "{error}");
+            assert!(error.problem.contains(problem), "{error}");
+        }
     }
 
     #[test]
@@ -373,6 +545,9 @@ mod tests {
             ("--queue-bytes", "", "size"),
             ("--queue-bytes", "99999999999999999999", "size"),
             ("--queue-bytes", "18446744073709551615GiB", "size"),
+            ("--spool-bytes", "33554431", "between"),
+            ("--spool-bytes", "65GiB", "between"),
+            ("--spool-bytes", "256MB", "size"),
             ("--aggregator", "127.0.0.1:7441", "http://host:port"),
             ("--aggregator", "http://127.0.0.1", "http://host:port"),
             ("--aggregator", "http://:7441", "http://host:port"),
@@ -384,7 +559,7 @@ mod tests {
             ("--aggregator", "http://a:1#f", "http://host:port"),
             ("--aggregator", "ftp://a:1", "http://host:port"),
             ("--aggregator", "", "http://host:port"),
-            ("--aggregator", "https://a:1", "TLS"),
+            ("--aggregator", "https://a:1", "--tls-ca"),
             ("--http-listen", "7443", "address and port"),
             ("--http-listen", "localhost:7443", "address and port"),
             ("--http-listen", "127.0.0.1:70000", "address and port"),
@@ -405,6 +580,9 @@ mod tests {
             };
             let run = RunArgs {
                 node: run.node.or(Some("node-a".to_owned())),
+                insecure_plaintext: true,
+                // What is not used is not looked at.
+                spool_dir: run.spool_dir.or(Some("/spool".into())),
                 ..run
             };
             let error = Config::try_from(run).expect_err(&flags[0]);
@@ -428,6 +606,8 @@ mod tests {
             &["--interval", "1m"],
             &["--queue-bytes", "65536"],
             &["--queue-bytes", "1GiB"],
+            &["--spool-dir", "/spool", "--spool-bytes", "32MiB"],
+            &["--spool-dir", "/spool", "--spool-bytes", "64GiB"],
             &["--aggregator", "http://aggregator.partywall.svc:7441"],
         ];
         for flags in fine {

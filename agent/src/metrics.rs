@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::watch;
 
 use crate::reader::Tracked;
-use crate::uplink::UplinkStats;
+use crate::uplink::{SpoolStats, UplinkStats};
 
 /// What the agent last did. Counters count since its start.
 #[derive(Clone, Debug, Default)]
@@ -27,9 +27,13 @@ pub struct Status {
     pub interval: Duration,
     /// What the last one took.
     pub read_duration: Duration,
+    /// Whether the kernel lets anything be counted.
+    pub counting: bool,
     pub tracked: Tracked,
     /// Context switches seen.
     pub switches: u64,
+    /// How far the wall clock went ahead of the time that passed since the agent's start.
+    pub wall_clock_shift_ns: i128,
     pub coverage: Coverage,
     pub cost: AgentCost,
     pub uplink: UplinkStats,
@@ -92,6 +96,17 @@ fn readings(out: &mut Out<'_>, status: &Status) -> fmt::Result {
         "read_duration",
         "Time that the last reading took",
         status.read_duration,
+    )?;
+    out.gauge(
+        "counting",
+        "1: something is counted. 0: nothing is, see `partywall-agent check`",
+        u64::from(status.counting),
+    )?;
+    out.one(
+        "wall_clock_shift",
+        "How far the wall clock was set ahead of the time that passed since the agent's start; below 0: back",
+        Some(&Unit::Seconds),
+        &ConstGauge::new(status.wall_clock_shift_ns as f64 / 1e9),
     )?;
     out.counter("switches", "Context switches seen", status.switches)?;
     out.gauge("cgroups", "Cgroups whose identity is kept", cgroups)?;
@@ -179,6 +194,22 @@ fn uplink(out: &mut Out<'_>, uplink: &UplinkStats) -> fmt::Result {
         "Streams opened after the first",
         uplink.reconnects,
     )?;
+    let failures = uplink
+        .failures
+        .iter()
+        .map(|(reason, count)| ([("reason", *reason)], *count));
+    out.counters(
+        "uplink_failures",
+        "Connections and streams to the aggregator that failed, by reason",
+        failures,
+    )?;
+    if let Some(to) = uplink.certificate_to_unix_s {
+        out.gauge(
+            "certificate_expiry_timestamp_seconds",
+            "Until when the agent's own certificate is good, as it was read last",
+            to as f64,
+        )?;
+    }
     if let Some(age) = uplink.last_receipt_age {
         out.seconds(
             "uplink_last_receipt_age",
@@ -216,13 +247,29 @@ fn uplink(out: &mut Out<'_>, uplink: &UplinkStats) -> fmt::Result {
     )?;
     out.gauge(
         "queue_reports",
-        "Reports without a receipt",
+        "Reports in memory without a receipt",
         uplink.queued_reports,
     )?;
     out.gauge(
         "queue_bytes",
-        "Size of the reports without a receipt, encoded",
+        "Size of the reports in memory without a receipt, encoded",
         uplink.queued_bytes,
+    )?;
+    uplink.spool.as_ref().map_or(Ok(()), |spool| spooled(out, spool))
+}
+
+fn spooled(out: &mut Out<'_>, spool: &SpoolStats) -> fmt::Result {
+    out.gauge(
+        "spool_usable",
+        "1: reports can be kept on disk. 0: they wait in memory alone",
+        u64::from(spool.usable),
+    )?;
+    out.gauge("spool_reports", "Reports on disk", spool.reports)?;
+    out.gauge("spool_bytes", "What the reports on disk take there", spool.bytes)?;
+    out.counter(
+        "spool_errors",
+        "Times that the spool could not be opened, read or written",
+        spool.errors,
     )
 }
 

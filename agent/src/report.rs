@@ -107,8 +107,8 @@ fn traffic(totals: &Totals) -> v1::Traffic {
     }
 }
 
-/// What the agent could see, and what was lost where. `queue`: the uplink's losses.
-pub fn coverage(features: &[Feature], reader: &Reader, queue: Vec<v1::Loss>) -> v1::Coverage {
+/// What the agent could see, and what was lost where.
+pub fn coverage(features: &[Feature], losses: Vec<v1::Loss>) -> v1::Coverage {
     let features = features
         .iter()
         .map(|feature| v1::Feature {
@@ -121,6 +121,11 @@ pub fn coverage(features: &[Feature], reader: &Reader, queue: Vec<v1::Loss>) -> 
             },
         })
         .collect();
+    v1::Coverage { features, losses }
+}
+
+/// What was lost before it was in a report.
+pub fn losses(reader: &Reader) -> Vec<v1::Loss> {
     let loss = |stage: &str, reason: &str, unit: &str, count| v1::Loss {
         stage: stage.to_owned(),
         reason: reason.to_owned(),
@@ -159,19 +164,18 @@ pub fn coverage(features: &[Feature], reader: &Reader, queue: Vec<v1::Loss>) -> 
         loss("read", "flow_places", "places", flow_places),
         loss("attribute", "too_many_cgroups", "cgroups", reader.turned_away()),
     ]);
-    losses.extend(queue);
-    v1::Coverage { features, losses }
+    losses
 }
 
 /// What the agent itself costs.
-pub fn cost(own: &OwnCost, kernel: &Kernel) -> v1::AgentCost {
+pub fn cost(own: &OwnCost, kernel: Option<&Kernel>) -> v1::AgentCost {
     v1::AgentCost {
         cpu_ns: own.cpu_ns,
         memory_bytes: own.memory_bytes,
         memory_source: own.memory_source.to_owned(),
-        map_bytes: kernel.maps.bytes(),
+        map_bytes: kernel.map_or(0, |kernel| kernel.maps.bytes()),
         programs: kernel
-            .program_runs()
+            .map_or_else(Vec::new, Kernel::program_runs)
             .into_iter()
             .map(|program| v1::ProgramCost {
                 name: program.name.to_owned(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use partywall_agent::admin;
 use partywall_agent::metrics::Status;
 use partywall_agent::reader::Tracked;
-use partywall_agent::uplink::UplinkStats;
+use partywall_agent::uplink::{SpoolStats, UplinkStats};
 use partywall_proto::v1::{AgentCost, Coverage, Feature, Loss, ProgramCost};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -58,6 +58,7 @@ fn read_just_now() -> Status {
         read_at: Some(Instant::now()),
         interval: Duration::from_secs(1),
         read_duration: Duration::from_micros(1_500),
+        counting: true,
         tracked: Tracked {
             cgroups: 40,
             pods: 12,
@@ -68,6 +69,7 @@ fn read_just_now() -> Status {
             sockets: 5,
         },
         switches: 123_456,
+        wall_clock_shift_ns: -3_600_000_000_000,
         coverage: Coverage {
             features: vec![
                 Feature {
@@ -110,6 +112,13 @@ fn read_just_now() -> Status {
             refused_by_reason: [("node".to_owned(), 1)].into(),
             reconnects: 4,
             last_receipt_age: Some(Duration::from_millis(250)),
+            spool: Some(SpoolStats {
+                usable: true,
+                reports: 11,
+                bytes: 90_000,
+                errors: 2,
+                ..SpoolStats::default()
+            }),
             ..UplinkStats::default()
         },
     }
@@ -146,6 +155,8 @@ async fn metrics_tell_the_snapshot() {
         "partywall_agent_readings_total 7",
         "partywall_agent_interval_seconds 1.0",
         "partywall_agent_read_duration_seconds 0.0015",
+        "partywall_agent_counting 1",
+        "partywall_agent_wall_clock_shift_seconds -3600.0",
         "partywall_agent_switches_total 123456",
         "partywall_agent_cgroups 40",
         "partywall_agent_pods 12",
@@ -176,6 +187,10 @@ async fn metrics_tell_the_snapshot() {
         "partywall_agent_reports_refused_total{field=\"node\"} 1",
         "partywall_agent_queue_reports 2",
         "partywall_agent_queue_bytes 900",
+        "partywall_agent_spool_usable 1",
+        "partywall_agent_spool_reports 11",
+        "partywall_agent_spool_bytes 90000",
+        "partywall_agent_spool_errors_total 2",
     ];
     let samples: Vec<&str> = body.lines().filter(|line| !line.starts_with('#')).collect();
     assert_eq!(samples, expected, "{body}");
@@ -240,6 +255,26 @@ async fn ready_after_the_first_reading() {
     assert_eq!((code, &body["ready"]), (200, &true.into()));
     let absent = serde_json::json!([{ "feature": "steal", "reason": "no \"paravirt\"" }]);
     assert_eq!(body["absent_features"], absent);
+}
+
+#[tokio::test]
+async fn a_blind_agent_is_healthy_and_not_ready() {
+    let admin = start(Status {
+        counting: false,
+        ..read_just_now()
+    })
+    .await;
+    assert_eq!(
+        get(admin.address, "/healthz").await.0,
+        200,
+        "a restart would not help"
+    );
+    let (code, _, body) = get(admin.address, "/readyz").await;
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (code, &body["missing"]),
+        (503, &serde_json::json!(["anything_counted"]))
+    );
 }
 
 #[tokio::test]

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use partywall_agent::uplink::{Uplink, UplinkConfig, UplinkStats};
+use partywall_agent::link::LinkConfig;
+use partywall_agent::uplink::{SpoolConfig, Uplink, UplinkConfig, UplinkStats};
 use partywall_proto::v1::entity::Kind;
 use partywall_proto::v1::ingest_service_server::{IngestService, IngestServiceServer};
 use partywall_proto::v1::{CpuSample, Entity, Outcome, Pod, Receipt, Report};
@@ -139,10 +141,10 @@ fn anywhere() -> SocketAddr {
 }
 
 fn uplink(address: SocketAddr, queue_bytes: usize) -> Uplink {
-    let endpoint = format!("http://{address}");
     Uplink::new(UplinkConfig {
-        endpoint,
+        link: LinkConfig::plaintext(format!("http://{address}")),
         queue_bytes,
+        spool: None,
     })
     .unwrap()
 }
@@ -162,7 +164,8 @@ fn report(sequence: u64) -> Report {
         boot_id: "d6b1c9c2-2a59-4b64-a5f2-8a8f7a3f4b3e".to_owned(),
         agent_start_unix_ns: 1,
         sequence,
-        interval_ns: 1_000_000_000,
+        // Short, so that its pace holds up no test.
+        interval_ns: 10_000_000,
         cpu: vec![CpuSample {
             entity: 1,
             run_ns: sequence,
@@ -544,4 +547,173 @@ fn connections_to(address: SocketAddr) -> usize {
         .filter(open)
         .filter(|entry| entry.remote_address == address)
         .count()
+}
+
+/// With a spool that takes over at half of 64 KiB.
+fn spooled(address: SocketAddr, dir: &Path) -> Uplink {
+    Uplink::new(UplinkConfig {
+        link: LinkConfig::plaintext(format!("http://{address}")),
+        queue_bytes: 64 * 1024,
+        spool: Some(SpoolConfig {
+            dir: dir.to_owned(),
+            bytes: 32 << 20,
+        }),
+    })
+    .unwrap()
+}
+
+fn on_disk(stats: &UplinkStats) -> u64 {
+    stats.spool.as_ref().map_or(0, |spool| spool.reports)
+}
+
+/// Half an hour of reports, one a second, made faster than that.
+#[tokio::test]
+async fn an_outage_of_half_an_hour_goes_to_disk_and_comes_back_whole_and_in_order() {
+    const REPORTS: u64 = 1_800;
+    let dir = tempfile::tempdir().unwrap();
+    let received = Received::default();
+    let address = Server::start(anywhere(), &received, Arc::new(accept)).kill();
+    let uplink = spooled(address, dir.path());
+    for sequence in 1..=REPORTS {
+        let mut report = padded(sequence, 60);
+        // Each lives for one report: its name is only on disk.
+        report.entities = vec![pod(1_000_000 + sequence as u32)];
+        report.ended = vec![1_000_000 + sequence as u32];
+        uplink.push(report);
+        // As time would, lets the disk keep up.
+        if sequence % 8 == 0 {
+            until(&uplink, "memory relieved", |stats| stats.queued_bytes < 32 * 1024).await;
+        }
+    }
+    let stats = uplink.stats();
+    assert!(on_disk(&stats) > REPORTS * 9 / 10, "{stats:?}");
+    let _server = Server::start(address, &received, Arc::new(accept));
+    let stats = until(&uplink, "all acknowledged", |stats| stats.acknowledged == REPORTS).await;
+    assert_eq!(received.sequences(), (1..=REPORTS).collect::<Vec<_>>());
+    let announced = |report: &Report| indices(report).contains(&(1_000_000 + report.sequence as u32));
+    assert!(received.all().iter().all(announced), "each with its name");
+    assert!(stats.losses().iter().all(|loss| loss.count == 0), "{stats:?}");
+    let stats = until(&uplink, "nothing left on disk", |stats| on_disk(stats) == 0).await;
+    assert_eq!((stats.queued_reports, stats.spool.unwrap().errors), (0, 0));
+    uplink.push(report(REPORTS + 1));
+    until(&uplink, "the present goes on", |stats| {
+        stats.acknowledged == REPORTS + 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_an_agent_run_could_not_send_is_sent_by_the_next_before_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let received = Received::default();
+    let address = Server::start(anywhere(), &received, Arc::new(accept)).kill();
+    let of_run = |run, sequence| Report {
+        agent_start_unix_ns: run,
+        ..report(sequence)
+    };
+    for run in 1..=3 {
+        let uplink = spooled(address, dir.path());
+        for sequence in 1..=5 {
+            let mut report = of_run(run, sequence);
+            if sequence == 1 {
+                report.entities = vec![pod(run as u32)];
+            }
+            uplink.push(report);
+        }
+        let left = uplink.drain(Duration::from_millis(100)).await;
+        assert_eq!(left, 0, "nothing is lost: it is on disk");
+    }
+    let server = Server::start(address, &received, Arc::new(accept));
+    let uplink = spooled(server.address, dir.path());
+    uplink.push(of_run(4, 1));
+    until(&uplink, "all acknowledged", |stats| stats.acknowledged == 16).await;
+    let order: Vec<(u64, u64)> = received
+        .all()
+        .iter()
+        .map(|report| (report.agent_start_unix_ns, report.sequence))
+        .collect();
+    let expected: Vec<(u64, u64)> = (1..=3)
+        .flat_map(|run| (1..=5).map(move |sequence| (run, sequence)))
+        .chain([(4, 1)])
+        .collect();
+    assert_eq!(order, expected);
+    let named: Vec<Vec<u32>> = received.all().iter().step_by(5).map(indices).collect();
+    assert_eq!(named, [vec![1], vec![2], vec![3], vec![]], "of its own run");
+}
+
+#[tokio::test]
+async fn reports_of_a_node_by_another_name_are_not_sent_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let received = Received::default();
+    let address = Server::start(anywhere(), &received, Arc::new(accept)).kill();
+    let renamed = spooled(address, dir.path());
+    renamed.push(Report {
+        node: "node-b".to_owned(),
+        ..report(1)
+    });
+    assert_eq!(renamed.drain(Duration::from_millis(50)).await, 0);
+    let _server = Server::start(address, &received, Arc::new(accept));
+    let uplink = spooled(address, dir.path());
+    uplink.push(Report {
+        agent_start_unix_ns: 2,
+        ..report(1)
+    });
+    let stats = until(&uplink, "acknowledged", |stats| stats.acknowledged == 1).await;
+    assert_eq!(stats.spool.unwrap().foreign, 1);
+    assert_eq!(received.all()[0].node, "node-a");
+}
+
+#[tokio::test]
+async fn a_spool_that_cannot_be_used_costs_nothing_but_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a file");
+    std::fs::write(&file, "").unwrap();
+    let received = Received::default();
+    let server = Server::start(anywhere(), &received, Arc::new(accept));
+    let uplink = spooled(server.address, &file);
+    uplink.push(report(1));
+    let stats = until(&uplink, "acknowledged", |stats| stats.acknowledged == 1).await;
+    let spool = stats.spool.unwrap();
+    assert_eq!((spool.usable, spool.errors), (false, 1));
+    assert_eq!(uplink.drain(PATIENCE).await, 0);
+}
+
+#[tokio::test]
+async fn a_damaged_spool_is_moved_aside_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("spool.redb"), "no database").unwrap();
+    let received = Received::default();
+    let server = Server::start(anywhere(), &received, Arc::new(accept));
+    let uplink = spooled(server.address, dir.path());
+    uplink.push(report(1));
+    let stats = until(&uplink, "acknowledged", |stats| stats.acknowledged == 1).await;
+    let losses = stats.losses();
+    let aside = losses
+        .iter()
+        .find(|loss| loss.reason == "spool_set_aside")
+        .unwrap();
+    assert_eq!((aside.unit.as_str(), aside.count), ("files", 1));
+    assert!(stats.spool.unwrap().usable);
+}
+
+#[tokio::test]
+async fn a_backlog_is_not_sent_all_at_once() {
+    let received = Received::default();
+    let address = Server::start(anywhere(), &received, Arc::new(accept)).kill();
+    let uplink = uplink(address, QUEUE_BYTES);
+    for sequence in 1..=60 {
+        uplink.push(Report {
+            interval_ns: 1_000_000_000,
+            ..report(sequence)
+        });
+    }
+    let _server = Server::start(address, &received, Arc::new(accept));
+    let begun = Instant::now();
+    // Thirty or so at once, then ten a second.
+    until(&uplink, "the first", |stats| stats.acknowledged >= 25).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let after = uplink.stats().acknowledged;
+    assert!((26..58).contains(&after), "{after} after {:?}", begun.elapsed());
+    // An agent that is about to end does not wait.
+    assert_eq!(uplink.drain(Duration::from_secs(2)).await, 0);
 }

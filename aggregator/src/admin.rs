@@ -12,6 +12,8 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::identify;
+use crate::link::tls;
 use crate::sinks::prometheus::Exporter;
 use crate::state::State;
 
@@ -45,8 +47,15 @@ pub async fn serve(listener: TcpListener, state: Arc<State>, exporter: Exporter,
 
 async fn metrics(Extract(admin): Extract<Arc<Admin>>) -> Response {
     // A large cluster takes a while to write out: not on a thread that serves sockets.
+    let state = Arc::clone(&admin.state);
     match tokio::task::spawn_blocking(move || admin.exporter.scrape()).await {
-        Ok(Ok(text)) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Ok(Ok(text)) => {
+            // What a restart would take back is not shown: Prometheus would take it for a counter that began anew.
+            if let Some(journal) = state.journal.get() {
+                journal.written(journal.position()).await;
+            }
+            ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response()
+        }
         Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
@@ -54,10 +63,7 @@ async fn metrics(Extract(admin): Extract<Arc<Admin>>) -> Response {
 
 /// Whether judging goes on.
 async fn healthz(Extract(admin): Extract<Arc<Admin>>) -> Response {
-    let (judged, step) = {
-        let world = admin.state.lock();
-        (world.judged(), world.policy().thresholds.windows.step_seconds)
-    };
+    let (judged, step) = (admin.state.judged(), admin.state.step_seconds());
     let age = Duration::from_nanos(admin.state.now().since(judged));
     let most = Duration::from_secs_f64(step * MISSED_JUDGEMENTS).max(HEALTHY_AGE_MIN);
     let healthy = age <= most;
@@ -73,31 +79,62 @@ async fn healthz(Extract(admin): Extract<Arc<Admin>>) -> Response {
     answer(healthy, &body)
 }
 
-/// Whether what the aggregator says is complete: it has judged once. What is broken but does not stop it is listed.
+/// Whether what the aggregator says is complete: it has judged once, and knows who is who. What is broken but does not stop it is listed.
 async fn readyz(Extract(admin): Extract<Arc<Admin>>) -> Response {
-    let judged = admin.state.lock().judged().mono_ns > 0;
-    let missing: &[&str] = if judged { &[] } else { &["first_judgement"] };
-    let cluster = admin.state.cluster.get();
-    let mut degraded: Vec<_> = cluster
-        .broken
-        .iter()
-        .map(|(file, error)| json!({ "file": file.display().to_string(), "reason": error }))
-        .collect();
+    let mut missing = Vec::new();
+    if admin.state.judged().mono_ns == 0 {
+        missing.push("first_judgement".to_owned());
+    }
+    let mut degraded = Vec::new();
+    let mut clusters = serde_json::Map::new();
+    for cluster in admin.state.clusters() {
+        let (name, source) = (&*cluster.name, cluster.source.get());
+        if source.api.as_ref().is_some_and(|api| !api.is_synced()) {
+            missing.push(format!("objects of cluster {name}"));
+        }
+        degraded.extend(source.broken.iter().map(
+            |(file, error)| json!({ "cluster": name, "file": file.display().to_string(), "reason": error }),
+        ));
+        let problems = source.api.iter().flat_map(identify::api::Status::problems);
+        degraded.extend(
+            problems.map(|(resource, reason)| json!({ "cluster": name, "api": resource, "reason": reason })),
+        );
+        degraded.extend(source.unjudged_quotas.iter().map(|quota| {
+            let quota_name = format!("{}/{}", quota.namespace, quota.name);
+            json!({ "cluster": name, "quota": quota_name, "reason": quota.reason })
+        }));
+        let objects = json!({
+            "namespaces": source.namespaces,
+            "pods": source.pods,
+            "quotas": source.quotas,
+            "limit_ranges": source.limit_ranges,
+            "network_policies": source.network_policies,
+            "foreign_policies": source.foreign_policies,
+            "nodes": source.nodes,
+            "services": source.services,
+            "endpoint_slices": source.endpoint_slices,
+            "capsule_tenants": source.capsule_tenants,
+            "age_seconds": source.api.as_ref().and_then(identify::api::Status::age).map(|age| age.as_secs_f64()),
+            "stale": source.api.as_ref().is_some_and(identify::api::Status::is_stale),
+        });
+        clusters.insert(name.to_owned(), objects);
+    }
     if let Some(error) = admin.state.policy.get().error {
         degraded.push(json!({ "file": "policy", "reason": error }));
     }
+    let tls = admin.state.tls.get();
+    let concern = |file, validity: Option<tls::Validity>| {
+        let words = tls::concern(validity?, tls::now_s())?;
+        Some(json!({ "file": file, "reason": words }))
+    };
+    degraded.extend(concern("tls-cert", tls.own));
+    degraded.extend(concern("tls-client-ca", tls.client_ca));
+    degraded.extend(tls.error.map(|error| json!({ "file": "tls", "reason": error })));
     let body = json!({
         "ready": missing.is_empty(),
         "missing": missing,
         "degraded": degraded,
-        "cluster": {
-            "namespaces": cluster.namespaces,
-            "pods": cluster.pods,
-            "quotas": cluster.quotas,
-            "limit_ranges": cluster.limit_ranges,
-            "network_policies": cluster.network_policies,
-            "foreign_policies": cluster.foreign_policies,
-        },
+        "clusters": clusters,
     });
     answer(missing.is_empty(), &body)
 }

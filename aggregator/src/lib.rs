@@ -3,17 +3,23 @@
 //! All judgement is in `partywall-aggregator-core`; here is what surrounds it: sockets, files, clocks. [`run`] shows the whole in order.
 
 pub mod admin;
+pub mod auth;
 pub mod clock;
 pub mod command;
 pub mod config;
 pub mod identify;
 pub mod ingest;
+pub mod limits;
+pub mod link;
 pub mod metrics;
+pub mod nodes;
+pub mod pace;
 pub mod policy_file;
 pub mod query;
 pub mod run;
 pub mod sinks;
 pub mod state;
+pub mod store;
 pub mod watch;
 pub mod wire;
 

@@ -5,9 +5,12 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use partywall_aggregator_core::breach::{Breach, BreachKind, BreachState};
+use partywall_aggregator_core::breach::BreachKind;
 use partywall_aggregator_core::report::Outcome;
 use prometheus_client::metrics::histogram::Histogram;
+use tonic::Status;
+
+use crate::link::Refusal;
 
 /// Since the aggregator's start.
 #[derive(Debug)]
@@ -31,6 +34,87 @@ pub struct Counts {
     pub samples: u64,
     pub judgements: u64,
     pub fired: BTreeMap<BreachKind, u64>,
+    /// Connections open now.
+    pub connections: usize,
+    pub connections_refused: BTreeMap<Refusal, u64>,
+    pub accept_failures: u64,
+    pub streams_refused: BTreeMap<StreamRefusal, u64>,
+    /// By what came of them; the words are `auth`'s own.
+    pub token_reviews: BTreeMap<&'static str, u64>,
+    /// Reports after which the next one of the same node was held up, and for how long in all.
+    pub delays: u64,
+    pub delayed: Duration,
+}
+
+/// Why a stream of reports or a question was not taken, or was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StreamRefusal {
+    TooMany,
+    TooManyOfNode,
+    Compressed,
+    /// A message that is larger than may be.
+    Oversized,
+    /// A message that is none.
+    Malformed,
+    WrongCluster,
+    NoToken,
+    /// The API does not know it, or it expired.
+    BadToken,
+    WrongAudience,
+    WrongAccount,
+    /// The token says of no pod and no node that it is theirs.
+    Unbound,
+    /// The token's pod is not known yet.
+    PodUnknown,
+    TooManyBadTokens,
+    ReviewsBusy,
+    ApiAway,
+    NoApi,
+    QueriesBusy,
+    TooManyWatches,
+}
+
+impl StreamRefusal {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TooMany => "too_many",
+            Self::TooManyOfNode => "too_many_of_node",
+            Self::Compressed => "compressed",
+            Self::Oversized => "oversized",
+            Self::Malformed => "malformed",
+            Self::WrongCluster => "wrong_cluster",
+            Self::NoToken => "no_token",
+            Self::BadToken => "bad_token",
+            Self::WrongAudience => "wrong_audience",
+            Self::WrongAccount => "wrong_account",
+            Self::Unbound => "unbound_token",
+            Self::PodUnknown => "pod_unknown",
+            Self::TooManyBadTokens => "too_many_bad_tokens",
+            Self::ReviewsBusy => "reviews_busy",
+            Self::ApiAway => "api_away",
+            Self::NoApi => "no_api",
+            Self::QueriesBusy => "queries_busy",
+            Self::TooManyWatches => "too_many_watches",
+        }
+    }
+
+    /// What the peer of a refused token is told.
+    pub fn status(self, problem: &str) -> Status {
+        match self {
+            Self::BadToken => Status::unauthenticated(problem),
+            _ => Status::permission_denied(problem),
+        }
+    }
+
+    /// Of a stream of messages that ended with `status`; `None`: its connection did.
+    pub fn of_message(status: &Status) -> Option<Self> {
+        // What the transport says has a source, what the decoder says has none.
+        match (status.code(), std::error::Error::source(status)) {
+            (tonic::Code::OutOfRange, None) => Some(Self::Oversized),
+            (tonic::Code::Internal, None) => Some(Self::Malformed),
+            _ => None,
+        }
+    }
 }
 
 impl Default for Metrics {
@@ -70,12 +154,47 @@ impl Metrics {
         });
     }
 
-    pub fn judged(&self, took: Duration, changes: &[Breach]) {
+    pub fn connections(&self, open: usize) {
+        self.update(|c| c.connections = open);
+    }
+
+    /// Returns how many were refused so.
+    pub fn refuse_connection(&self, refusal: Refusal) -> u64 {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = counts.connections_refused.entry(refusal).or_default();
+        *refused += 1;
+        *refused
+    }
+
+    pub fn accept_failed(&self) {
+        self.update(|c| c.accept_failures += 1);
+    }
+
+    /// Returns how many were refused so.
+    pub fn refuse_stream(&self, refusal: StreamRefusal) -> u64 {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = counts.streams_refused.entry(refusal).or_default();
+        *refused += 1;
+        *refused
+    }
+
+    pub fn reviewed(&self, outcome: &'static str) {
+        self.update(|c| *c.token_reviews.entry(outcome).or_default() += 1);
+    }
+
+    pub fn delay(&self, by: Duration) {
+        self.update(|c| {
+            c.delays += 1;
+            c.delayed += by;
+        });
+    }
+
+    pub fn judged(&self, took: Duration, fired: &[BreachKind]) {
         self.judge_seconds.observe(took.as_secs_f64());
         self.update(|c| {
             c.judgements += 1;
-            for breach in changes.iter().filter(|b| b.state == BreachState::Firing) {
-                *c.fired.entry(breach.key.kind).or_default() += 1;
+            for kind in fired {
+                *c.fired.entry(*kind).or_default() += 1;
             }
         });
     }

@@ -58,7 +58,7 @@ pub async fn follow(path: PathBuf, state: Arc<State>, stop: CancellationToken) {
         seen = text;
         match policy {
             Ok(policy) => {
-                state.lock().set_policy(policy);
+                state.set_policy(&policy);
                 state.policy.update(|p| {
                     p.error = None;
                     p.loaded_unix_ns = unix_ns();

@@ -2,28 +2,79 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
 use partywall_proto::v1;
 use partywall_proto::v1::query_service_server::QueryService;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::state::State;
+use crate::limits::{MAX_WATCHES, QUERIES_AT_ONCE, QUERIES_WAITING, QUERY_PATIENCE};
+use crate::metrics::StreamRefusal;
+use crate::state::{Cluster, State};
 use crate::wire;
 
 #[derive(Debug)]
 pub struct Query {
     state: Arc<State>,
+    /// How long a watch lasts; `None`: as long as its client wants.
+    life: Option<Duration>,
     stop: CancellationToken,
+    /// Those that are answered and those that wait for it.
+    inside: Arc<Semaphore>,
+    answering: Arc<Semaphore>,
+    watching: Arc<Semaphore>,
 }
 
 impl Query {
-    pub fn new(state: Arc<State>, stop: CancellationToken) -> Self {
-        Self { state, stop }
+    pub fn new(state: Arc<State>, life: Option<Duration>, stop: CancellationToken) -> Self {
+        Self {
+            state,
+            life,
+            stop,
+            inside: Arc::new(Semaphore::new(QUERIES_AT_ONCE + QUERIES_WAITING)),
+            answering: Arc::new(Semaphore::new(QUERIES_AT_ONCE)),
+            watching: Arc::new(Semaphore::new(MAX_WATCHES)),
+        }
     }
+
+    /// Held while a question is answered.
+    async fn turn(&self) -> Result<[OwnedSemaphorePermit; 2], Status> {
+        let busy = || {
+            self.state.metrics.refuse_stream(StreamRefusal::QueriesBusy);
+            Status::resource_exhausted("too many questions at once; ask again later")
+        };
+        let inside = Arc::clone(&self.inside).try_acquire_owned().map_err(|_| busy())?;
+        match timeout(QUERY_PATIENCE, Arc::clone(&self.answering).acquire_owned()).await {
+            Ok(Ok(answering)) => Ok([inside, answering]),
+            _ => Err(busy()),
+        }
+    }
+
+    /// The clusters that a request asks for: all where it names none.
+    fn named(&self, name: &str) -> Result<Vec<Arc<Cluster>>, Status> {
+        if name.is_empty() {
+            return Ok(self.state.clusters().cloned().collect());
+        }
+        match self.state.cluster(name) {
+            Some(cluster) => Ok(vec![Arc::clone(cluster)]),
+            None => Err(no_such_cluster(&self.state, name)),
+        }
+    }
+}
+
+fn no_such_cluster(state: &State, name: &str) -> Status {
+    let known: Vec<&str> = state.clusters().map(|c| &*c.name).collect();
+    let name: String = name.chars().take(80).collect();
+    Status::not_found(format!(
+        "cluster: {name:?} is not known; there is {}",
+        known.join(", ")
+    ))
 }
 
 type Breaches = Pin<Box<dyn Stream<Item = Result<v1::Breach, Status>> + Send>>;
@@ -35,14 +86,21 @@ impl QueryService for Query {
         request: Request<v1::GetSnapshotRequest>,
     ) -> Result<Response<v1::Snapshot>, Status> {
         let request = request.into_inner();
-        let state = Arc::clone(&self.state);
+        let clusters = self.named(&request.cluster)?;
+        let turn = self.turn().await?;
         // A large cluster is some hundred thousand rows: not on a thread that serves sockets.
         let snapshot = tokio::task::spawn_blocking(move || {
-            let mut world = state.lock();
-            let snapshot = world.snapshot(&request.node, request.include_resolved, state.now());
-            let losses = wire::losses(world.losses());
-            drop(world);
-            wire::snapshot(snapshot, losses)
+            // Given back when the work is done, also where nobody waits for it any more.
+            let _turn = turn;
+            let mut all = v1::Snapshot::default();
+            for cluster in &clusters {
+                let mut world = cluster.lock();
+                let snapshot = world.snapshot(&request.node, request.include_resolved, cluster.now());
+                let losses = wire::losses(world.losses());
+                drop(world);
+                wire::add_snapshot(&mut all, wire::cluster_view(cluster), snapshot, losses);
+            }
+            all
         });
         let snapshot = snapshot
             .await
@@ -54,15 +112,49 @@ impl QueryService for Query {
         &self,
         request: Request<v1::GetFlowsRequest>,
     ) -> Result<Response<v1::FlowList>, Status> {
-        let filter = wire::flow_filter(request.into_inner()).map_err(Status::invalid_argument)?;
-        let state = Arc::clone(&self.state);
+        let request = request.into_inner();
+        let clusters = self.named(&request.cluster)?;
+        let filter = wire::flow_filter(request).map_err(Status::invalid_argument)?;
+        let turn = self.turn().await?;
         // A quarter of a million flows at the most: not on a thread that serves sockets.
         let list = tokio::task::spawn_blocking(move || {
-            let list = state.lock().flows(&filter);
-            wire::flow_list(&list)
+            let _turn = turn;
+            let mut all = v1::FlowList::default();
+            for cluster in &clusters {
+                let list = cluster.lock().flows(&filter);
+                wire::add_flows(&mut all, &cluster.name, &list);
+            }
+            wire::close_flows(&mut all);
+            all
         });
         let list = list.await.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(list))
+    }
+
+    async fn explain_namespace(
+        &self,
+        request: Request<v1::ExplainNamespaceRequest>,
+    ) -> Result<Response<v1::NamespaceExplanation>, Status> {
+        let request = request.into_inner();
+        let Some(cluster) = self.state.cluster(&request.cluster) else {
+            return Err(no_such_cluster(&self.state, &request.cluster));
+        };
+        let _turn = self.turn().await?;
+        let world = cluster.lock();
+        match world.directory().explain(world.policy(), &request.namespace) {
+            Some(said) => {
+                let answer = wire::explanation(&cluster.name, request.namespace, said);
+                Ok(Response::new(answer))
+            }
+            None => {
+                let name: String = request.namespace.chars().take(80).collect();
+                let problem = format!(
+                    "namespace: {name:?} is in no object of cluster {:?} and in no rule of the policy",
+                    &*cluster.name
+                );
+                Err(Status::not_found(problem))
+            }
+        }
     }
 
     type WatchBreachesStream = Breaches;
@@ -71,7 +163,14 @@ impl QueryService for Query {
         &self,
         request: Request<v1::WatchBreachesRequest>,
     ) -> Result<Response<Breaches>, Status> {
-        let tenant = request.into_inner().tenant;
+        let v1::WatchBreachesRequest { tenant, cluster } = request.into_inner();
+        self.named(&cluster)?;
+        let Ok(watching) = Arc::clone(&self.watching).try_acquire_owned() else {
+            self.state.metrics.refuse_stream(StreamRefusal::TooManyWatches);
+            return Err(Status::resource_exhausted(format!(
+                "{MAX_WATCHES} clients watch already"
+            )));
+        };
         let (live, changes) = self.state.watch_breaches();
         let changes = BroadcastStream::new(changes).map(|change| match change {
             Ok(breach) => Ok(Arc::unwrap_or_clone(breach)),
@@ -90,10 +189,18 @@ impl QueryService for Query {
                 std::future::ready(go_on)
             })
             .filter(move |item| {
-                let named = |b: &v1::Breach| tenant.is_empty() || b.tenant == tenant || b.against == tenant;
+                let _watching = &watching;
+                let named = |b: &v1::Breach| {
+                    (tenant.is_empty() || b.tenant == tenant || b.against == tenant)
+                        && (cluster.is_empty() || b.cluster == cluster)
+                };
                 std::future::ready(item.as_ref().map_or(true, named))
             })
             .take_until(self.stop.clone().cancelled_owned());
+        if let Some(life) = self.life {
+            let end = tokio::time::sleep(life);
+            return Ok(Response::new(Box::pin(wanted.take_until(end))));
+        }
         Ok(Response::new(Box::pin(wanted)))
     }
 }

@@ -1,10 +1,13 @@
-//! What the parts share: the world behind one lock, and what each part says about itself.
+//! What the parts share: each cluster's world behind its own lock, and what each part says about itself.
 //!
-//! One lock, because everything that happens under it is short (a report some tens of microseconds, a judgement some milliseconds) and because a
+//! One lock a cluster, because everything that happens under it is short (a report some tens of microseconds, a judgement some milliseconds) and because a
 //! judgement must see one moment. No queue stands before it: a report that cannot be counted yet is not read from its socket yet.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use partywall_aggregator_core::breach::{Breach, BreachState};
+use partywall_aggregator_core::identity::Cluster as Objects;
 use partywall_aggregator_core::policy::Policy;
 use partywall_aggregator_core::{Now, World};
 use partywall_proto::v1;
@@ -13,21 +16,62 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::identify::ClusterStatus;
+use crate::link::tls;
 use crate::metrics::Metrics;
+use crate::store::Journal;
 use crate::wire;
 
 /// Changes of breaches that a watching client may be behind. A burst of a thousand is a node with every pod a victim.
 const CHANGES_KEPT: usize = 4_096;
 
+/// One of the clusters whose agents report here.
+#[derive(Debug)]
+pub struct Cluster {
+    pub name: Arc<str>,
+    world: Mutex<World>,
+    clock: Clock,
+    pub source: Shared<ClusterStatus>,
+}
+
+impl Cluster {
+    /// The world. A part that panicked while it held the lock has lost its own request, not everybody's.
+    pub fn lock(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// Takes over what a cluster source knows now: all of it, not a change. Blocks for as long as tens of thousands of pods take; the world goes
+    /// on meanwhile.
+    pub fn set_objects(&self, objects: &Arc<Objects>) {
+        loop {
+            let from = self.lock().objects();
+            let made = from.with(Arc::clone(objects), self.now());
+            // In two steps: what was there before is let go of without the lock.
+            let taken = self.lock().set_objects(made);
+            if taken.is_ok() {
+                return;
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct State {
-    world: Mutex<World>,
+    /// By name. Which there are is said when the aggregator is started: what agents send makes none.
+    clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+    /// The one that is meant where none is named.
+    own: Arc<Cluster>,
     /// Every change of a breach, in order.
     changes: broadcast::Sender<Arc<v1::Breach>>,
     clock: Clock,
     pub metrics: Metrics,
-    pub cluster: Shared<ClusterStatus>,
     pub policy: Shared<PolicyStatus>,
+    pub tls: Shared<tls::Status>,
+    /// Set before anything is reported, where totals survive the process.
+    pub journal: OnceLock<Arc<Journal>>,
 }
 
 /// What the policy file's reader says.
@@ -55,63 +99,116 @@ impl<T: Clone> Shared<T> {
 }
 
 impl State {
-    pub fn new(policy: Policy) -> Self {
+    /// `own`: the cluster that is meant where none is named; `others`: the names of those beside it.
+    pub fn new(policy: &Policy, own: &str, others: impl IntoIterator<Item = String>) -> Self {
+        let clock = Clock::default();
+        let cluster = |name: &str| {
+            let name: Arc<str> = name.into();
+            Arc::new(Cluster {
+                world: Mutex::new(World::new(Arc::clone(&name), policy.clone())),
+                name,
+                clock,
+                source: Shared::default(),
+            })
+        };
+        let own = cluster(own);
+        let mut clusters = BTreeMap::from([(Arc::clone(&own.name), Arc::clone(&own))]);
+        for name in others {
+            clusters
+                .entry(Arc::from(name.as_str()))
+                .or_insert_with(|| cluster(&name));
+        }
         let status = PolicyStatus {
             loaded_unix_ns: crate::clock::unix_ns(),
             ..PolicyStatus::default()
         };
         Self {
-            world: Mutex::new(World::new(policy)),
+            clusters,
+            own,
             changes: broadcast::Sender::new(CHANGES_KEPT),
-            clock: Clock::default(),
+            clock,
             metrics: Metrics::default(),
-            cluster: Shared::default(),
             policy: Shared(Mutex::new(status)),
+            tls: Shared::default(),
+            journal: OnceLock::new(),
         }
     }
 
-    /// The world. A part that panicked while it held the lock has lost its own request, not everybody's.
-    pub fn lock(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    /// In the order of their names.
+    pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.clusters.values()
+    }
+
+    /// The cluster of that name; where it is empty, the aggregator's own.
+    pub fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
+        if name.is_empty() {
+            return Some(&self.own);
+        }
+        self.clusters.get(name)
     }
 
     pub fn now(&self) -> Now {
         self.clock.now()
     }
 
+    /// Between two judgements.
+    pub fn step_seconds(&self) -> f64 {
+        self.own.lock().policy().thresholds.windows.step_seconds
+    }
+
+    /// The last judgement of the cluster that was judged the longest ago.
+    pub fn judged(&self) -> Now {
+        let judged = self.clusters().map(|cluster| cluster.lock().judged());
+        judged.min_by_key(|now| now.mono_ns).unwrap_or_default()
+    }
+
+    /// Every cluster is judged by it.
+    pub fn set_policy(&self, policy: &Policy) {
+        for cluster in self.clusters() {
+            cluster.lock().set_policy(policy.clone());
+        }
+    }
+
     /// Judges everything now, and tells who watches.
     pub fn judge(&self) {
         let began = std::time::Instant::now();
-        let mut world = self.lock();
-        let changes = world.judge(self.now());
-        self.metrics.judged(began.elapsed(), &changes.breaches);
-        for breach in changes.breaches {
-            log(&breach);
-            // Nobody watches: nobody misses it.
-            let _ = self.changes.send(Arc::new(wire::breach(breach)));
+        let mut fired = Vec::new();
+        for cluster in self.clusters() {
+            let mut world = cluster.lock();
+            let changes = world.judge(self.now());
+            if let Some(journal) = self.journal.get() {
+                journal.note_marks(&cluster.name, &mut world);
+            }
+            for breach in changes.breaches {
+                log(&breach);
+                fired.extend((breach.state == BreachState::Firing).then_some(breach.key.kind));
+                // Nobody watches: nobody misses it.
+                let _ = self.changes.send(Arc::new(wire::breach(breach)));
+            }
+            // The lock is held to here so that who begins to watch sees either the breach or its change, never neither.
+            drop(world);
         }
-        // The lock is held to here so that who begins to watch sees either the breach or its change, never neither.
-        drop(world);
+        self.metrics.judged(began.elapsed(), &fired);
     }
 
     /// The breaches that live now, and every change after that.
     pub fn watch_breaches(&self) -> (Vec<v1::Breach>, broadcast::Receiver<Arc<v1::Breach>>) {
-        let world = self.lock();
-        let live = world.book().live().into_iter().map(wire::breach).collect();
-        (live, self.changes.subscribe())
+        // All at once, so that no change is between the list and the first message. Always in the order of the names, and nobody else takes two.
+        let worlds: Vec<_> = self.clusters().map(|cluster| cluster.lock()).collect();
+        let live = worlds.iter().flat_map(|world| world.book().live());
+        (live.map(wire::breach).collect(), self.changes.subscribe())
     }
 }
 
-fn log(breach: &partywall_aggregator_core::breach::Breach) {
-    use partywall_aggregator_core::breach::BreachState;
+fn log(breach: &Breach) {
     let (kind, key) = (breach.key.kind.as_str(), &breach.key);
     let fingerprint = breach.fingerprint.as_str();
     match breach.state {
         BreachState::Firing => {
-            warn!(kind, tenant = %key.tenant, against = %key.against, node = %key.node, fingerprint, "{}", breach.summary);
+            warn!(cluster = %breach.cluster, kind, tenant = %key.tenant, against = %key.against, node = %key.node, fingerprint, "{}", breach.summary);
         }
         BreachState::Resolved if breach.firing_unix_ns > 0 => {
-            info!(kind, tenant = %key.tenant, against = %key.against, node = %key.node, fingerprint, "resolved");
+            info!(cluster = %breach.cluster, kind, tenant = %key.tenant, against = %key.against, node = %key.node, fingerprint, "resolved");
         }
         BreachState::Pending | BreachState::Resolved => {}
     }

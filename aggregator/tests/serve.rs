@@ -1,189 +1,15 @@
 //! The whole aggregator on real sockets and real files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod support;
+
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use partywall_aggregator::config::Config;
-use partywall_aggregator::{Running, start};
+use partywall_aggregator::config::{Config, NamedSource};
+use partywall_aggregator::start;
 use partywall_proto::v1;
-use partywall_proto::v1::ingest_service_client::IngestServiceClient;
-use partywall_proto::v1::query_service_client::QueryServiceClient;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
-use tonic::transport::Channel;
-
-const MS: u64 = 1_000_000;
-
-async fn running(dir: &Path, policy: Option<&str>) -> Running {
-    let policy = policy.map(|text| {
-        let path = dir.join("policy.yaml");
-        std::fs::write(&path, text).unwrap();
-        path
-    });
-    let cluster = dir.join("cluster");
-    std::fs::create_dir_all(&cluster).unwrap();
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = Config {
-        grpc_listen: any,
-        http_listen: any,
-        cluster_from: Some(cluster),
-        policy,
-        ..Config::default()
-    };
-    start(config).await.unwrap()
-}
-
-fn pod(namespace: &str, name: &str, cpu: &str) -> String {
-    format!(
-        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, uid: uid-{namespace}-{name}}}\n\
-         spec: {{nodeName: node-a, containers: [{{resources: {{requests: {{cpu: {cpu}}}}}}}]}}\n"
-    )
-}
-
-/// An agent: a stream that reports what it is told, 100 ms of the node's time after another.
-struct Agent {
-    reports: mpsc::Sender<v1::Report>,
-    receipts: Streaming<v1::Receipt>,
-    next: v1::Report,
-    counters: Vec<(v1::CpuSample, v1::LedgerRow)>,
-}
-
-impl Agent {
-    async fn connect(to: &Running, node: &str) -> Self {
-        let mut client = IngestServiceClient::new(channel(to).await);
-        let (reports, out) = mpsc::channel(16);
-        let receipts = client
-            .ingest(ReceiverStream::new(out))
-            .await
-            .unwrap()
-            .into_inner();
-        let next = v1::Report {
-            node: node.into(),
-            boot_id: "boot".into(),
-            agent_start_unix_ns: 1,
-            captured_boot_ns: 1_000_000 * MS,
-            online_cpus: 2,
-            ..v1::Report::default()
-        };
-        Self {
-            reports,
-            receipts,
-            next,
-            counters: Vec::new(),
-        }
-    }
-
-    fn pod(&mut self, uid: &str) -> u32 {
-        let index = u32::try_from(self.counters.len()).unwrap() + 1;
-        let kind = Some(v1::entity::Kind::Pod(v1::Pod { uid: uid.into() }));
-        self.next.entities.push(v1::Entity {
-            index,
-            kind,
-            born_boot_ns: 0,
-        });
-        let sample = v1::CpuSample {
-            entity: index,
-            ..v1::CpuSample::default()
-        };
-        let row = v1::LedgerRow {
-            waiter: index,
-            ..v1::LedgerRow::default()
-        };
-        self.counters.push((sample, row));
-        index
-    }
-
-    /// One interval: `ran` (entity, ms), `waited` (waiter, runner, ms).
-    fn interval(&mut self, ran: &[(u32, u64)], waited: &[(u32, u32, u64)]) -> v1::Report {
-        for (entity, ms) in ran {
-            self.counters[*entity as usize - 1].0.run_ns += ms * MS;
-        }
-        for (waiter, runner, ms) in waited {
-            let (sample, row) = &mut self.counters[*waiter as usize - 1];
-            sample.wait_ns += ms * MS;
-            match row.runners.iter().position(|r| r == runner) {
-                Some(at) => row.ran_ns[at] += ms * MS,
-                None => {
-                    row.runners.push(*runner);
-                    row.ran_ns.push(ms * MS);
-                }
-            }
-        }
-        self.next.sequence += 1;
-        self.next.captured_boot_ns += 1_000 * MS;
-        let entities = std::mem::take(&mut self.next.entities);
-        let (cpu, ledger) = self.counters.iter().cloned().unzip();
-        v1::Report {
-            entities,
-            cpu,
-            ledger,
-            ..self.next.clone()
-        }
-    }
-
-    async fn send(&mut self, report: v1::Report) -> v1::Receipt {
-        self.reports.send(report).await.unwrap();
-        let receipt = tokio::time::timeout(Duration::from_secs(5), self.receipts.message()).await;
-        receipt.expect("a receipt in time").unwrap().expect("a receipt")
-    }
-}
-
-async fn http(addr: SocketAddr, path: &str) -> String {
-    let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.unwrap();
-    text
-}
-
-async fn channel(to: &Running) -> Channel {
-    let address = format!("http://{}", to.grpc_addr);
-    Channel::from_shared(address).unwrap().connect().await.unwrap()
-}
-
-async fn query(to: &Running) -> QueryServiceClient<Channel> {
-    QueryServiceClient::new(channel(to).await)
-}
-
-async fn snapshot(to: &Running) -> v1::Snapshot {
-    let request = v1::GetSnapshotRequest {
-        include_resolved: true,
-        ..v1::GetSnapshotRequest::default()
-    };
-    query(to).await.get_snapshot(request).await.unwrap().into_inner()
-}
-
-/// Until `what` is there: files are watched, judging takes a second.
-async fn eventually<T>(about: &str, mut what: impl AsyncFnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = what().await {
-            return found;
-        }
-        assert!(began.elapsed() < Duration::from_secs(15), "in vain: {about}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// The table of docs/metrics.md has a row for each metric of a scrape.
-fn documented(scrape: &str) {
-    let docs = include_str!("../../docs/metrics.md");
-    for line in scrape.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
-        let (name, kind) = line.split_once(' ').unwrap();
-        let suffix = match kind {
-            "counter" => "_total",
-            "info" => "_info",
-            _ => "",
-        };
-        let row = format!("| `{name}{suffix}` | {kind} |");
-        assert!(docs.contains(&row), "docs/metrics.md lacks {row}");
-    }
-}
+use support::{Agent, MS, documented, eventually, http, pod, query, running, snapshot};
 
 #[tokio::test]
 async fn a_noisy_neighbour_is_named_exported_and_resolved() {
@@ -255,13 +81,13 @@ async fn a_noisy_neighbour_is_named_exported_and_resolved() {
 
     let text = http(running.http_addr, "/metrics").await;
     for line in [
-        "partywall_breaches{kind=\"NoisyNeighbour\",tenant=\"red\",against=\"blue\",state=\"firing\"} 1",
-        "partywall_tenant_quota_cores{tenant=\"red\"} 1.0",
-        "partywall_ledger_wait_seconds_total{node=\"node-a\",waiter=\"blue\",runner=\"red\"} ",
-        "partywall_tenant_cpu_seconds_total{tenant=\"red\",node=\"node-a\"} ",
-        "partywall_node_covered_ratio{node=\"node-a\"} ",
+        "partywall_breaches{cluster=\"default\",kind=\"NoisyNeighbour\",tenant=\"red\",against=\"blue\",state=\"firing\"} 1",
+        "partywall_tenant_quota_cores{cluster=\"default\",tenant=\"red\"} 1.0",
+        "partywall_ledger_wait_seconds_total{cluster=\"default\",node=\"node-a\",waiter=\"blue\",runner=\"red\"} ",
+        "partywall_tenant_cpu_seconds_total{cluster=\"default\",tenant=\"red\",node=\"node-a\"} ",
+        "partywall_node_covered_ratio{cluster=\"default\",node=\"node-a\"} ",
         "# TYPE partywall_tenant_wait_seconds histogram",
-        "partywall_aggregator_cluster_objects{kind=\"pod\"} 2",
+        "partywall_aggregator_cluster_objects{cluster=\"default\",kind=\"pod\"} 2",
         "# EOF",
     ] {
         assert!(text.contains(line), "lacks {line}\n{text}");
@@ -301,7 +127,11 @@ async fn memory_is_exported_of_the_largest_pods_and_shown_of_all() {
     let running = start(Config {
         grpc_listen: any,
         http_listen: any,
-        cluster_from: Some(cluster.clone()),
+        insecure_plaintext: true,
+        cluster_from: vec![NamedSource {
+            cluster: None,
+            source: cluster.clone(),
+        }],
         max_series_per_tenant: 50,
         ..Config::default()
     })
@@ -397,20 +227,20 @@ async fn memory_is_exported_of_the_largest_pods_and_shown_of_all() {
     let c = "tenant=\"red\",namespace=\"red\",pod=\"c\",node=\"node-a\"";
     let other = "tenant=\"red\",namespace=\"~other\",pod=\"~other\",node=\"~other\"";
     for line in [
-        format!("partywall_pod_memory_working_set_bytes{{{c}}} 83886080"),
-        format!("partywall_pod_memory_requests_bytes{{{c}}} 67108864"),
-        format!("partywall_pod_memory_limit_bytes{{{c}}} 268435456"),
-        format!("partywall_pod_reclaim_stall_seconds_total{{{c},cause=\"node\"}} 0.3"),
-        format!("partywall_pod_reclaimed_pages_total{{{c},cause=\"node\"}} 32"),
-        format!("partywall_pod_major_faults_total{{{c}}} 3"),
-        format!("partywall_pod_memory_events_total{{{c},event=\"max\"}} 3"),
-        format!("partywall_pod_pressure_memory_waiting_seconds_total{{{c}}} 1.5"),
-        format!("partywall_pod_pressure_memory_stalled_seconds_total{{{c}}} 0.75"),
-        format!("partywall_pod_memory_working_set_bytes{{{other}}} 83886080"),
-        "partywall_tenant_memory_working_set_bytes{tenant=\"red\"} 251658240".into(),
-        "partywall_tenant_quota_memory_bytes{tenant=\"red\"} 1073741824".into(),
-        "partywall_tenant_quota_pods{tenant=\"red\"} 9".into(),
-        "partywall_oom_kills_total{node=\"node-a\",trigger=\"red\",victim=\"blue\",scope=\"node\"} 1".into(),
+        format!("partywall_pod_memory_working_set_bytes{{cluster=\"default\",{c}}} 83886080"),
+        format!("partywall_pod_memory_requests_bytes{{cluster=\"default\",{c}}} 67108864"),
+        format!("partywall_pod_memory_limit_bytes{{cluster=\"default\",{c}}} 268435456"),
+        format!("partywall_pod_reclaim_stall_seconds_total{{cluster=\"default\",{c},cause=\"node\"}} 0.3"),
+        format!("partywall_pod_reclaimed_pages_total{{cluster=\"default\",{c},cause=\"node\"}} 32"),
+        format!("partywall_pod_major_faults_total{{cluster=\"default\",{c}}} 3"),
+        format!("partywall_pod_memory_events_total{{cluster=\"default\",{c},event=\"max\"}} 3"),
+        format!("partywall_pod_pressure_memory_waiting_seconds_total{{cluster=\"default\",{c}}} 1.5"),
+        format!("partywall_pod_pressure_memory_stalled_seconds_total{{cluster=\"default\",{c}}} 0.75"),
+        format!("partywall_pod_memory_working_set_bytes{{cluster=\"default\",{other}}} 83886080"),
+        "partywall_tenant_memory_working_set_bytes{cluster=\"default\",tenant=\"red\"} 251658240".into(),
+        "partywall_tenant_quota_memory_bytes{cluster=\"default\",tenant=\"red\"} 1073741824".into(),
+        "partywall_tenant_quota_pods{cluster=\"default\",tenant=\"red\"} 9".into(),
+        "partywall_oom_kills_total{cluster=\"default\",node=\"node-a\",trigger=\"red\",victim=\"blue\",scope=\"node\"} 1".into(),
         "kind=\"CrossTenantOom\",tenant=\"red\",against=\"blue\",state=\"firing\"} 1".into(),
         "partywall_aggregator_series_folded 1".into(),
     ] {
@@ -421,7 +251,7 @@ async fn memory_is_exported_of_the_largest_pods_and_shown_of_all() {
         "cause=\"limit\"",
         "pod_refaults",
         "pod=\"web\"",
-        "total{tenant=\"red\",namespace=\"~other\"",
+        "total{cluster=\"default\",tenant=\"red\",namespace=\"~other\"",
     ] {
         assert!(!text.contains(absent), "has {absent}\n{text}");
     }
@@ -488,7 +318,7 @@ async fn a_lying_agent_is_refused_and_told_why() {
         "partywall_aggregator_reports_total{outcome=\"refused\"} 6",
         "partywall_aggregator_reports_refused_total{reason=\"wrong_node\"} 1",
         "partywall_aggregator_reports_refused_total{reason=\"bad_name\"} 2",
-        "partywall_aggregator_losses_total{stage=\"ingest\",reason=\"unknown_entity\",unit=\"samples\"} 1",
+        "partywall_aggregator_losses_total{cluster=\"default\",stage=\"ingest\",reason=\"unknown_entity\",unit=\"samples\"} 1",
     ] {
         assert!(text.contains(line), "lacks {line}\n{text}");
     }
@@ -571,7 +401,7 @@ async fn files_are_followed_and_a_broken_one_changes_nothing() {
         "{text}"
     );
     assert!(
-        text.contains("partywall_aggregator_cluster_files_broken 1"),
+        text.contains("partywall_aggregator_cluster_files_broken{cluster=\"default\"} 1"),
         "{text}"
     );
 
@@ -618,6 +448,7 @@ async fn start_says_what_is_wrong() {
     let config = Config {
         grpc_listen: any,
         http_listen: any,
+        insecure_plaintext: true,
         policy: Some(path),
         ..Config::default()
     };
@@ -722,6 +553,7 @@ async fn a_flat_network_is_named_listed_and_exported() {
         from: "red/".into(),
         to: "blue/web".into(),
         verdicts: vec![v1::Verdict::Open.into()],
+        ..v1::GetFlowsRequest::default()
     };
     let flow = ask(request.clone()).await.unwrap().into_inner().flows.remove(0);
     assert_eq!(
@@ -757,12 +589,12 @@ async fn a_flat_network_is_named_listed_and_exported() {
     assert_eq!((between.bytes, between.connections), (1_300, 1));
     let text = http(running.http_addr, "/metrics").await;
     for line in [
-        "partywall_traffic_bytes_total{from=\"red\",to=\"blue\",verdict=\"open\"} 1300",
-        "partywall_traffic_packets_total{from=\"red\",to=\"blue\",verdict=\"open\"} 10",
-        "partywall_traffic_connections_total{from=\"red\",to=\"blue\",verdict=\"open\"} 1",
-        "partywall_traffic_unattributed_bytes_total{reason=\"opener_unknown\"} 0",
-        "partywall_traffic_unattributed_packets_total{reason=\"source_unconfirmed\"} 0",
-        "partywall_aggregator_flow_records 2",
+        "partywall_traffic_bytes_total{cluster=\"default\",from=\"red\",to=\"blue\",verdict=\"open\"} 1300",
+        "partywall_traffic_packets_total{cluster=\"default\",from=\"red\",to=\"blue\",verdict=\"open\"} 10",
+        "partywall_traffic_connections_total{cluster=\"default\",from=\"red\",to=\"blue\",verdict=\"open\"} 1",
+        "partywall_traffic_unattributed_bytes_total{cluster=\"default\",reason=\"opener_unknown\"} 0",
+        "partywall_traffic_unattributed_packets_total{cluster=\"default\",reason=\"source_unconfirmed\"} 0",
+        "partywall_aggregator_flow_records{cluster=\"default\"} 2",
     ] {
         assert!(text.contains(line), "lacks {line}\n{text}");
     }

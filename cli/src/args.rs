@@ -17,7 +17,8 @@ Then:
   partywall breaches                   who broke what, with evidence
   partywall breaches --watch --json    the same as a stream, one JSON object a line
   partywall flows --cross-tenant --watch    who reaches whom over the wall, and what policies say
-  partywall tenants --aggregator http://aggregator.partywall.svc:7441
+  partywall tenants --aggregator https://aggregator.partywall.svc:7441 --tls-ca ca.crt --tls-cert tls.crt --tls-key tls.key
+  partywall tenants --explain blue     by which rule a namespace got its tenant
   partywall policy check --cluster-from DIR --from red/web --to blue/db --port 5432
   partywall policy suggest --cluster-from DIR    NetworkPolicies that close what is open
   partywall completions bash > /etc/bash_completion.d/partywall
@@ -51,6 +52,42 @@ pub(crate) struct Common {
     /// Print JSON instead of tables: one document, or one object a line where it streams
     #[arg(long, global = true)]
     pub json: bool,
+    #[command(flatten)]
+    pub tls: Tls,
+}
+
+/// Of an aggregator at https://.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Tls {
+    /// Certificate of the authority that signed the aggregator's, in PEM
+    #[arg(long, global = true, value_name = "FILE", env = "PARTYWALL_TLS_CA")]
+    pub tls_ca: Option<PathBuf>,
+    /// This client's certificate, in PEM
+    #[arg(long, global = true, value_name = "FILE", env = "PARTYWALL_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of this client's certificate, in PEM
+    #[arg(long, global = true, value_name = "FILE", env = "PARTYWALL_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+}
+
+/// Which of the aggregator's clusters is asked about.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Of {
+    /// Only this cluster, where the aggregator serves several
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+}
+
+impl Of {
+    /// On a line of a stream, which does not know how many clusters there are: the name, where it was not asked for and is not the one that a
+    /// cluster has to which nobody gave a name.
+    pub(crate) fn worth_naming<'a>(&self, cluster: &'a str) -> &'a str {
+        if self.cluster.is_some() || cluster == "default" {
+            ""
+        } else {
+            cluster
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,7 +103,7 @@ pub(crate) enum Command {
     Top(Top),
     /// List tenants: what they use, wait for, lose to others and take from others
     #[command(after_help = TENANTS)]
-    Tenants,
+    Tenants(Tenants),
     /// List flows: who reaches whom, and what the fence says of it
     #[command(after_help = FLOWS)]
     Flows(FlowArgs),
@@ -150,6 +187,8 @@ Examples:
 const TENANTS: &str = "\
 Examples:
   partywall tenants
+  partywall tenants --explain blue           by which rule a namespace got its tenant
+  partywall tenants --cluster eu-1           of one cluster, where the aggregator serves several
   partywall tenants --json | jq '.tenants[] | select(.stolen_cores > 0.1) | .name'";
 
 const FLOWS: &str = "\
@@ -292,6 +331,17 @@ pub(crate) struct Top {
     /// Print all five views once as text
     #[arg(long)]
     pub once: bool,
+    #[command(flatten)]
+    pub of: Of,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Tenants {
+    /// Say by which rule this namespace got its tenant, and why no other did
+    #[arg(long, value_name = "NAMESPACE")]
+    pub explain: Option<String>,
+    #[command(flatten)]
+    pub of: Of,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -311,6 +361,8 @@ pub(crate) struct FlowArgs {
     /// Print new flows and changed verdicts until interrupted
     #[arg(long)]
     pub watch: bool,
+    #[command(flatten)]
+    pub of: Of,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -334,6 +386,8 @@ pub(crate) struct Breaches {
     /// Also those that were resolved, as far back as the aggregator keeps them
     #[arg(long, conflicts_with = "watch")]
     pub all: bool,
+    #[command(flatten)]
+    pub of: Of,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -387,6 +441,8 @@ pub(crate) struct PolicySuggest {
     /// Keep flows with addresses outside of the cluster, as an ipBlock for each
     #[arg(long)]
     pub keep_outside: bool,
+    #[command(flatten)]
+    pub of: Of,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -403,6 +459,8 @@ pub(crate) struct PolicyDiff {
     /// Flows saved by `partywall flows --json`, also with --watch; without it the aggregator is asked
     #[arg(long, value_name = "FILE")]
     pub flows: Option<PathBuf>,
+    #[command(flatten)]
+    pub of: Of,
 }
 
 /// A parser's complaint as one line: what is wrong, a tip where there is one, where to read on.

@@ -1,5 +1,7 @@
 //! `partywall breaches`: what holds now, or every change as it comes.
 
+use std::time::{Duration, Instant};
+
 use anyhow::anyhow;
 use futures::StreamExt;
 use serde::Serialize;
@@ -7,7 +9,7 @@ use serde::Serialize;
 use crate::args::{Breaches, Common};
 use crate::client::Client;
 use crate::exit::{Failure, Outcome};
-use crate::model::{Breach, Snapshot};
+use crate::model::{Breach, Cluster, Snapshot};
 use crate::output::{Paint, print, print_json, print_json_line};
 use crate::show;
 use crate::signal;
@@ -20,10 +22,11 @@ struct Document<'a> {
     /// The share of the window that was seen on the node seen least: a silence counts for as much.
     covered: f64,
     breaches: &'a [Breach],
+    clusters: &'a [Cluster],
 }
 
 pub(crate) async fn run(common: &Common, args: &Breaches) -> Outcome {
-    let client = Client::connect(&common.aggregator).await?;
+    let client = Client::connect(common, &args.of).await?;
     if args.watch {
         watch(client, common, args).await
     } else {
@@ -42,6 +45,7 @@ async fn list(mut client: Client, common: &Common, args: &Breaches) -> Outcome {
             window_seconds: snapshot.window_seconds,
             covered: covered(&snapshot),
             breaches: &snapshot.breaches,
+            clusters: &snapshot.clusters,
         })?);
     }
     let paint = Paint::for_stdout();
@@ -56,7 +60,7 @@ async fn list(mut client: Client, common: &Common, args: &Breaches) -> Outcome {
     }
     let listed = show::breaches::listed(&snapshot, 0, "");
     Ok(print(
-        &show::breaches::table(&listed, snapshot.judged_unix_seconds, true).to_text(paint),
+        &show::breaches::table(&snapshot, &listed, true).to_text(paint),
     )?)
 }
 
@@ -84,9 +88,14 @@ fn covered(snapshot: &Snapshot) -> f64 {
         .unwrap_or(0.0)
 }
 
+/// A watch that ends sooner was not wanted: another one would end so, too.
+const LEAST_WATCH: Duration = Duration::from_secs(60);
+
 async fn watch(mut client: Client, common: &Common, args: &Breaches) -> Outcome {
     let paint = Paint::for_stdout();
-    let mut changes = Box::pin(client.watch(args.tenant.as_deref().unwrap_or_default()).await?);
+    let tenant = args.tenant.as_deref().unwrap_or_default();
+    let mut changes = Box::pin(client.watch(tenant).await?);
+    let mut began = Instant::now();
     let interrupted = signal::interrupted()?;
     tokio::pin!(interrupted);
     loop {
@@ -97,8 +106,16 @@ async fn watch(mut client: Client, common: &Common, args: &Breaches) -> Outcome 
         };
         match change {
             Some(Ok(breach)) if common.json => print_json_line(&breach)?,
-            Some(Ok(breach)) => print(&show::breaches::line(&breach, paint))?,
+            Some(Ok(breach)) => {
+                let cluster = args.of.worth_naming(&breach.cluster);
+                print(&show::breaches::line(&breach, cluster, paint))?;
+            }
             Some(Err(failure)) => return Err(failure),
+            // Where certificates are shown, aggregators end watches after a while, to look at them again. What lives is told once more.
+            None if began.elapsed() >= LEAST_WATCH => {
+                changes = Box::pin(client.watch(tenant).await?);
+                began = Instant::now();
+            }
             None => {
                 return Err(Failure::new(
                     crate::exit::Code::NoAggregator,

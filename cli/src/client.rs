@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use partywall_proto::v1::query_service_client::QueryServiceClient;
-use partywall_proto::v1::{GetFlowsRequest, GetSnapshotRequest, WatchBreachesRequest};
+use partywall_proto::v1::{
+    ExplainNamespaceRequest, GetFlowsRequest, GetSnapshotRequest, WatchBreachesRequest,
+};
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code as Grpc, Status};
 
+use crate::args::{Common, Of, Tls};
 use crate::exit::{Code, Failure};
+use crate::explain::Explanation;
 use crate::flows::Flows;
 use crate::model::{Breach, Snapshot};
 use crate::text::clean;
@@ -29,14 +33,23 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 pub(crate) struct Client {
     service: QueryServiceClient<Channel>,
     address: String,
+    /// The cluster that is asked about; empty: all.
+    cluster: String,
     /// A first answer came: it is an aggregator.
     answered: bool,
 }
 
 impl Client {
-    /// Connects to `typed`: `http://host:port`, or `host:port`.
-    pub(crate) async fn connect(typed: &str) -> Result<Self, Failure> {
-        let (address, endpoint) = endpoint(typed)?;
+    /// Connects to the aggregator that was named, to ask about the clusters that were.
+    pub(crate) async fn connect(common: &Common, of: &Of) -> Result<Self, Failure> {
+        let mut client = Self::connect_to(&common.aggregator, &common.tls).await?;
+        client.cluster = of.cluster.clone().unwrap_or_default();
+        Ok(client)
+    }
+
+    /// Connects to `typed`: `http://host:port`, `https://host:port`, or `host:port` without encryption.
+    pub(crate) async fn connect_to(typed: &str, tls: &Tls) -> Result<Self, Failure> {
+        let (address, endpoint) = endpoint(typed, tls)?;
         let channel = endpoint
             .connect()
             .await
@@ -45,6 +58,7 @@ impl Client {
         Ok(Self {
             service,
             address,
+            cluster: String::new(),
             answered: false,
         })
     }
@@ -55,8 +69,9 @@ impl Client {
 
     pub(crate) async fn snapshot(&mut self, include_resolved: bool) -> Result<Snapshot, Failure> {
         let request = GetSnapshotRequest {
-            node: String::new(),
             include_resolved,
+            cluster: self.cluster.clone(),
+            ..GetSnapshotRequest::default()
         };
         match timeout(ANSWER_TIMEOUT, self.service.get_snapshot(request)).await {
             Ok(Ok(answer)) => {
@@ -69,8 +84,25 @@ impl Client {
     }
 
     /// The flows that the request admits.
-    pub(crate) async fn flows(&mut self, request: GetFlowsRequest) -> Result<Flows, Failure> {
+    pub(crate) async fn flows(&mut self, mut request: GetFlowsRequest) -> Result<Flows, Failure> {
+        request.cluster.clone_from(&self.cluster);
         match timeout(ANSWER_TIMEOUT, self.service.get_flows(request)).await {
+            Ok(Ok(answer)) => {
+                self.answered = true;
+                Ok(answer.into_inner().into())
+            }
+            Ok(Err(status)) => Err(refused(&self.address, &status, self.answered)),
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    /// By which rule a namespace got its tenant; of the aggregator's own cluster where none was named.
+    pub(crate) async fn explain(&mut self, namespace: &str) -> Result<Explanation, Failure> {
+        let request = ExplainNamespaceRequest {
+            namespace: namespace.to_owned(),
+            cluster: self.cluster.clone(),
+        };
+        match timeout(ANSWER_TIMEOUT, self.service.explain_namespace(request)).await {
             Ok(Ok(answer)) => {
                 self.answered = true;
                 Ok(answer.into_inner().into())
@@ -96,6 +128,7 @@ impl Client {
     ) -> Result<impl Stream<Item = Result<Breach, Failure>> + use<>, Failure> {
         let request = WatchBreachesRequest {
             tenant: tenant.to_owned(),
+            cluster: self.cluster.clone(),
         };
         let answer = self.service.watch_breaches(request).await;
         let changes = answer
@@ -111,7 +144,7 @@ impl Client {
 }
 
 /// What was typed, as the address that is meant and how to get there.
-fn endpoint(typed: &str) -> Result<(String, Endpoint), Failure> {
+fn endpoint(typed: &str, tls: &Tls) -> Result<(String, Endpoint), Failure> {
     let bad = |why: &str| Failure::new(Code::Usage, anyhow!("--aggregator {:?}: {why}", clean(typed)));
     let address = if typed.contains("://") {
         typed.to_owned()
@@ -120,18 +153,20 @@ fn endpoint(typed: &str) -> Result<(String, Endpoint), Failure> {
     };
     let uri: Uri = address
         .parse()
-        .map_err(|_| bad("not an address; write http://HOST:PORT"))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => {
+        .map_err(|_| bad("not an address; write https://HOST:PORT or http://HOST:PORT"))?;
+    let encrypted = match uri.scheme_str() {
+        Some("https") => true,
+        // Whoever names certificates does not mean to send in plain text.
+        Some("http") if tls.is_given() => {
             return Err(bad(
-                "https is not supported; write http://HOST:PORT, through a tunnel if need be",
+                "--tls-ca, --tls-cert and --tls-key are for https; write https://HOST:PORT",
             ));
         }
-        _ => return Err(bad("not an address; write http://HOST:PORT")),
-    }
+        Some("http") => false,
+        _ => return Err(bad("not an address; write https://HOST:PORT or http://HOST:PORT")),
+    };
     if uri.host().is_none_or(str::is_empty) {
-        return Err(bad("names no host; write http://HOST:PORT"));
+        return Err(bad("names no host; write https://HOST:PORT or http://HOST:PORT"));
     }
     if uri.port_u16().is_none() {
         return Err(bad("names no port; the aggregator's default is 7441"));
@@ -142,16 +177,27 @@ fn endpoint(typed: &str) -> Result<(String, Endpoint), Failure> {
         .keep_alive_timeout(KEEPALIVE)
         .user_agent(concat!("partywall/", env!("CARGO_PKG_VERSION")))
         .map_err(|_| bad("cannot be used"))?;
+    if !encrypted {
+        return Ok((address, endpoint));
+    }
+    let config = tls.config().map_err(|error| Failure::new(Code::Usage, error))?;
+    let endpoint = endpoint.tls_config(config).map_err(|error| {
+        let why = root_cause(&error);
+        Failure::new(Code::Usage, anyhow!("--tls-ca, --tls-cert, --tls-key: {why}"))
+    })?;
     Ok((address, endpoint))
 }
 
 fn unreachable(address: &str, error: &tonic::transport::Error) -> Failure {
     let why = root_cause(error);
+    let advice = if is_of_tls(address, error) {
+        TLS_ADVICE
+    } else {
+        "start one with `partywall up`, or name another with --aggregator"
+    };
     Failure::new(
         Code::NoAggregator,
-        anyhow!(
-            "no aggregator at {address}: {why}; start one with `partywall up`, or name another with --aggregator"
-        ),
+        anyhow!("no aggregator at {address}: {why}; {advice}"),
     )
 }
 
@@ -163,6 +209,12 @@ fn refused(address: &str, status: &Status, answered: bool) -> Failure {
         }
         (Grpc::ResourceExhausted, _) => {
             anyhow!("{address} let this client go because it read too slowly: {message}")
+        }
+        // It answers, and has no such thing.
+        (Grpc::NotFound, None) => return Failure::new(Code::Failed, anyhow!(message)),
+        // Clients that are not trusted are let go without a word that can be relied on.
+        (_, Some(source)) if !answered && address.starts_with("https:") => {
+            anyhow!("lost {address}: {}; {TLS_ADVICE}", root_cause(source))
         }
         // The transport failed. A peer that never answered may be a web server, or the metrics' port.
         (_, Some(source)) => {
@@ -176,6 +228,38 @@ fn refused(address: &str, status: &Status, answered: bool) -> Failure {
         (code, None) => anyhow!("{address} refused: {message} ({code:?})"),
     };
     Failure::new(Code::NoAggregator, error)
+}
+
+const TLS_ADVICE: &str = "--tls-ca must hold the authority of its certificate, which must name this host, and --tls-cert one that it trusts";
+
+/// Whether it may be that the two could not agree whom to trust.
+fn is_of_tls(address: &str, error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let found = match error.downcast_ref::<io::Error>() {
+            // Its source is not the error inside, but that one's source.
+            Some(error) => {
+                let inside = error
+                    .get_ref()
+                    .and_then(|inside| inside.downcast_ref::<rustls::Error>());
+                inside.is_some() || was_cut(error.kind())
+            }
+            None => error.is::<rustls::Error>(),
+        };
+        if found {
+            return address.starts_with("https:");
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn was_cut(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(
+        kind,
+        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+    )
 }
 
 /// The innermost error: the operating system's words where it has some, without its number.
@@ -223,11 +307,11 @@ mod tests {
                 "http://aggregator.partywall.svc:7441",
             ),
         ] {
-            let (address, _) = endpoint(typed).expect(typed);
+            let (address, _) = endpoint(typed, &Tls::default()).expect(typed);
             assert_eq!(address, meant);
         }
         for (typed, why) in [
-            ("https://a:1", "https is not supported"),
+            ("https://a:1", "https needs --tls-ca"),
             ("ftp://a:1", "not an address"),
             ("http://a", "names no port"),
             ("a b:1", "not an address"),
@@ -235,11 +319,17 @@ mod tests {
             ("http://:7441", ""),
             ("http://a:99999", ""),
         ] {
-            let Err(failure) = endpoint(typed) else {
+            let Err(failure) = endpoint(typed, &Tls::default()) else {
                 panic!("{typed:?} was taken")
             };
+            assert_eq!(failure.code, Code::Usage);
             assert!(failure.to_string().contains(why), "{typed:?}: {failure}");
-            assert!(failure.to_string().contains("--aggregator"), "{failure}");
+            let option = if typed.starts_with("https") {
+                "--tls-ca"
+            } else {
+                "--aggregator"
+            };
+            assert!(failure.to_string().contains(option), "{failure}");
         }
     }
 
@@ -248,7 +338,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("address");
         drop(listener);
-        let Err(failure) = Client::connect(&address.to_string()).await else {
+        let Err(failure) = Client::connect_to(&address.to_string(), &Tls::default()).await else {
             panic!("connected to a closed port")
         };
         assert_eq!(failure.code, Code::NoAggregator);

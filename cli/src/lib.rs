@@ -8,6 +8,7 @@ mod breaches;
 mod client;
 mod demo;
 mod exit;
+mod explain;
 mod flows;
 mod host;
 mod logs;
@@ -22,6 +23,7 @@ mod stack;
 mod table;
 mod tenants;
 mod text;
+mod tls;
 mod top;
 mod up;
 
@@ -90,7 +92,7 @@ fn obey(cli: Cli) -> Outcome {
             Command::Demo(args) => demo::run(&common, &args).await,
             Command::Up(args) => up::run(&common, args).await,
             Command::Top(args) => top::run(&common, &args).await,
-            Command::Tenants => tenants::run(&common).await,
+            Command::Tenants(args) => tenants::run(&common, &args).await,
             Command::Flows(args) => flows::run(&common, &args).await,
             Command::Breaches(args) => breaches::run(&common, &args).await,
         }

@@ -25,15 +25,48 @@ pub(crate) struct Snapshot {
     pub unattributed: Vec<Unattributed>,
     /// Without a flow of its own.
     pub folded: Vec<Folded>,
+    pub clusters: Vec<Cluster>,
+}
+
+impl Snapshot {
+    /// A name says whose it is only together with its cluster's.
+    pub(crate) fn has_several_clusters(&self) -> bool {
+        self.clusters.len() > 1
+    }
+}
+
+/// Where the names and rules of a cluster come from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Cluster {
+    pub name: String,
+    /// `api`, `files`, or `none`: nothing names its pods.
+    pub source: String,
+    /// Everything was read at least once.
+    pub synced: bool,
+    /// Since the source gave its last sign of life. Absent before the first.
+    pub age_seconds: Option<f64>,
+    /// Silent for longer than a source that works can be.
+    pub stale: bool,
+    pub namespaces: u64,
+    pub pods: u64,
+    pub problems: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Node {
+    pub cluster: String,
     pub name: String,
+    /// Empty where its Node object names none, or is not known.
+    pub zone: String,
+    pub region: String,
+    /// An EKS hybrid node.
+    pub hybrid: bool,
     pub online_cpus: u32,
     pub used_cores: f64,
     /// Since the last accepted report.
     pub age_seconds: f64,
+    /// Its wall clock minus the aggregator's. Absent: its agent knows no time.
+    pub clock_offset_seconds: Option<f64>,
     /// Share of the window that reports cover, 0 to 1.
     pub covered: f64,
     pub features: Vec<Feature>,
@@ -90,6 +123,7 @@ pub(crate) struct ProgramCost {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Tenant {
+    pub cluster: String,
     pub name: String,
     pub namespaces: Vec<String>,
     pub resolved_by: String,
@@ -115,6 +149,7 @@ pub(crate) struct Tenant {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Pod {
+    pub cluster: String,
     pub tenant: String,
     pub namespace: String,
     pub name: String,
@@ -201,6 +236,7 @@ impl Pod {
 /// While `waiter` waited, `runner` ran.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct LedgerCell {
+    pub cluster: String,
     pub waiter: String,
     /// A tenant, or a class: `<idle>`, `<steal>`, `<throttled>`, `<unresolved>`, `<unknown>`.
     pub runner: String,
@@ -210,6 +246,7 @@ pub(crate) struct LedgerCell {
 /// One tenant's traffic with another, by verdict. Counts are since the aggregator's start, both ways.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Traffic {
+    pub cluster: String,
     /// Who opened.
     pub from: String,
     pub to: String,
@@ -222,6 +259,7 @@ pub(crate) struct Traffic {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Unattributed {
+    pub cluster: String,
     /// Why an end cannot be named.
     pub reason: String,
     pub bytes_per_second: f64,
@@ -232,6 +270,7 @@ pub(crate) struct Unattributed {
 /// Found no place among an agent's flows: with whom is not known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Folded {
+    pub cluster: String,
     /// Whose sockets it was on.
     pub tenant: String,
     pub bytes_per_second: f64,
@@ -243,6 +282,7 @@ pub(crate) struct Folded {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Breach {
     pub fingerprint: String,
+    pub cluster: String,
     pub kind: String,
     pub state: State,
     pub tenant: String,
@@ -344,6 +384,22 @@ impl From<v1::Snapshot> for Snapshot {
             traffic: all(wire.traffic),
             unattributed: all(wire.unattributed),
             folded: all(wire.folded),
+            clusters: all(wire.clusters),
+        }
+    }
+}
+
+impl From<v1::ClusterView> for Cluster {
+    fn from(wire: v1::ClusterView) -> Self {
+        Self {
+            name: clean(&wire.name),
+            source: clean(&wire.source),
+            synced: wire.synced,
+            age_seconds: wire.age_ns.map(seconds),
+            stale: wire.stale,
+            namespaces: wire.namespaces,
+            pods: wire.pods,
+            problems: wire.problems.iter().map(|problem| clean(problem)).collect(),
         }
     }
 }
@@ -352,10 +408,15 @@ impl From<v1::NodeView> for Node {
     fn from(wire: v1::NodeView) -> Self {
         let agent_cores = wire.agent_cores;
         Self {
+            cluster: clean(&wire.cluster),
             name: clean(&wire.name),
+            zone: clean(&wire.zone),
+            region: clean(&wire.region),
+            hybrid: wire.hybrid,
             online_cpus: wire.online_cpus,
             used_cores: wire.used_cores,
             age_seconds: seconds(wire.age_ns),
+            clock_offset_seconds: wire.clock_offset_seconds,
             covered: wire.covered,
             features: all(wire.features),
             losses: all(wire.losses),
@@ -417,6 +478,7 @@ impl From<v1::ProgramCost> for ProgramCost {
 impl From<v1::TenantView> for Tenant {
     fn from(wire: v1::TenantView) -> Self {
         Self {
+            cluster: clean(&wire.cluster),
             name: clean(&wire.name),
             namespaces: wire.namespaces.iter().map(|name| clean(name)).collect(),
             resolved_by: clean(&wire.resolved_by),
@@ -441,6 +503,7 @@ impl From<v1::TenantView> for Tenant {
 impl From<v1::PodView> for Pod {
     fn from(wire: v1::PodView) -> Self {
         Self {
+            cluster: clean(&wire.cluster),
             tenant: clean(&wire.tenant),
             namespace: clean(&wire.namespace),
             name: clean(&wire.name),
@@ -521,6 +584,7 @@ impl From<v1::Reclaim> for Reclaim {
 impl From<v1::LedgerCell> for LedgerCell {
     fn from(wire: v1::LedgerCell) -> Self {
         Self {
+            cluster: clean(&wire.cluster),
             waiter: clean(&wire.waiter),
             runner: clean(&wire.runner),
             cores: wire.cores,
@@ -531,6 +595,7 @@ impl From<v1::LedgerCell> for LedgerCell {
 impl From<v1::TenantTraffic> for Traffic {
     fn from(wire: v1::TenantTraffic) -> Self {
         Self {
+            cluster: clean(&wire.cluster),
             from: clean(&wire.from),
             to: clean(&wire.to),
             verdict: verdict(wire.verdict),
@@ -545,6 +610,7 @@ impl From<v1::TenantTraffic> for Traffic {
 impl From<v1::Unattributed> for Unattributed {
     fn from(wire: v1::Unattributed) -> Self {
         Self {
+            cluster: clean(&wire.cluster),
             reason: clean(&wire.reason),
             bytes_per_second: wire.bytes_per_second,
             bytes: wire.bytes,
@@ -557,6 +623,7 @@ impl From<v1::Unattributed> for Unattributed {
 impl From<v1::TenantTraffic> for Folded {
     fn from(wire: v1::TenantTraffic) -> Self {
         Self {
+            cluster: clean(&wire.cluster),
             tenant: clean(&wire.from),
             bytes_per_second: wire.bytes_per_second,
             bytes: wire.bytes,
@@ -570,6 +637,7 @@ impl From<v1::Breach> for Breach {
     fn from(wire: v1::Breach) -> Self {
         Self {
             fingerprint: clean(&wire.fingerprint),
+            cluster: clean(&wire.cluster),
             kind: kind(wire.kind),
             state: state(wire.state),
             tenant: clean(&wire.tenant),
@@ -653,6 +721,9 @@ mod tests {
         let hostile = "x\u{1b}]0;\u{7}";
         let wire = v1::Snapshot {
             nodes: vec![v1::NodeView {
+                cluster: hostile.into(),
+                zone: hostile.into(),
+                region: hostile.into(),
                 name: hostile.into(),
                 features: vec![v1::Feature {
                     name: hostile.into(),
@@ -682,12 +753,14 @@ mod tests {
                 ..Default::default()
             }],
             tenants: vec![v1::TenantView {
+                cluster: hostile.into(),
                 name: hostile.into(),
                 namespaces: vec![hostile.into()],
                 resolved_by: hostile.into(),
                 ..Default::default()
             }],
             pods: vec![v1::PodView {
+                cluster: hostile.into(),
                 tenant: hostile.into(),
                 namespace: hostile.into(),
                 name: hostile.into(),
@@ -696,11 +769,13 @@ mod tests {
                 ..Default::default()
             }],
             ledger: vec![v1::LedgerCell {
+                cluster: hostile.into(),
                 waiter: hostile.into(),
                 runner: hostile.into(),
                 cores: 1.0,
             }],
             breaches: vec![v1::Breach {
+                cluster: hostile.into(),
                 fingerprint: hostile.into(),
                 tenant: hostile.into(),
                 against: hostile.into(),
@@ -719,24 +794,33 @@ mod tests {
                 ..Default::default()
             }],
             traffic: vec![v1::TenantTraffic {
+                cluster: hostile.into(),
                 from: hostile.into(),
                 to: hostile.into(),
                 ..Default::default()
             }],
             unattributed: vec![v1::Unattributed {
+                cluster: hostile.into(),
                 reason: hostile.into(),
                 ..Default::default()
             }],
             folded: vec![v1::TenantTraffic {
+                cluster: hostile.into(),
                 from: hostile.into(),
+                ..Default::default()
+            }],
+            clusters: vec![v1::ClusterView {
+                name: hostile.into(),
+                source: hostile.into(),
+                problems: vec![hostile.into()],
                 ..Default::default()
             }],
             ..Default::default()
         };
         let printed = format!("{:?}", Snapshot::from(wire));
         // Debug writes a control character as \\u{1b}, and the backslash of one that was spelled out as \\\\u{1b}.
-        assert_eq!(printed.matches("\\\\u{1b}").count(), 34);
-        assert_eq!(printed.matches("\\u{1b}").count(), 34);
+        assert_eq!(printed.matches("\\\\u{1b}").count(), 47);
+        assert_eq!(printed.matches("\\u{1b}").count(), 47);
     }
 
     #[test]

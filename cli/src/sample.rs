@@ -10,17 +10,27 @@ use crate::model::Snapshot;
 pub(crate) const JUDGED_UNIX_NS: u64 = 1_785_412_271_500_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 const MIB: u64 = 1 << 20;
+const CLUSTER: &str = "default";
+const EU: &str = "eu-1";
 
 pub(crate) fn snapshot() -> Snapshot {
     wire().into()
 }
 
-/// Two nodes; red takes blue's CPU, green is no part of it, and one pod has a name that tries to clear the screen.
+/// Two nodes in two zones, one of them on other premises; red takes blue's CPU, green is no part of it, and one pod has a name that tries to clear the screen.
 pub(crate) fn wire() -> v1::Snapshot {
     v1::Snapshot {
         judged_unix_ns: JUDGED_UNIX_NS,
         window_ns: 10 * SECOND_NS,
-        nodes: vec![node("node-a", 1, 1.0), node("node-b", 3, 0.85)],
+        nodes: vec![
+            node("node-a", 1, 1.0),
+            v1::NodeView {
+                zone: "hall-2".into(),
+                region: String::new(),
+                hybrid: true,
+                ..node("node-b", 3, 0.85)
+            },
+        ],
         tenants: vec![
             v1::TenantView {
                 memory_bytes: Some(50 * MIB),
@@ -68,6 +78,7 @@ pub(crate) fn wire() -> v1::Snapshot {
             ("system", "red", 0.02),
         ]
         .map(|(waiter, runner, cores)| v1::LedgerCell {
+            cluster: CLUSTER.into(),
             waiter: waiter.into(),
             runner: runner.into(),
             cores,
@@ -82,6 +93,7 @@ pub(crate) fn wire() -> v1::Snapshot {
             traffic("green", "blue", v1::Verdict::Leaked, 2 << 10, 210.0),
         ],
         unattributed: vec![v1::Unattributed {
+            cluster: CLUSTER.into(),
             reason: "source_unconfirmed".into(),
             bytes: 512,
             packets: 8,
@@ -91,7 +103,74 @@ pub(crate) fn wire() -> v1::Snapshot {
             verdict: v1::Verdict::Unspecified.into(),
             ..traffic("red", "", v1::Verdict::Open, 9 << 10, 900.0)
         }],
+        clusters: vec![v1::ClusterView {
+            name: CLUSTER.into(),
+            source: "api".into(),
+            synced: true,
+            age_ns: Some(2 * SECOND_NS),
+            namespaces: 3,
+            pods: 4,
+            ..v1::ClusterView::default()
+        }],
     }
+}
+
+/// The same, and cluster `eu-1` beside it, where node and tenants bear names that are here too: another red takes another blue's CPU. Its API is away
+/// and its node silent.
+pub(crate) fn two_clusters() -> Snapshot {
+    let mut all = wire();
+    let there = || EU.to_owned();
+    all.clusters.push(v1::ClusterView {
+        name: there(),
+        stale: true,
+        age_ns: Some(242 * SECOND_NS),
+        problems: vec!["networkpolicies: the API forbids to list them".into()],
+        ..all.clusters[0].clone()
+    });
+    all.nodes.push(v1::NodeView {
+        cluster: there(),
+        zone: "eu-west-1a".into(),
+        age_ns: 65 * SECOND_NS,
+        clock_offset_seconds: Some(-3_600.0),
+        ..node("node-a", 1, 1.0)
+    });
+    all.tenants.extend([
+        v1::TenantView {
+            cluster: there(),
+            ..tenant("blue", 0.3, 0.5, 0.11, 0.0)
+        },
+        v1::TenantView {
+            cluster: there(),
+            ..tenant("red", 0.9, 0.1, 0.0, 0.11)
+        },
+    ]);
+    all.pods.push(v1::PodView {
+        cluster: there(),
+        ..pod("blue", "blue", "web", 0.3, 0.5, 0.11, Some(1.4))
+    });
+    all.ledger.push(v1::LedgerCell {
+        cluster: there(),
+        waiter: "blue".into(),
+        runner: "red".into(),
+        cores: 0.11,
+    });
+    all.breaches.push(v1::Breach {
+        cluster: there(),
+        fingerprint: "0e0e0e0e0e0e0e0e".into(),
+        ..noisy()
+    });
+    all.traffic.push(v1::TenantTraffic {
+        cluster: there(),
+        ..traffic("red", "blue", v1::Verdict::Open, 5 << 10, 500.0)
+    });
+    all.unattributed.push(v1::Unattributed {
+        cluster: there(),
+        reason: "pod_unknown".into(),
+        bytes: 100,
+        packets: 2,
+        bytes_per_second: 10.0,
+    });
+    all.into()
 }
 
 fn node(name: &str, age_s: u64, covered: f64) -> v1::NodeView {
@@ -101,7 +180,12 @@ fn node(name: &str, age_s: u64, covered: f64) -> v1::NodeView {
         runs: 1_000_000,
     };
     v1::NodeView {
+        cluster: CLUSTER.into(),
         name: name.into(),
+        zone: "us-east-1a".into(),
+        region: "us-east-1".into(),
+        hybrid: false,
+        clock_offset_seconds: Some(0.002),
         online_cpus: 4,
         used_cores: 1.08,
         age_ns: age_s * SECOND_NS,
@@ -149,6 +233,7 @@ fn traffic(
     bytes_per_second: f64,
 ) -> v1::TenantTraffic {
     v1::TenantTraffic {
+        cluster: CLUSTER.into(),
         from: from.into(),
         to: to.into(),
         verdict: verdict.into(),
@@ -194,6 +279,7 @@ fn memory() -> v1::PodMemory {
 
 fn tenant(name: &str, used: f64, entitled: f64, stolen: f64, taken: f64) -> v1::TenantView {
     v1::TenantView {
+        cluster: CLUSTER.into(),
         name: name.into(),
         namespaces: vec![name.into()],
         resolved_by: "namespace".into(),
@@ -218,6 +304,7 @@ fn pod(
     slowdown: Option<f64>,
 ) -> v1::PodView {
     v1::PodView {
+        cluster: CLUSTER.into(),
         tenant: tenant.into(),
         namespace: namespace.into(),
         name: name.into(),
@@ -239,6 +326,7 @@ fn pod(
 fn noisy() -> v1::Breach {
     v1::Breach {
         fingerprint: "00c0ffee00c0ffee".into(),
+        cluster: CLUSTER.into(),
         kind: v1::BreachKind::NoisyNeighbour.into(),
         state: v1::BreachState::Firing.into(),
         tenant: "red".into(),
@@ -268,6 +356,7 @@ fn noisy() -> v1::Breach {
 fn squeeze() -> v1::Breach {
     v1::Breach {
         fingerprint: "5eed5eed5eed5eed".into(),
+        cluster: CLUSTER.into(),
         kind: v1::BreachKind::MemorySqueeze.into(),
         state: v1::BreachState::Pending.into(),
         tenant: "red".into(),
@@ -307,6 +396,7 @@ fn squeeze() -> v1::Breach {
 fn quota() -> v1::Breach {
     v1::Breach {
         fingerprint: "0badcafe0badcafe".into(),
+        cluster: CLUSTER.into(),
         kind: v1::BreachKind::QuotaExceeded.into(),
         state: v1::BreachState::Resolved.into(),
         tenant: "red".into(),

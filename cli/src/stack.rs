@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Parser;
 use partywall_agent::config::{Args, Command, Config};
+use partywall_aggregator::config::NamedSource;
 
 /// What differs between `up` and `demo`.
 pub(crate) struct Options {
@@ -28,8 +29,17 @@ impl Stack {
         let aggregator = partywall_aggregator::start(partywall_aggregator::config::Config {
             grpc_listen: options.grpc_listen,
             http_listen: options.http_listen,
-            cluster_from: options.cluster_from,
+            cluster_from: options
+                .cluster_from
+                .map(|source| NamedSource {
+                    cluster: None,
+                    source,
+                })
+                .into_iter()
+                .collect(),
             policy: options.policy,
+            // Within one machine, and one process.
+            insecure_plaintext: true,
             ..partywall_aggregator::config::Config::default()
         })
         .await
@@ -62,6 +72,7 @@ async fn start_agent(
         "partywall-agent".to_owned(),
         format!("--node={node}"),
         format!("--aggregator=http://{aggregator}"),
+        "--insecure-plaintext".to_owned(),
         format!("--http-listen={http_listen}"),
     ];
     let Command::Run(run) = Args::try_parse_from(arguments)?.into_command() else {

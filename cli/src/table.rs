@@ -81,6 +81,15 @@ impl Cell {
 const GAP: usize = 2;
 
 impl Table {
+    /// With a column before the others; `cells`: one for each row.
+    pub(crate) fn led_by(mut self, column: Column, cells: impl IntoIterator<Item = Cell>) -> Self {
+        self.columns.insert(0, column);
+        for (row, cell) in self.rows.iter_mut().zip(cells) {
+            row.cells.insert(0, cell);
+        }
+        self
+    }
+
     /// As wide as it needs to be, one line per row and one per note, no trailing blanks.
     pub(crate) fn to_text(&self, paint: Paint) -> String {
         let widths: Vec<usize> = (0..self.columns.len())

@@ -11,6 +11,9 @@ fn partywall(arguments: &[&str]) -> Command {
         .args(arguments)
         .stdin(Stdio::null())
         .env_remove("PARTYWALL_AGGREGATOR")
+        .env_remove("PARTYWALL_TLS_CA")
+        .env_remove("PARTYWALL_TLS_CERT")
+        .env_remove("PARTYWALL_TLS_KEY")
         .env_remove("NO_COLOR");
     command
 }
@@ -36,7 +39,11 @@ fn nonsense_is_one_line_and_exit_code_2() {
         (vec!["demo", "--seconds", "many"], "many"),
         (vec!["up", "--http-listen", "nowhere"], "nowhere"),
         (vec!["breaches", "--watch", "--all"], "--all"),
-        (vec!["tenants", "--aggregator", "https://a:1"], "https"),
+        (
+            vec!["tenants", "--aggregator", "https://a:1"],
+            "https needs --tls-ca",
+        ),
+        (vec!["up", "--cluster", "eu-1"], "--cluster"),
         (vec!["tenants", "--aggregator", "a b"], "a b"),
         (vec!["tenants", "--aggregator", "http://a"], "port"),
     ] {

@@ -74,7 +74,11 @@ async fn a_reported_flow_is_closed_by_what_is_suggested() {
     let aggregator = partywall_aggregator::start(Config {
         grpc_listen: any,
         http_listen: any,
-        cluster_from: Some(dir.path().to_owned()),
+        insecure_plaintext: true,
+        cluster_from: vec![partywall_aggregator::config::NamedSource {
+            cluster: None,
+            source: dir.path().to_owned(),
+        }],
         ..Config::default()
     })
     .await
@@ -131,7 +135,11 @@ async fn a_watch_says_what_the_aggregator_did_not_list() {
     let aggregator = partywall_aggregator::start(Config {
         grpc_listen: any,
         http_listen: any,
-        cluster_from: Some(dir.path().to_owned()),
+        insecure_plaintext: true,
+        cluster_from: vec![partywall_aggregator::config::NamedSource {
+            cluster: None,
+            source: dir.path().to_owned(),
+        }],
         ..Config::default()
     })
     .await

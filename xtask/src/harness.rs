@@ -1,4 +1,4 @@
-//! What the harness does, with the release programs built first: `cargo xtask scenarios | ledger | traffic | churn | kill`.
+//! What the harness does, with the release programs built first: `cargo xtask scenarios | ledger | traffic | churn | kill | restarts`.
 
 use std::{process::Command, time::Duration};
 

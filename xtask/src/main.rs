@@ -2,8 +2,10 @@
 
 mod bench;
 mod check;
+mod deploy;
 mod ebpf;
 mod harness;
+mod image;
 mod paths;
 mod programs;
 mod run;
@@ -46,8 +48,14 @@ enum Command {
     Churn(harness::Args),
     /// Kill the agent again and again and look for what it leaves in the kernel (as root)
     Kill(harness::Args),
+    /// Kill the aggregator and agents again and again under load and hold the totals against what was sent (as root)
+    Restarts(harness::Args),
     /// Boot Debian's kernels in QEMU and run the kernel tests and scenarios there
     Vm(vm::Args),
+    /// Hold the Helm chart against helm and Kubernetes' schemas, and render manifests and docs from it
+    Deploy(deploy::Args),
+    /// Make an OCI image of static programs, without a registry
+    Image(image::Args),
     /// Measure what Partywall costs (as root)
     Bench(harness::Args),
 }
@@ -65,7 +73,10 @@ fn main() -> ExitCode {
         Command::Traffic(args) => harness::run("traffic", &args.rest(), NO_LIMIT).map(drop),
         Command::Churn(args) => harness::run("churn", &args.rest(), NO_LIMIT).map(drop),
         Command::Kill(args) => harness::run("kill", &args.rest(), NO_LIMIT).map(drop),
+        Command::Restarts(args) => harness::run("restarts", &args.rest(), NO_LIMIT).map(drop),
         Command::Vm(args) => vm::run(&args),
+        Command::Deploy(args) => deploy::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Bench(args) => bench::run(&args.rest(), NO_LIMIT).map(drop),
     };
     match outcome {

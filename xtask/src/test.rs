@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use anyhow::{Result, bail};
 
 use crate::{
-    bench, check, ebpf, harness, paths, run,
+    bench, check, deploy, ebpf, harness, image, paths, run,
     stage::{self, Outcome, Stage},
     tools, vm,
 };
@@ -20,10 +20,10 @@ pub(crate) struct Args {
     list: bool,
 }
 
-const STAGES: [Stage; 13] = [
+const STAGES: [Stage; 15] = [
     Stage::new(
         "tools",
-        "install what is missing: eBPF compiler, nextest, cargo-deny, perf, nftables, QEMU, kernels",
+        "install what is missing: eBPF compiler, nextest, cargo-deny, perf, nftables, QEMU, kernels, helm, runc",
         install,
     ),
     Stage::new(
@@ -35,6 +35,11 @@ const STAGES: [Stage; 13] = [
         "ebpf",
         "the eBPF objects, built again from their sources",
         rebuild,
+    ),
+    Stage::new(
+        "deploy",
+        "the Helm chart: linted, rendered, valid for Kubernetes, wrong values refused by name",
+        chart,
     ),
     Stage::new("tests", "unit, property, integration and kernel tests", nextest),
     Stage::new("doctests", "the examples in the documentation", doctests),
@@ -50,6 +55,11 @@ const STAGES: [Stage; 13] = [
     ),
     Stage::new("demo", "the command in the README names the culprit", demo),
     Stage::new(
+        "image",
+        "the image, started by runc as the chart says, names a culprit with three capabilities",
+        image::test,
+    ),
+    Stage::new(
         "ledger",
         "run time, wait and classes against the kernel's own figures",
         ledger,
@@ -59,7 +69,11 @@ const STAGES: [Stage; 13] = [
         "counted packets and bytes against what was sent, also beside a flood",
         traffic,
     ),
-    Stage::new("kill", "kill -9 of the agent leaves nothing in the kernel", kill),
+    Stage::new(
+        "kill",
+        "kill -9 of the agent leaves nothing in the kernel, of either side loses no total",
+        kill,
+    ),
     Stage::new(
         "churn",
         "cgroups made and removed: memory flat, map entries back",
@@ -73,7 +87,7 @@ const STAGES: [Stage; 13] = [
 ];
 
 /// They compile only; everything else loads eBPF programs or makes cgroups.
-const WITHOUT_ROOT: [&str; 3] = ["check", "ebpf", "doctests"];
+const WITHOUT_ROOT: [&str; 4] = ["check", "ebpf", "deploy", "doctests"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.list {
@@ -108,6 +122,7 @@ fn install() -> Result<Outcome> {
     tools::network()?;
     // Now, and not when their stage comes: what cannot be fetched is known in the first minutes.
     vm::prepare()?;
+    image::prepare()?;
     Ok(Outcome::Passed)
 }
 
@@ -119,6 +134,11 @@ fn checks() -> Result<Outcome> {
 fn rebuild() -> Result<Outcome> {
     // A clone that CI throws away may be changed, a developer's tree may not.
     ebpf::rebuild_all(tools::in_ci())?;
+    Ok(Outcome::Passed)
+}
+
+fn chart() -> Result<Outcome> {
+    deploy::run(&deploy::Args { check: true })?;
     Ok(Outcome::Passed)
 }
 
@@ -178,7 +198,8 @@ fn traffic() -> Result<Outcome> {
 }
 
 fn kill() -> Result<Outcome> {
-    harness::run("kill", &["--times", "3"], Duration::from_mins(5))
+    harness::run("kill", &["--times", "3"], Duration::from_mins(5))?;
+    harness::run("restarts", &["--times", "6"], Duration::from_mins(3))
 }
 
 fn churn() -> Result<Outcome> {

@@ -138,19 +138,16 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
             }))
         }
     };
-    let rights = if !facts.has(CAP_BPF) {
-        Err(
-            "CAP_BPF is missing (before Linux 5.8: CAP_SYS_ADMIN); run as root or add the capability"
-                .to_owned(),
-        )
-    } else if !facts.has(CAP_PERFMON) {
-        Err(
-            "CAP_PERFMON is missing (before Linux 5.8: CAP_SYS_ADMIN); run as root or add the capability"
-                .to_owned(),
-        )
-    } else {
-        Ok(())
+    let holds = |capability, name| {
+        if facts.has(capability) {
+            Ok(())
+        } else {
+            Err(format!("{name} is missing; run as root or add the capability"))
+        }
     };
+    let rights = holds(CAP_BPF, "CAP_BPF (before Linux 5.8: CAP_SYS_ADMIN)");
+    let perfmon = holds(CAP_PERFMON, "CAP_PERFMON (before Linux 5.8: CAP_SYS_ADMIN)");
+    let net_admin = holds(CAP_NET_ADMIN, "CAP_NET_ADMIN");
     let unlocked = match facts.lockdown.as_deref() {
         Some("confidentiality") => {
             Err("the kernel is locked down (confidentiality): no program may read kernel memory".to_owned())
@@ -178,7 +175,8 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
     let cgroups = facts.cgroup_root.as_ref().map(|_| ()).map_err(Clone::clone);
     let run_time = rights
         .clone()
-        .and(unlocked)
+        .and(perfmon.clone())
+        .and(unlocked.clone())
         .and(identity)
         .and(arguments)
         .and(cgroups.clone());
@@ -227,12 +225,12 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
         Err("kernel.bpf_stats_enabled is 0".to_owned())
     };
 
-    let net_admin = if facts.has(CAP_NET_ADMIN) {
-        Ok(())
-    } else {
-        Err("CAP_NET_ADMIN is missing; run as root or add the capability".to_owned())
-    };
-    let flows = rights.clone().and(net_admin).and(cgroups.clone());
+    // The kernel's verifier takes these programs no more than the others without CAP_PERFMON: they do arithmetic with pointers.
+    let flows = rights
+        .clone()
+        .and(perfmon.clone())
+        .and(net_admin.clone())
+        .and(cgroups.clone());
     let plan = Plan {
         offsets,
         btf_typed: true,
@@ -271,9 +269,30 @@ pub fn plan(facts: &Facts) -> (Plan, Vec<Feature>) {
         feature(
             "rights",
             rights,
-            "CAP_BPF, CAP_PERFMON",
+            "CAP_BPF",
             "everything: programs cannot be loaded",
             true,
+        ),
+        feature(
+            "perfmon",
+            perfmon,
+            "CAP_PERFMON",
+            "everything: the kernel's verifier refuses the programs",
+            true,
+        ),
+        feature(
+            "net_admin",
+            net_admin,
+            "CAP_NET_ADMIN",
+            "traffic: nothing can be attached to a cgroup",
+            false,
+        ),
+        feature(
+            "kernel_memory",
+            unlocked,
+            &format!("lockdown: {}", facts.lockdown.as_deref().unwrap_or("none")),
+            "all but traffic: fields are read from the kernel's memory",
+            false,
         ),
         feature(
             "cgroup_v2",
@@ -500,8 +519,8 @@ mod tests {
         type Change = fn(&mut Facts);
         let cases: [(&str, Change, &[&str]); 17] = [
             (
-                "no capability",
-                |facts| facts.capabilities = CAP_PERFMON,
+                "no bpf",
+                |facts| facts.capabilities = CAP_PERFMON | CAP_NET_ADMIN,
                 &[
                     "rights",
                     "run_time",
@@ -516,9 +535,9 @@ mod tests {
             ),
             (
                 "no perfmon",
-                |facts| facts.capabilities = CAP_BPF,
+                |facts| facts.capabilities = CAP_BPF | CAP_NET_ADMIN,
                 &[
-                    "rights",
+                    "perfmon",
                     "run_time",
                     "ledger",
                     "throttle",
@@ -532,13 +551,14 @@ mod tests {
             (
                 "no net admin",
                 |facts| facts.capabilities = CAP_BPF | CAP_PERFMON,
-                &["flows", "timeouts"],
+                &["net_admin", "flows", "timeouts"],
             ),
             ("before 5.8", |facts| facts.capabilities = CAP_SYS_ADMIN, &[]),
             (
                 "lockdown",
                 |facts| facts.lockdown = Some("confidentiality".into()),
                 &[
+                    "kernel_memory",
                     "run_time",
                     "ledger",
                     "throttle",
@@ -630,6 +650,27 @@ mod tests {
 
     fn edit(facts: &mut Facts, change: fn(&mut Offsets)) {
         change(&mut facts.layout.as_mut().expect("a layout").offsets);
+    }
+
+    #[test]
+    fn a_capability_that_is_missing_is_named() {
+        for (capability, feature, name) in [
+            (CAP_BPF, "rights", "CAP_BPF"),
+            (CAP_PERFMON, "perfmon", "CAP_PERFMON"),
+            (CAP_NET_ADMIN, "net_admin", "CAP_NET_ADMIN"),
+        ] {
+            let mut facts = able();
+            facts.capabilities &= !capability;
+            let (_, features) = plan(&facts);
+            let missing = features
+                .iter()
+                .find(|found| found.name == feature)
+                .expect(feature);
+            assert!(
+                !missing.present && missing.reason.starts_with(name),
+                "{missing:?}"
+            );
+        }
     }
 
     #[test]

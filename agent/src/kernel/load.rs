@@ -197,20 +197,20 @@ impl Kernel {
             for (btf_program, raw_program, tracepoint) in hooks.iter().filter(|_| wanted) {
                 if let Err(error) = kernel.attach(btf_program, raw_program, tracepoint, typed) {
                     warn!(%error, feature, "not attached: it is off");
-                    correct(features, feature, false, error.to_string());
+                    correct(features, feature, false, &error.to_string());
                 }
             }
         }
         match kernel.attach_switch(typed) {
             Ok(how) => {
-                correct(features, "run_time", true, format!("sched_switch, {how}"));
+                correct(features, "run_time", true, &format!("sched_switch, {how}"));
                 info!(how, possible_cpus = cpus, "ledger attached");
             }
             // One half is better than none.
             Err(error) if kernel.flows.is_some() => {
                 warn!(%error, "no CPU time: traffic alone is counted");
                 for feature in SCHEDULER_HALF {
-                    correct(features, feature, false, error.to_string());
+                    correct(features, feature, false, &error.to_string());
                 }
             }
             Err(error) => return Err(error),
@@ -233,14 +233,14 @@ impl Kernel {
             Err(error) => {
                 warn!(%error, feature = "flows", "not attached: it is off");
                 self.unload_flows();
-                correct(features, "flows", false, error.to_string());
-                correct(features, "timeouts", false, error.to_string());
+                correct(features, "flows", false, &error.to_string());
+                correct(features, "timeouts", false, &error.to_string());
                 return;
             }
         }
         if let Err(error) = self.attach_release(&wanted.cgroup_root) {
             warn!(%error, feature = "timeouts", "not attached: it is off");
-            correct(features, "timeouts", false, error.to_string());
+            correct(features, "timeouts", false, &error.to_string());
         }
     }
 
@@ -422,10 +422,11 @@ fn open(root: &Path, program: &'static str) -> Result<File, LoadError> {
     })
 }
 
-fn correct(features: &mut [Feature], name: &str, present: bool, reason: String) {
+fn correct(features: &mut [Feature], name: &str, present: bool, reason: &str) {
     if let Some(feature) = features.iter_mut().find(|feature| feature.name == name) {
         feature.present = present;
-        feature.reason = reason;
+        // The verifier says why in a hundred lines, which the log has.
+        feature.reason = reason.lines().next().unwrap_or_default().to_owned();
     }
 }
 

@@ -7,4 +7,4 @@ pub mod flows;
 pub mod load;
 pub mod maps;
 mod memory;
-mod sys;
+pub(crate) mod sys;

@@ -70,3 +70,20 @@ fn run(attr: &TestRun) -> io::Result<()> {
         Err(io::Error::last_os_error())
     }
 }
+
+/// Whether something keeps the wall clock in step, as the kernel was told: NTP or its likes.
+///
+/// # Errors
+/// A sandbox forbids asking.
+pub(crate) fn wall_clock_is_synchronised() -> io::Result<bool> {
+    // SAFETY: all zeros is a timex, and with `modes` 0 it is only written to.
+    let state = unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        libc::adjtimex(&raw mut timex)
+    };
+    match state {
+        -1 => Err(io::Error::last_os_error()),
+        libc::TIME_ERROR => Ok(false),
+        _ => Ok(true),
+    }
+}

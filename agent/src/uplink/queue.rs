@@ -9,6 +9,8 @@ use prost::Message;
 
 use super::merge::merge;
 
+/// Largest report that is sent. How long it waited is told besides.
+const SENT_MAX_BYTES: usize = MAX_MESSAGE_BYTES - 16;
 /// Most bytes of a report that others were merged into. What ended during a long outage piles up there: without a bound
 /// it would push out everything younger.
 const MERGED_MAX_BYTES: usize = MAX_MESSAGE_BYTES / 4;
@@ -27,12 +29,42 @@ pub(super) struct Counts {
     pub dropped_oversized: u64,
 }
 
+impl Counts {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.sent_bytes += other.sent_bytes;
+        self.acknowledged += other.acknowledged;
+        self.duplicate += other.duplicate;
+        for (reason, count) in &other.refused_by_reason {
+            self.refuse(reason, *count);
+        }
+        self.dropped_full += other.dropped_full;
+        self.dropped_oversized += other.dropped_oversized;
+    }
+
+    fn refuse(&mut self, reason: &str, count: u64) {
+        let known = &mut self.refused_by_reason;
+        let full = known.len() >= REASONS_MAX && !known.contains_key(reason);
+        *known
+            .entry(if full { "other" } else { reason }.to_owned())
+            .or_default() += count;
+    }
+}
+
 struct Entry {
     sequence: u64,
     /// Encoded, because a decoded report takes several times the room.
     encoded: Bytes,
     /// Entities and flows that need no name once this report is gone.
     ended: Ended,
+}
+
+/// Reports that are being written to the spool.
+#[derive(Clone, Default)]
+pub(super) struct Lent {
+    pub reports: Vec<Bytes>,
+    pub last_sequence: u64,
+    ever_sent_before: usize,
 }
 
 #[derive(Default)]
@@ -55,6 +87,22 @@ impl Ended {
     }
 }
 
+/// Entities and flows by index.
+#[derive(Default)]
+struct Names {
+    entities: BTreeMap<u32, Entity>,
+    flows: BTreeMap<u32, Flow>,
+}
+
+impl Names {
+    fn learn(&mut self, entities: Vec<Entity>, flows: Vec<Flow>) {
+        self.entities
+            .extend(entities.into_iter().map(|entity| (entity.index, entity)));
+        self.flows
+            .extend(flows.into_iter().map(|flow| (flow.index, flow)));
+    }
+}
+
 /// In order of sequence. Entries at the front were sent, those behind were not.
 pub(super) struct Queue {
     bound_bytes: usize,
@@ -64,14 +112,13 @@ pub(super) struct Queue {
     in_flight: usize,
     /// The first so many were sent on any stream, so that the aggregator may have counted them.
     ever_sent: usize,
-    /// Everything that lives, or that a report in the queue refers to.
-    entities: BTreeMap<u32, Entity>,
-    /// The same of flows, without those that a report in the queue announces: it will. Thousands may begin and end in each report of an
-    /// outage, and all of them together are more than one message holds.
-    flows: BTreeMap<u32, Flow>,
+    /// What must be known before the first report here, that it may be understood: what lives then. What a report in the queue announces is
+    /// not among it: that report will. Thousands may begin and end in each report of an outage, and all of them together are more than one
+    /// message holds.
+    names: Names,
     /// The newest memory sample of each of them that has one: sent only when something changed.
     memory: BTreeMap<u32, MemorySample>,
-    /// The next report sent names all of `entities`, and all of `flows` besides its own.
+    /// The next report sent names all of `names` besides its own.
     announce_all: bool,
     /// The next report sent that is the newest there is tells all of `memory`: an older one would tell of its future.
     tell_memory: bool,
@@ -86,13 +133,70 @@ impl Queue {
             entries: VecDeque::new(),
             in_flight: 0,
             ever_sent: 0,
-            entities: BTreeMap::new(),
-            flows: BTreeMap::new(),
+            names: Names::default(),
             memory: BTreeMap::new(),
             announce_all: true,
             tell_memory: true,
             counts: Counts::default(),
         }
+    }
+
+    /// What a spool's segment holds: reports, and the names that must be known before them. Without a bound: it was bounded when it was written.
+    pub(super) fn of_segment(names: Report, reports: impl IntoIterator<Item = Report>) -> Self {
+        let mut queue = Self::new(usize::MAX);
+        queue.names.learn(names.entities, names.flows);
+        reports.into_iter().for_each(|report| queue.push(report));
+        queue
+    }
+
+    /// The names that must be known before the first report here.
+    pub(super) fn names(&self) -> Report {
+        Report {
+            entities: self.names.entities.values().cloned().collect(),
+            flows: self.names.flows.values().cloned().collect(),
+            ..Report::default()
+        }
+    }
+
+    /// The first reports, `most_bytes` of them or one, for the spool. They stay here until they are [`gone`](Self::gone), and no younger one is
+    /// merged into them meanwhile.
+    pub(super) fn lend(&mut self, most_bytes: usize) -> Lent {
+        let mut lent = Lent::default();
+        let mut bytes = 0;
+        for entry in &self.entries {
+            bytes += entry.encoded.len();
+            if bytes > most_bytes && !lent.reports.is_empty() {
+                break;
+            }
+            lent.reports.push(entry.encoded.clone());
+            lent.last_sequence = entry.sequence;
+        }
+        lent.ever_sent_before = self.ever_sent;
+        self.ever_sent = self.ever_sent.max(lent.reports.len());
+        lent
+    }
+
+    /// What was lent could not be written, and none of it was: all is as before.
+    pub(super) fn unlend(&mut self, lent: &Lent) {
+        self.ever_sent = lent.ever_sent_before.min(self.entries.len());
+    }
+
+    /// The reports up to `sequence` are on disk.
+    pub(super) fn gone(&mut self, sequence: u64) {
+        while self
+            .entries
+            .front()
+            .is_some_and(|entry| entry.sequence <= sequence)
+        {
+            if let Some(entry) = self.remove(0) {
+                self.let_go(entry, 0);
+            }
+        }
+    }
+
+    /// The first report here.
+    pub(super) fn first(&self) -> Option<Report> {
+        Report::decode(self.entries.front()?.encoded.clone()).ok()
     }
 
     pub(super) fn counts(&self) -> &Counts {
@@ -113,20 +217,15 @@ impl Queue {
 
     /// Keeps `report` until its receipt, making room where there is none.
     pub(super) fn push(&mut self, mut report: Report) {
-        self.entities.extend(
-            report
-                .entities
-                .iter()
-                .map(|entity| (entity.index, entity.clone())),
-        );
         self.memory
             .extend(report.memory.iter().map(|sample| (sample.entity, *sample)));
         let bytes = report.encoded_len();
-        if bytes > MAX_MESSAGE_BYTES.min(self.bound_bytes) {
+        if bytes > SENT_MAX_BYTES.min(self.bound_bytes) {
             self.counts.dropped_oversized += 1;
             // Its names were not told; and the reports before it still use the names that it ends.
             self.tell_all();
-            self.learn(std::mem::take(&mut report.flows));
+            let (entities, flows) = (&mut report.entities, &mut report.flows);
+            self.names.learn(std::mem::take(entities), std::mem::take(flows));
             self.end(Ended::of(&mut report), self.entries.len());
             return;
         }
@@ -190,8 +289,10 @@ impl Queue {
             let tell_memory = self.tell_memory && self.in_flight + 1 == self.entries.len();
             let report = Report::decode(entry.encoded.clone()).ok().map(|mut report| {
                 if self.announce_all {
-                    report.entities = self.entities.values().cloned().collect();
-                    report.flows.splice(0..0, self.flows.values().cloned());
+                    report
+                        .entities
+                        .splice(0..0, self.names.entities.values().cloned());
+                    report.flows.splice(0..0, self.names.flows.values().cloned());
                 }
                 if tell_memory {
                     report.memory = self.memory.values().copied().collect();
@@ -200,7 +301,7 @@ impl Queue {
             });
             let bytes = report.as_ref().map_or(0, Report::encoded_len);
             match report {
-                Some(report) if bytes <= MAX_MESSAGE_BYTES => {
+                Some(report) if bytes <= SENT_MAX_BYTES => {
                     self.announce_all = false;
                     self.tell_memory &= !tell_memory;
                     self.in_flight += 1;
@@ -238,12 +339,7 @@ impl Queue {
             // An outcome that only a newer aggregator knows: sending again would not make it known.
             Outcome::Refused | Outcome::Unspecified => {
                 self.tell_all();
-                let reason = field_of(&receipt.reason);
-                let known = &mut self.counts.refused_by_reason;
-                let full = known.len() >= REASONS_MAX && !known.contains_key(reason);
-                *known
-                    .entry(if full { "other" } else { reason }.to_owned())
-                    .or_default() += 1;
+                self.counts.refuse(field_of(&receipt.reason), 1);
             }
         }
         if let Some(entry) = self.remove(at) {
@@ -260,17 +356,12 @@ impl Queue {
         Some(entry)
     }
 
-    /// A report that stood at `at` is gone for good: no other in the queue announces the flows that it announced.
+    /// A report that stood at `at` is gone for good: no other in the queue announces what it announced.
     fn let_go(&mut self, entry: Entry, at: usize) {
         if let Ok(report) = Report::decode(entry.encoded) {
-            self.learn(report.flows);
+            self.names.learn(report.entities, report.flows);
         }
         self.end(entry.ended, at);
-    }
-
-    fn learn(&mut self, flows: Vec<Flow>) {
-        self.flows
-            .extend(flows.into_iter().map(|flow| (flow.index, flow)));
     }
 
     /// Forgets the names that a report at `at` ended once no report before it is left: those may announce them, and refer to them.
@@ -280,11 +371,11 @@ impl Queue {
             return;
         }
         for index in ended.entities {
-            self.entities.remove(&index);
+            self.names.entities.remove(&index);
             self.memory.remove(&index);
         }
         for index in ended.flows {
-            self.flows.remove(&index);
+            self.names.flows.remove(&index);
         }
     }
 }
@@ -518,7 +609,7 @@ mod tests {
         queue.push(report(3, [7]));
         assert_eq!(
             indices(&queue.next(1).unwrap()),
-            [1, 7],
+            [7, 1],
             "report 1 still refers to 1"
         );
         queue.receipt(&receipt(1, Outcome::Accepted));
@@ -569,7 +660,7 @@ mod tests {
         }
         assert_eq!(queue.counts().dropped_oversized, 0);
         assert_eq!(counted.len(), (EACH * REPORTS) as usize);
-        assert_eq!(queue.flows.len(), EACH as usize, "those that live");
+        assert_eq!(queue.names.flows.len(), EACH as usize, "those that live");
     }
 
     fn flow_sample(flow: u32) -> FlowSample {
@@ -642,7 +733,7 @@ mod tests {
         queue.begin_stream();
         assert_eq!(indices(&queue.next(1).unwrap()), [1], "report 1 refers to it");
         queue.receipt(&receipt(1, Outcome::Duplicate));
-        assert!(queue.flows.is_empty() && queue.entities.is_empty());
+        assert!(queue.names.flows.is_empty() && queue.names.entities.is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 
+mod degraded;
 mod flows;
 #[cfg(feature = "v2-memory-tests")]
 mod memory;

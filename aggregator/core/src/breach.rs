@@ -116,9 +116,10 @@ pub struct BreachKey {
 
 impl BreachKey {
     /// 16 hex digits; the same on every aggregator and after every restart. For people and for joining: nothing is looked up by it.
-    pub fn fingerprint(&self) -> String {
+    pub fn fingerprint(&self, cluster: &str) -> String {
         let mut hash = Fnv::default();
-        hash.field(self.kind.as_str())
+        hash.field(cluster)
+            .field(self.kind.as_str())
             .field(&self.tenant)
             .field(&self.against)
             .field(&self.node)
@@ -155,6 +156,8 @@ impl Fnv {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Breach {
     pub fingerprint: String,
+    /// In which it was broken.
+    pub cluster: Arc<str>,
     pub key: BreachKey,
     pub state: BreachState,
     pub summary: String,
@@ -182,8 +185,9 @@ struct Life {
 }
 
 /// All breaches that live, and the resolved ones that are still kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Book {
+    cluster: Arc<str>,
     live: BTreeMap<BreachKey, Life>,
     resolved: VecDeque<Breach>,
     /// The last step.
@@ -191,6 +195,15 @@ pub struct Book {
 }
 
 impl Book {
+    pub(crate) fn new(cluster: Arc<str>) -> Self {
+        Self {
+            cluster,
+            live: BTreeMap::new(),
+            resolved: VecDeque::new(),
+            judged: Now::default(),
+        }
+    }
+
     pub fn is_firing(&self, key: &BreachKey) -> bool {
         self.live.get(key).is_some_and(|l| l.firing.is_some())
     }
@@ -221,7 +234,7 @@ impl Book {
                     latest: finding.clone(),
                     worst: finding.clone(),
                 };
-                changed.push(view(&key, &life, BreachState::Pending, now));
+                changed.push(view(&self.cluster, &key, &life, BreachState::Pending, now));
                 self.live.insert(key.clone(), life);
             }
             let Some(life) = self.live.get_mut(&key) else {
@@ -236,7 +249,7 @@ impl Book {
             life.latest = finding;
             if may_fire {
                 life.firing = Some(now);
-                changed.push(view(&key, life, BreachState::Firing, now));
+                changed.push(view(&self.cluster, &key, life, BreachState::Firing, now));
             }
         }
         // Exceeded takes over from Near.
@@ -267,7 +280,7 @@ impl Book {
             let Some(life) = self.live.remove(&key) else {
                 continue;
             };
-            let breach = view(&key, &life, BreachState::Resolved, now);
+            let breach = view(&self.cluster, &key, &life, BreachState::Resolved, now);
             if life.firing.is_some() {
                 self.resolved.push_back(breach.clone());
             }
@@ -290,7 +303,7 @@ impl Book {
                 } else {
                     BreachState::Pending
                 };
-                view(key, life, state, self.judged)
+                view(&self.cluster, key, life, state, self.judged)
             })
             .collect()
     }
@@ -302,7 +315,7 @@ impl Book {
 }
 
 /// A breach as it was judged at `now`.
-fn view(key: &BreachKey, life: &Life, state: BreachState, now: Now) -> Breach {
+fn view(cluster: &Arc<str>, key: &BreachKey, life: &Life, state: BreachState, now: Now) -> Breach {
     // While it holds: as it is. Once it does not: as it was at its worst.
     let finding = if life.held == now && state != BreachState::Resolved {
         &life.latest
@@ -310,7 +323,8 @@ fn view(key: &BreachKey, life: &Life, state: BreachState, now: Now) -> Breach {
         &life.worst
     };
     Breach {
-        fingerprint: key.fingerprint(),
+        fingerprint: key.fingerprint(cluster),
+        cluster: Arc::clone(cluster),
         key: key.clone(),
         state,
         summary: finding.summary(life.held.since(life.since)),

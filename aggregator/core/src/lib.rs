@@ -42,4 +42,10 @@ mod sums;
 pub mod traffic;
 mod world;
 
-pub use world::{Changes, Now, World};
+pub mod checkpoint {
+    //! A node between two reports, as plain data.
+    pub use crate::node::checkpoint::{
+        Checkpoint, ContainerState, EntryState, FrameState, Mark, SlotKind, SlotState,
+    };
+}
+pub use world::{Changes, Now, Objects, Stale, World};

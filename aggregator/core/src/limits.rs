@@ -26,7 +26,7 @@ pub const MAX_KILL_SUMS: usize = 2_048;
 /// `CrossTenantOom` findings of one node that are shown at once: each has a victim pod of its own.
 pub const MAX_KILLS_SHOWN: usize = 256;
 /// Agent runs that ended and whose late reports are still recognised.
-pub const ENDED_RUNS_KEPT: usize = 4;
+pub const ENDED_RUNS_KEPT: usize = 16;
 
 /// An agent reports at least this often: its longest `--interval`.
 pub const MAX_INTERVAL_NS: u64 = 60 * NS_PER_S;

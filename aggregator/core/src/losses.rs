@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 /// Where and why something was lost, and what is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LossKey {
-    /// "ingest", "window", "identify", "judge", "export".
+    /// "ingest", "window", "identify", "judge", "export", "store".
     pub stage: &'static str,
     pub reason: &'static str,
-    /// "reports", "entities", "samples", "pairs", "pods", "services", "breaches", "series".
+    /// "reports", "entities", "samples", "pairs", "pods", "services", "breaches", "series", "records".
     pub unit: &'static str,
 }
 

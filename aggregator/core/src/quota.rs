@@ -15,7 +15,10 @@ use crate::sums::{UnitSums, Who};
 
 /// Tenants' use, gathered node by node.
 #[derive(Debug, Default)]
-pub(crate) struct Usage(BTreeMap<(TenantId, Resource), Used>);
+pub(crate) struct Usage(BTreeMap<Key, Used>);
+
+/// Whose use of what, and of which pods: the scopes of a quota, in words; empty: all that the tenant's quota bounds.
+type Key = (TenantId, Resource, Arc<str>);
 
 #[derive(Clone, Copy, Debug)]
 struct Used {
@@ -34,30 +37,44 @@ impl Usage {
         let covered = node.covered(t);
         let memories = node.memories();
         // Integers first: the sum does not depend on the order of pods.
-        let mut used: BTreeMap<(TenantId, Resource), u64> = BTreeMap::new();
+        let mut used: BTreeMap<Key, u64> = BTreeMap::new();
+        let unscoped: Arc<str> = Arc::from("");
         for (at, (unit, sums)) in node.units.iter().zip(sums).enumerate() {
             let Some(tenant) = unit.party.tenant() else {
                 continue;
             };
             // An entity that is announced twice is one unit: nothing here counts it twice.
             let lived = memories.get(&(at as u32));
-            let is_pod = matches!(unit.who, Who::Pod(_));
+            let pod = match &unit.who {
+                Who::Pod(pod) => Some(pod),
+                _ => None,
+            };
             for (resource, amount) in [
                 (Resource::Cpu, Some(sums[Window::Fast as usize].run)),
                 (
                     Resource::Memory,
                     lived.copied().flatten().and_then(|m| m.newest.working_set_bytes),
                 ),
-                (Resource::Pods, lived.filter(|_| is_pod).map(|_| 1)),
+                (Resource::Pods, lived.and(pod).map(|_| 1)),
             ] {
-                if let Some(amount) = amount.filter(|_| unit.in_quota[resource as usize]) {
-                    let total = used.entry((tenant, resource)).or_default();
+                let Some(amount) = amount else { continue };
+                let mut count = |scopes: &Arc<str>| {
+                    let total = used.entry((tenant, resource, Arc::clone(scopes))).or_default();
                     *total = total.saturating_add(amount);
+                };
+                if unit.in_quota[resource as usize] {
+                    count(&unscoped);
+                }
+                for scoped in pod.iter().flat_map(|pod| &pod.scoped) {
+                    if pod.is_some_and(|pod| scoped.bounds(&pod.namespace, resource)) {
+                        count(&scoped.scopes);
+                    }
                 }
             }
         }
-        for ((tenant, resource), amount) in used {
-            let usage = self.0.entry((tenant, resource)).or_insert(Used {
+        for (key, amount) in used {
+            let resource = key.1;
+            let usage = self.0.entry(key).or_insert(Used {
                 amount: 0.0,
                 nodes: 0,
                 covered: 1.0,
@@ -78,9 +95,17 @@ impl Usage {
         is_firing: impl Fn(&BreachKey) -> bool,
         out: &mut Vec<Finding>,
     ) {
-        for ((tenant, resource), used) in &self.0 {
-            let Some(quota) = directory.quota(*tenant, *resource).map(|q| q.amount) else {
-                continue;
+        for ((tenant, resource, scopes), used) in &self.0 {
+            let quota = if scopes.is_empty() {
+                directory.quota(*tenant, *resource).map(|q| q.amount)
+            } else {
+                directory.scoped_quota(*tenant, scopes, *resource)
+            };
+            let Some(quota) = quota else { continue };
+            let subject: Arc<str> = if scopes.is_empty() {
+                Arc::from(resource.as_str())
+            } else {
+                Arc::from(format!("{} of pods with {scopes}", resource.as_str()))
             };
             let name = directory.tenants.name(*tenant);
             let key = |kind| BreachKey {
@@ -88,7 +113,7 @@ impl Usage {
                 tenant: Arc::clone(name),
                 against: Arc::from(""),
                 node: Arc::from(""),
-                subject: Arc::from(resource.as_str()),
+                subject: Arc::clone(&subject),
             };
             // A quota of 0 admits nothing: any use is over it.
             let ratio = if quota > 0.0 {
@@ -111,15 +136,21 @@ impl Usage {
                 Resource::Pods => used.amount > quota,
             };
             if over && used.amount > 0.0 {
-                out.push(finding(exceeded, *resource, used, quota, ratio));
+                out.push(finding(exceeded, (*resource, scopes), used, quota, ratio));
             } else if !over_firing && ratio >= least(t.quota.near_ratio, is_firing(&near)) && quota > 0.0 {
-                out.push(finding(near, *resource, used, quota, ratio));
+                out.push(finding(near, (*resource, scopes), used, quota, ratio));
             }
         }
     }
 }
 
-fn finding(key: BreachKey, resource: Resource, used: &Used, quota: f64, ratio: f64) -> Finding {
+fn finding(
+    key: BreachKey,
+    (resource, scopes): (Resource, &str),
+    used: &Used,
+    quota: f64,
+    ratio: f64,
+) -> Finding {
     let tenant = Arc::clone(&key.tenant);
     let verb = if key.kind == BreachKind::QuotaExceeded {
         "used more than its quota"
@@ -171,7 +202,10 @@ fn finding(key: BreachKey, resource: Resource, used: &Used, quota: f64, ratio: f
         });
     }
     Finding {
-        head: format!("{tenant} {verb}"),
+        head: match scopes {
+            "" => format!("{tenant} {verb}"),
+            scopes => format!("{tenant} {verb} of pods with {scopes}"),
+        },
         tail: format!(": {of}{percent}, on {nodes}"),
         key,
         evidence,

@@ -17,6 +17,8 @@ pub struct Report {
     /// From 1.
     pub sequence: u64,
     pub captured_unix_ns: u64,
+    /// How far the node's wall clock was ahead of the aggregator's at the reading, the way here included; `None`: not known.
+    pub clock_offset_ns: Option<i64>,
     /// CLOCK_BOOTTIME of the reading: what durations come from.
     pub captured_boot_ns: u64,
     pub online_cpus: u32,
@@ -358,6 +360,16 @@ pub struct Receipt {
     pub outcome: Outcome,
     /// The agent must announce every live entity again.
     pub announce_all: bool,
+}
+
+/// Nothing more is to be said of it.
+impl From<Outcome> for Receipt {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            announce_all: false,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

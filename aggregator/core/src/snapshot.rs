@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::breach::Breach;
-use crate::identity::{Directory, ResolvedBy, Resource, UNKNOWN};
+use crate::identity::{Directory, NodeObject, ResolvedBy, Resource, Tenants, UNKNOWN};
 use crate::judge::display;
 use crate::node::memory::Memory;
 use crate::node::{Node, Window};
@@ -36,9 +36,16 @@ pub struct Snapshot {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeView {
     pub name: Arc<str>,
+    /// Of its Node object; empty where that names none.
+    pub zone: String,
+    pub region: String,
+    /// An EKS hybrid node.
+    pub hybrid: bool,
     pub online_cpus: u32,
     pub used_cores: f64,
     pub age_ns: u64,
+    /// How far its wall clock is ahead of the aggregator's; `None`: not known.
+    pub clock_offset_ns: Option<i64>,
     pub covered: f64,
     pub features: Vec<Feature>,
     pub losses: Vec<Loss>,
@@ -157,10 +164,33 @@ pub struct RunTotal {
 }
 
 /// A tenant's cumulative waits by length, over all nodes.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WaitTotal {
     pub buckets: [u64; WAIT_BUCKETS],
     pub wait_ns: u64,
+}
+
+impl WaitTotal {
+    /// As many of each length as `buckets` says, from the shortest on.
+    pub(crate) fn add(&mut self, buckets: &[u64], wait_ns: u64) {
+        for (sum, n) in self.buckets.iter_mut().zip(buckets) {
+            *sum = sum.saturating_add(*n);
+        }
+        self.wait_ns = self.wait_ns.saturating_add(wait_ns);
+    }
+}
+
+/// The party of that name.
+pub(crate) fn party_named(name: &str, tenants: &mut Tenants) -> Party {
+    match name {
+        _ if name == CLASSES[0] => Party::IDLE,
+        _ if name == CLASSES[1] => Party::STEAL,
+        _ if name == CLASSES[2] => Party::THROTTLED,
+        _ if name == CLASSES[3] => Party::UNRESOLVED,
+        UNKNOWN => Party::UNKNOWN,
+        GONE => Party::GONE,
+        name => tenants.id(name).into(),
+    }
 }
 
 pub(crate) fn party_name(party: Party, directory: &Directory) -> Arc<str> {
@@ -240,11 +270,19 @@ impl Builder {
         for ((waiter, runner), ns) in node.ledger() {
             *self.cells.entry((waiter, runner)).or_default() += per(ns);
         }
+        let object = directory.node(&node.name);
+        let label = |label: fn(&NodeObject) -> &Option<String>| {
+            object.and_then(|o| label(o).clone()).unwrap_or_default()
+        };
         self.out.nodes.push(NodeView {
             name: Arc::clone(&node.name),
+            zone: label(|o| &o.zone),
+            region: label(|o| &o.region),
+            hybrid: object.is_some_and(|o| o.hybrid),
             online_cpus: node.online_cpus,
             used_cores: per(used_ns),
             age_ns: now_mono_ns.saturating_sub(node.received_ns),
+            clock_offset_ns: node.clock_offset_ns,
             covered: node.covered(&policy.thresholds),
             features: node.coverage.features.clone(),
             losses: node.coverage.losses.clone(),

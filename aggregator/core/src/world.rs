@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use crate::breach::{Book, Breach, seconds};
 use crate::finding::Finding;
-use crate::identity::{Cluster, Directory, TenantId};
+use crate::identity::{Cluster, Directory, TenantId, TurnedAway};
 use crate::limits::{MAX_NODES, NODE_KEPT_NS, NS_PER_S};
 use crate::losses::Losses;
 use crate::node::Node;
+use crate::node::checkpoint::{Checkpoint, Mark};
 use crate::node::ingest::Context;
 use crate::node::window::Lengths;
 use crate::policy::Policy;
 use crate::quota::Usage;
 use crate::report::{Outcome, Receipt, Refusal, Report};
-use crate::snapshot::{Builder, LedgerTotal, RunTotal, Snapshot, WaitTotal, party_name};
+use crate::snapshot::{Builder, LedgerTotal, RunTotal, Snapshot, WaitTotal, party_name, party_named};
 use crate::traffic::{Cx, FlowFilter, FlowList, Table};
 use crate::{judge, limit_range, memory, oom};
 
@@ -43,6 +44,30 @@ pub struct Changes {
     pub breaches: Vec<Breach>,
 }
 
+/// What a world knows of its cluster's objects, apart from it.
+#[derive(Debug)]
+pub struct Objects {
+    directory: Directory,
+    policy: Policy,
+    lost: TurnedAway,
+    /// Of the world when this was taken from it.
+    of: (u64, usize),
+}
+
+impl Objects {
+    /// With what a cluster source knows now: all of it, not a change.
+    #[must_use]
+    pub fn with(mut self, cluster: Arc<Cluster>, now: Now) -> Self {
+        self.lost = self.directory.set_cluster(cluster, &self.policy, now.mono_ns);
+        self
+    }
+}
+
+/// Made from what does not hold any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stale;
+
+/// One cluster: nothing of another is named, counted or judged in it.
 #[derive(Debug)]
 pub struct World {
     policy: Policy,
@@ -50,21 +75,25 @@ pub struct World {
     nodes: BTreeMap<Arc<str>, Node>,
     book: Book,
     losses: Losses,
-    waits: BTreeMap<TenantId, WaitTotal>,
+    /// Of nodes that are not known any more.
+    gone_waits: BTreeMap<TenantId, WaitTotal>,
     traffic: Table,
+    journal: Journal,
     judged: Now,
 }
 
 impl World {
-    pub fn new(policy: Policy) -> Self {
+    /// `cluster`: the cluster's name, for its breaches.
+    pub fn new(cluster: Arc<str>, policy: Policy) -> Self {
         Self {
             policy,
             directory: Directory::default(),
             nodes: BTreeMap::new(),
-            book: Book::default(),
+            book: Book::new(cluster),
             losses: Losses::default(),
-            waits: BTreeMap::new(),
+            gone_waits: BTreeMap::new(),
             traffic: Table::default(),
+            journal: Journal::default(),
             judged: Now::default(),
         }
     }
@@ -97,11 +126,39 @@ impl World {
 
     /// Takes over what a cluster source knows now: all of it, not a change.
     pub fn set_cluster(&mut self, cluster: Arc<Cluster>, now: Now) {
-        let lost = self.directory.set_cluster(cluster, &self.policy, now.mono_ns);
+        let objects = self.objects().with(cluster, now);
+        // Nothing came between.
+        let _before = self.set_objects(objects);
+    }
+
+    /// What [`Objects::with`] makes the next objects from: with tens of thousands of pods that takes longer than reports may wait.
+    pub fn objects(&self) -> Objects {
+        Objects {
+            directory: self.directory.clone(),
+            policy: self.policy.clone(),
+            lost: TurnedAway::default(),
+            of: self.state_of_names(),
+        }
+    }
+
+    fn state_of_names(&self) -> (u64, usize) {
+        (self.directory.generation(), self.directory.tenants.count())
+    }
+
+    /// Takes over what was made from [`World::objects`], and returns what was there before: to let go of it takes its time too.
+    ///
+    /// # Errors
+    /// Policy or objects changed meanwhile: they must be made anew.
+    pub fn set_objects(&mut self, objects: Objects) -> Result<Directory, Stale> {
+        if objects.of != self.state_of_names() {
+            return Err(Stale);
+        }
+        let lost = objects.lost;
         self.losses
             .add("identify", "gone_pod_cap", "pods", lost.gone_pods);
         self.losses
             .add("identify", "service_cap", "services", lost.services);
+        Ok(std::mem::replace(&mut self.directory, objects.directory))
     }
 
     /// Counts a report, whole or not at all.
@@ -115,28 +172,24 @@ impl World {
                     field: "node".into(),
                     problem,
                 };
-                return Receipt {
-                    outcome: Outcome::Refused(refusal),
-                    announce_all: false,
-                };
+                return Outcome::Refused(refusal).into();
             }
             let node = Node::new(Arc::clone(&report.node), report.run.clone());
             self.nodes.insert(Arc::clone(&report.node), node);
         }
         let Some(node) = self.nodes.get_mut(&report.node) else {
-            return Receipt {
-                outcome: Outcome::Duplicate,
-                announce_all: false,
-            };
+            return Outcome::Duplicate.into();
         };
         // A queue that is worked off after an interruption brings minutes of reports between two judgements.
-        if node.is_long(lengths(&self.policy)) {
+        let ends = node.is_new_run(&report);
+        if node.is_long(lengths(&self.policy)) || ends {
             Self::tidy(
                 node,
                 &mut self.directory,
                 &self.policy,
                 &mut self.losses,
-                &mut self.waits,
+                &mut self.journal,
+                ends,
                 now,
             );
         }
@@ -153,11 +206,15 @@ impl World {
     /// Judges everything as of `now`.
     pub fn judge(&mut self, now: Now) -> Changes {
         self.judged = now;
-        let traffic = &mut self.traffic;
+        let (traffic, gone_waits, journal) = (&mut self.traffic, &mut self.gone_waits, &mut self.journal);
         self.nodes.retain(|_, node| {
             let kept = now.mono_ns.saturating_sub(node.received_ns) < NODE_KEPT_NS;
             if !kept {
                 traffic.end_node(node, now);
+                keep_waits(gone_waits, node);
+                journal.mark(|| Mark::Forgotten {
+                    node: Arc::clone(&node.name),
+                });
             }
             kept
         });
@@ -169,7 +226,8 @@ impl World {
                 &mut self.directory,
                 &self.policy,
                 &mut self.losses,
-                &mut self.waits,
+                &mut self.journal,
+                false,
                 now,
             );
             let sums = node.sums();
@@ -226,29 +284,31 @@ impl World {
         }
     }
 
-    /// Names what is new, adds to the totals what is named, lets go of what is old.
+    /// Names what is new, adds to the totals what is named, lets go of what is old. `ends`: another agent run follows, nothing can wait for its name.
     fn tidy(
         node: &mut Node,
         directory: &mut Directory,
         policy: &Policy,
         losses: &mut Losses,
-        waits: &mut BTreeMap<TenantId, WaitTotal>,
+        journal: &mut Journal,
+        ends: bool,
         now: Now,
     ) {
         node.resolve(directory, policy, losses);
         let lengths = lengths(policy);
         let settle_ns = SETTLE_NS.min(lengths.long_ns / 2);
-        let wait = node.awaits_names(settle_ns);
-        node.fold(wait, settle_ns, now.mono_ns, |party, buckets, wait_ns| {
-            if let Some(tenant) = party.tenant() {
-                let total = waits.entry(tenant).or_default();
-                for (sum, n) in total.buckets.iter_mut().zip(buckets) {
-                    *sum = sum.saturating_add(*n);
-                }
-                total.wait_ns = total.wait_ns.saturating_add(wait_ns);
-            }
-        });
-        node.slide(lengths, now.mono_ns);
+        let wait = !ends && node.awaits_names(settle_ns);
+        let window_boot_ns = node.boot_ns_at(now.mono_ns);
+        if let Some((up_to_boot_ns, names)) = node.fold(wait, settle_ns, now.mono_ns) {
+            let name = |(index, party)| (index, party_name(party, directory));
+            journal.mark(|| Mark::Folded {
+                node: Arc::clone(&node.name),
+                up_to_boot_ns,
+                window_boot_ns,
+                names: names.into_iter().map(name).collect(),
+            });
+        }
+        node.slide(lengths, window_boot_ns);
     }
 
     /// What is known, of one node or (empty) of all. Breaches are those that the node is named in, too.
@@ -320,10 +380,136 @@ impl World {
 
     /// Cumulative waits by tenant.
     pub fn wait_totals(&self) -> Vec<(Arc<str>, WaitTotal)> {
-        self.waits
-            .iter()
-            .map(|(t, w)| (Arc::clone(self.directory.tenants.name(*t)), w.clone()))
+        let mut sums = self.gone_waits.clone();
+        for node in self.nodes.values() {
+            keep_waits(&mut sums, node);
+        }
+        sums.into_iter()
+            .map(|(t, w)| (Arc::clone(self.directory.tenants.name(t)), w))
             .collect()
+    }
+
+    /// From now on says what must be journalled beside the reports, see [`World::take_marks`].
+    pub fn begin_journal(&mut self) {
+        self.journal.on = true;
+    }
+
+    /// What happened since the last call. In a journal it stands before the report that was counted last.
+    pub fn take_marks(&mut self) -> Vec<Mark> {
+        std::mem::take(&mut self.journal.marks)
+    }
+
+    /// `None`: the node is not known.
+    pub fn checkpoint(&self, node: &str) -> Option<Checkpoint> {
+        Some(self.nodes.get(node)?.checkpoint(&self.directory))
+    }
+
+    /// Cumulative waits by tenant of nodes that are not known any more.
+    pub fn gone_waits(&self) -> Vec<(Arc<str>, WaitTotal)> {
+        let name = |t: &TenantId| Arc::clone(self.directory.tenants.name(*t));
+        self.gone_waits
+            .iter()
+            .map(|(t, w)| (name(t), w.clone()))
+            .collect()
+    }
+
+    /// Takes a node over as it was, before anything is reported.
+    pub fn restore(&mut self, checkpoint: Checkpoint, now: Now) {
+        let mut node = Node::restore(checkpoint, now.mono_ns, &mut self.directory.tenants);
+        node.begin_replay();
+        self.nodes.insert(Arc::clone(&node.name), node);
+    }
+
+    pub fn restore_gone_waits(&mut self, waits: Vec<(Arc<str>, WaitTotal)>) {
+        for (tenant, total) in waits {
+            let sum = self
+                .gone_waits
+                .entry(self.directory.tenants.id(&tenant))
+                .or_default();
+            sum.add(&total.buckets, total.wait_ns);
+        }
+    }
+
+    /// Counts again a journalled report; `refused`: only its names were taken over.
+    pub fn replay_report(&mut self, report: Report, refused: bool, now: Now) {
+        let cx = Context {
+            received_ns: now.mono_ns,
+            hit_cores: self.policy.thresholds.noisy_neighbour.min_stolen_cores,
+            lengths: lengths(&self.policy),
+        };
+        let node = self.nodes.entry(Arc::clone(&report.node)).or_insert_with(|| {
+            let mut node = Node::new(Arc::clone(&report.node), report.run.clone());
+            node.begin_replay();
+            node
+        });
+        // What was lost on the way was counted when it was.
+        node.count_again(report, refused, &cx, &mut Losses::default());
+    }
+
+    /// What happened then happens again. `keep`: the waits of a node that was forgotten are not among [`World::gone_waits`] yet.
+    pub fn replay_mark(&mut self, mark: Mark, keep: bool) {
+        match mark {
+            Mark::Folded {
+                node,
+                up_to_boot_ns,
+                window_boot_ns,
+                names,
+            } => {
+                let tenants = &mut self.directory.tenants;
+                let names: Vec<_> = names
+                    .iter()
+                    .map(|(index, name)| (*index, party_named(name, tenants)))
+                    .collect();
+                if let Some(node) = self.nodes.get_mut(&node) {
+                    node.fold_again(up_to_boot_ns, window_boot_ns, &names, lengths(&self.policy));
+                }
+            }
+            Mark::Forgotten { node } => {
+                if let Some(node) = self.nodes.remove(&node).filter(|_| keep) {
+                    keep_waits(&mut self.gone_waits, &node);
+                }
+            }
+        }
+    }
+
+    /// All that was journalled has been counted again.
+    pub fn end_replay(&mut self, now: Now) {
+        for node in self.nodes.values_mut() {
+            node.end_replay(now.mono_ns);
+        }
+    }
+
+    /// Counts what was lost around the world, not in it.
+    pub fn count_loss(&mut self, stage: &'static str, reason: &'static str, unit: &'static str, count: u64) {
+        self.losses.add(stage, reason, unit, count);
+    }
+
+    /// Names of the nodes that are known.
+    pub fn node_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.nodes.keys()
+    }
+}
+
+/// What happened beside the reports, where it is asked for.
+#[derive(Debug, Default)]
+struct Journal {
+    on: bool,
+    marks: Vec<Mark>,
+}
+
+impl Journal {
+    fn mark(&mut self, mark: impl FnOnce() -> Mark) {
+        if self.on {
+            self.marks.push(mark());
+        }
+    }
+}
+
+fn keep_waits(sums: &mut BTreeMap<TenantId, WaitTotal>, node: &Node) {
+    for (tenant, total) in &node.totals.waits {
+        sums.entry(*tenant)
+            .or_default()
+            .add(&total.buckets, total.wait_ns);
     }
 }
 

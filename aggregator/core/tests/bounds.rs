@@ -4,7 +4,7 @@
 mod sim;
 
 use partywall_aggregator_core::breach::BreachState;
-use partywall_aggregator_core::identity::{ContainerObject, LimitRangeObject, QuotaObject};
+use partywall_aggregator_core::identity::{Classes, ContainerObject, LimitRangeObject, QuotaObject, Scope};
 use partywall_aggregator_core::report::EntityKind;
 use sim::*;
 
@@ -100,6 +100,38 @@ fn pods_are_counted_exactly_and_never_twice() {
     // Ten of them live on under their second index.
     sim.ticks(8, &[]);
     assert!(sim.firing().is_empty());
+}
+
+#[test]
+fn a_quota_with_scopes_is_held_against_the_pods_that_it_selects() {
+    let mut sim = Sim::new("");
+    let (a, b) = (sim.memory_pod("red", "a", 10), sim.memory_pod("red", "b", 10));
+    for pod in sim.cluster.pods.iter_mut().filter(|pod| pod.name == "b") {
+        pod.priority_class = Some("high".into());
+    }
+    quota(&mut sim, Some(50), Some(2));
+    let high = Classes::In(["high".to_owned()].into());
+    sim.cluster.quotas[0].scopes = [Scope::PriorityClass(high)].into();
+    sim.publish();
+    sim.holds(a, 900, 500);
+    sim.holds(b, 900, 10);
+    sim.ticks(6, &[]);
+    assert!(
+        sim.log.is_empty(),
+        "a is of no class, and one pod of two is of it"
+    );
+    sim.holds(b, 900, 60);
+    sim.ticks(5, &[]);
+    assert_eq!(
+        sim.firing(),
+        ["QuotaExceeded red> memory of pods with PriorityClass in (high)"]
+    );
+    let summary = &sim.world.book().live()[0].summary;
+    assert!(
+        summary.starts_with("red used more than its quota of pods with PriorityClass in (high)")
+            && summary.ends_with(": 60 MiB of 50 MiB of memory, 120 %, on one node"),
+        "{summary}"
+    );
 }
 
 #[test]

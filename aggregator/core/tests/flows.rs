@@ -222,6 +222,7 @@ fn a_service_that_leads_to_no_pod_is_no_other_tenants() {
         net.cluster.nodes.push(NodeObject {
             name: "control-plane".into(),
             addresses: vec![ip("10.0.0.9")],
+            ..NodeObject::default()
         });
         service(&mut net, "10.96.0.1", &[endpoint]);
         reach(&mut net, client);
@@ -950,7 +951,10 @@ fn an_aggregator_that_joins_late_takes_a_baseline() {
         let agent = net.agents.get_mut(node).unwrap();
         agent.announce_all();
     }
-    net.world = partywall_aggregator_core::World::new(partywall_aggregator_core::policy::Policy::default());
+    net.world = partywall_aggregator_core::World::new(
+        "test".into(),
+        partywall_aggregator_core::policy::Policy::default(),
+    );
     net.publish();
     net.tick();
     net.connects(client, web, 80, 400);

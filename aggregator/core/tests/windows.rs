@@ -182,6 +182,10 @@ fn a_new_agent_run_counts_from_zero_and_ends_the_old_one() {
         5 * 300 * MS + 4 * 200 * MS,
         "counters go on over runs"
     );
+    let mut counted = old.clone();
+    counted.sequence -= 1;
+    let receipt = next.world.ingest(counted, next.now);
+    assert_eq!(receipt.outcome, Outcome::Duplicate, "its receipt was lost");
     let receipt = next.world.ingest(old, next.now);
     assert_eq!(reason(&receipt), "ended_run");
     assert_eq!(next.snapshot().nodes[0].runs, 2);
@@ -197,7 +201,7 @@ fn a_run_that_is_joined_late_is_caught_up_with() {
     sim.tick(&[Ran(sleeper, 900), Waited(sleeper, batch, 900)]);
     sim.ticks(100, &work);
 
-    sim.world = World::new(Policy::default());
+    sim.world = World::new("test".into(), Policy::default());
     sim.publish();
     sim.pass(S);
     let receipt = sim.report(&work);
@@ -245,7 +249,7 @@ fn a_stray_reference_asks_for_announcements_and_disturbs_nothing() {
         receipt,
         Receipt {
             outcome: Outcome::Accepted,
-            announce_all: true
+            announce_all: true,
         }
     );
     assert_eq!(sim.world.losses().get("ingest", "unknown_entity"), 2);
@@ -335,16 +339,17 @@ fn fingerprints_never_change() {
         node: Arc::from("node-a"),
         subject: Arc::from("blue/web"),
     };
-    assert_eq!(key.fingerprint(), FINGERPRINT);
+    assert_eq!(key.fingerprint("test"), FINGERPRINT);
     let other = BreachKey {
         tenant: Arc::from("re"),
         against: Arc::from("dblue"),
         ..key.clone()
     };
-    assert_ne!(other.fingerprint(), key.fingerprint());
+    assert_ne!(other.fingerprint("test"), key.fingerprint("test"));
+    assert_ne!(key.fingerprint("eu-1"), key.fingerprint("test"));
 }
 /// Written down once: a breach must be the same one on every version.
-const FINGERPRINT: &str = "36503c6de3ab2955";
+const FINGERPRINT: &str = "f54fbea5dfe056a1";
 
 #[test]
 fn percentiles_are_upper_edges() {

@@ -14,7 +14,7 @@ use tracing::{error, info};
 
 use super::ClusterStatus;
 use super::objects::{self, Objects};
-use crate::state::State;
+use crate::state::Cluster as OfCluster;
 use crate::watch::Watch;
 
 /// Longest file that is read, in bytes: ten thousand pods as kubectl writes them, twice.
@@ -40,13 +40,14 @@ pub fn read_once(dir: &Path) -> anyhow::Result<(Cluster, ClusterStatus)> {
 /// A directory that is followed.
 pub struct Source {
     reader: Reader,
-    state: Arc<State>,
+    /// Whose objects they are.
+    of: Arc<OfCluster>,
     watch: Watch,
 }
 
 impl Source {
     /// Reads the directory once.
-    pub async fn open(dir: PathBuf, state: Arc<State>) -> Self {
+    pub async fn open(dir: PathBuf, of: Arc<OfCluster>) -> Self {
         // Watched before it is read: a change in between is read twice rather than missed.
         let watch = Watch::new(&dir);
         let source = Self {
@@ -54,7 +55,7 @@ impl Source {
                 dir,
                 ..Reader::default()
             },
-            state,
+            of,
             watch,
         };
         source.scan().await
@@ -74,51 +75,57 @@ impl Source {
 
     async fn scan(mut self) -> Self {
         let mut reader = std::mem::take(&mut self.reader);
-        // Large directories take seconds to read: not on a thread that serves sockets.
+        let of = Arc::clone(&self.of);
+        // Large directories take seconds to read: not on a thread that serves sockets. In two parts, so that what was read can be left.
         let scanned = tokio::task::spawn_blocking(move || {
             let changed = reader.scan();
             (reader, changed)
         });
-        match scanned.await {
-            Ok((reader, changed)) => {
-                self.reader = reader;
-                if changed {
-                    self.publish();
-                }
+        let taken_over = match scanned.await {
+            Ok((reader, true)) => {
+                let taken = tokio::task::spawn_blocking(move || {
+                    publish(&of, &reader);
+                    reader
+                });
+                taken.await
             }
+            Ok((reader, false)) => Ok(reader),
+            Err(error) => Err(error),
+        };
+        match taken_over {
+            Ok(reader) => self.reader = reader,
             Err(error) => error!(%error, "reading the cluster directory failed"),
         }
         self
     }
+}
 
-    fn publish(&self) {
-        let (cluster, mut status) = self.reader.merged();
-        let before = self.state.cluster.get();
-        status.loads = before.loads + 1;
-        status.failures = before.failures
-            + status
-                .broken
-                .iter()
-                .filter(|b| !before.broken.contains(b))
-                .count() as u64;
-        for (file, problem) in status.broken.iter().filter(|b| !before.broken.contains(b)) {
-            error!(file = %file.display(), error = problem, "cluster file is broken, what it said before still counts");
-        }
-        info!(
-            files = status.files,
-            namespaces = status.namespaces,
-            pods = status.pods,
-            quotas = status.quotas,
-            limit_ranges = status.limit_ranges,
-            network_policies = status.network_policies,
-            foreign_policies = status.foreign_policies,
-            "cluster data read"
-        );
-        let mut world = self.state.lock();
-        world.set_cluster(Arc::new(cluster), self.state.now());
-        drop(world);
-        self.state.cluster.update(|s| *s = status);
+fn publish(of: &OfCluster, reader: &Reader) {
+    let (cluster, mut status) = reader.merged();
+    let before = of.source.get();
+    status.loads = before.loads + 1;
+    status.failures = before.failures
+        + status
+            .broken
+            .iter()
+            .filter(|b| !before.broken.contains(b))
+            .count() as u64;
+    for (file, problem) in status.broken.iter().filter(|b| !before.broken.contains(b)) {
+        error!(file = %file.display(), error = problem, "cluster file is broken, what it said before still counts");
     }
+    info!(
+        cluster = %of.name,
+        files = status.files,
+        namespaces = status.namespaces,
+        pods = status.pods,
+        quotas = status.quotas,
+        limit_ranges = status.limit_ranges,
+        network_policies = status.network_policies,
+        foreign_policies = status.foreign_policies,
+        "cluster data read"
+    );
+    of.set_objects(&Arc::new(cluster));
+    of.source.update(|s| *s = status);
 }
 
 /// The files as they were last read. No I/O but reading; no state but theirs.
@@ -196,6 +203,16 @@ impl Reader {
             seen.take("ResourceQuota", &mut objects.quotas, &from.quotas, |o| {
                 [&o.namespace, &o.name, ""]
             });
+            seen.take(
+                "ResourceQuota",
+                &mut objects.unjudged_quotas,
+                &from.unjudged_quotas,
+                |o| [&o.namespace, &o.name, ""],
+            );
+            if let Some(names) = &from.capsule_tenants {
+                let tenants = objects.capsule_tenants.get_or_insert_default();
+                tenants.extend(names.iter().cloned());
+            }
             seen.take("LimitRange", &mut objects.limit_ranges, &from.limit_ranges, |o| {
                 [&o.namespace, &o.name, ""]
             });
@@ -226,12 +243,7 @@ impl Reader {
         if let Some(error) = &self.unreadable {
             status.broken.push((self.dir.clone(), error.clone()));
         }
-        status.namespaces = cluster.namespaces.len();
-        status.pods = cluster.pods.len();
-        status.quotas = cluster.quotas.len();
-        status.limit_ranges = cluster.limit_ranges.len();
-        status.network_policies = cluster.network_policies.len();
-        status.foreign_policies = cluster.foreign_policies.len();
+        status.count(&cluster);
         (cluster, status)
     }
 }

@@ -128,6 +128,37 @@ impl Yaml {
     }
 }
 
+/// JSON that has no lines: what an API server answers. What is large and not looked at is emptied here too.
+impl From<serde_json::Value> for Yaml {
+    fn from(json: serde_json::Value) -> Self {
+        use serde_json::Value as Json;
+        let value = match json {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Text(value.to_string()),
+            Json::Number(number) => Value::Text(match number.as_f64().filter(|_| number.is_f64()) {
+                Some(float) => format!("{float:?}"),
+                None => number.to_string(),
+            }),
+            Json::String(text) => Value::Text(text),
+            Json::Array(items) => Value::List(items.into_iter().map(Self::from).collect()),
+            Json::Object(entries) => {
+                let entry = |(key, value): (String, Json)| {
+                    let value = match value {
+                        Json::Array(_) if SKIPPED.contains(&key.as_str()) => Json::Array(Vec::new()),
+                        Json::Object(_) if SKIPPED.contains(&key.as_str()) => {
+                            Json::Object(serde_json::Map::new())
+                        }
+                        value => value,
+                    };
+                    (key, Self::from(value))
+                };
+                Value::Map(entries.into_iter().map(entry).collect())
+            }
+        };
+        Self { line: 0, value }
+    }
+}
+
 impl From<Spanned<Value>> for Yaml {
     fn from(spanned: Spanned<Value>) -> Self {
         Self {

@@ -5,3 +5,4 @@ mod fold;
 mod out;
 mod pods;
 pub mod prometheus;
+mod store;

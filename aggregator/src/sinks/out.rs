@@ -1,9 +1,13 @@
 //! Writing metrics out: one line each for a metric without and with labels.
+//!
+//! Clusters are written one after another, and a family's samples must stand together: so all are gathered first.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric, NoLabelSet,
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric, MetricEncoder, NoLabelSet,
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
@@ -15,85 +19,76 @@ pub(super) type Labels<'l, const N: usize> = [(&'l str, &'l str); N];
 pub(super) struct Out<'a> {
     encoder: DescriptorEncoder<'a>,
     series: usize,
+    /// Whose samples come now; `None`: nobody's in particular.
+    cluster: Option<Arc<str>>,
+    /// Where in `families` a name is.
+    places: BTreeMap<String, usize>,
+    families: Vec<Family>,
+}
+
+/// With its labels.
+type Sample = (Vec<(String, String)>, Box<dyn EncodeMetric>);
+
+struct Family {
+    name: String,
+    help: String,
+    samples: Vec<Sample>,
 }
 
 impl<'a> Out<'a> {
     pub(super) fn new(encoder: DescriptorEncoder<'a>) -> Self {
-        Self { encoder, series: 0 }
+        Self {
+            encoder,
+            series: 0,
+            cluster: None,
+            places: BTreeMap::new(),
+            families: Vec::new(),
+        }
     }
 
-    /// Series written so far.
+    /// What comes from now on is of this cluster, and says so.
+    pub(super) fn begin(&mut self, cluster: Arc<str>) {
+        self.cluster = Some(cluster);
+    }
+
+    /// What comes from now on is of no cluster.
+    pub(super) fn end(&mut self) {
+        self.cluster = None;
+    }
+
+    /// Series gathered so far.
     pub(super) fn series(&self) -> usize {
         self.series
     }
 
-    pub(super) fn counter(&mut self, name: &str, help: &str, value: impl EncodeCounterValue) -> fmt::Result {
-        self.metric(name, help, &ConstCounter::new(value), 1)
+    pub(super) fn counter(&mut self, name: &str, help: &str, value: impl EncodeCounterValue + 'static) {
+        self.counters(name, help, std::iter::once(([], value)));
     }
 
-    pub(super) fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue) -> fmt::Result {
-        self.metric(name, help, &ConstGauge::new(value), 1)
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue + 'static) {
+        self.gauges(name, help, std::iter::once(([], value)));
     }
 
-    /// `series`: how many lines it writes.
-    pub(super) fn metric(
-        &mut self,
-        name: &str,
-        help: &str,
-        metric: &impl EncodeMetric,
-        series: usize,
-    ) -> fmt::Result {
-        self.series += series;
-        metric.encode(
-            self.encoder
-                .encode_descriptor(name, help, None, metric.metric_type())?,
-        )
-    }
-
-    pub(super) fn counters<'l, const N: usize, V: EncodeCounterValue>(
+    pub(super) fn counters<'l, const N: usize, V: EncodeCounterValue + 'static>(
         &mut self,
         name: &str,
         help: &str,
         samples: impl Iterator<Item = (Labels<'l, N>, V)>,
-    ) -> fmt::Result {
-        self.family(
-            name,
-            help,
-            samples.map(|(labels, value)| (labels, ConstCounter::new(value))),
-        )
-    }
-
-    pub(super) fn gauges<'l, const N: usize, V: EncodeGaugeValue>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl Iterator<Item = (Labels<'l, N>, V)>,
-    ) -> fmt::Result {
-        self.family(
-            name,
-            help,
-            samples.map(|(labels, value)| (labels, ConstGauge::new(value))),
-        )
-    }
-
-    fn family<'l, const N: usize, M: EncodeMetric>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl Iterator<Item = (Labels<'l, N>, M)>,
-    ) -> fmt::Result {
-        let mut samples = samples.peekable();
-        let Some((_, first)) = samples.peek() else {
-            return Ok(());
-        };
-        let mut family = self
-            .encoder
-            .encode_descriptor(name, help, None, first.metric_type())?;
-        for (labels, metric) in samples {
-            self.series += 1;
-            metric.encode(family.encode_family(&labels)?)?;
+    ) {
+        for (labels, value) in samples {
+            self.push(name, help, &labels, 1, Box::new(ConstCounter::new(value)));
         }
-        Ok(())
+    }
+
+    pub(super) fn gauges<'l, const N: usize, V: EncodeGaugeValue + 'static>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl Iterator<Item = (Labels<'l, N>, V)>,
+    ) {
+        for (labels, value) in samples {
+            self.push(name, help, &labels, 1, Box::new(ConstGauge::new(value)));
+        }
     }
 
     /// Histograms from cumulative counts: (labels, [(upper edge, count in the bucket)], sum).
@@ -102,27 +97,90 @@ impl<'a> Out<'a> {
         name: &str,
         help: &str,
         samples: impl Iterator<Item = (Labels<'l, N>, Vec<(f64, u64)>, f64)>,
-    ) -> fmt::Result {
-        let mut samples = samples.peekable();
-        if samples.peek().is_none() {
-            return Ok(());
-        }
-        let mut family = self
-            .encoder
-            .encode_descriptor(name, help, None, MetricType::Histogram)?;
-        for (labels, mut buckets, sum) in samples {
+    ) {
+        for (labels, buckets, sum) in samples {
             // The buckets, their sum, their count.
-            self.series += buckets.len() + 2;
-            // The encoder adds them up without looking; agents' counters may be anything.
-            let mut count = 0u64;
-            for (_, n) in &mut buckets {
-                *n = (*n).min(u64::MAX - count);
-                count += *n;
-            }
-            family
-                .encode_family(&labels)?
-                .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            let series = buckets.len() + 2;
+            self.push(name, help, &labels, series, Box::new(Counted::new(buckets, sum)));
         }
-        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: &[(&str, &str)],
+        series: usize,
+        value: Box<dyn EncodeMetric>,
+    ) {
+        self.series += series;
+        let of_cluster = self.cluster.as_deref().map(|cluster| ("cluster", cluster));
+        let all = of_cluster.into_iter().chain(labels.iter().copied());
+        let labels = all
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        let place = *self.places.entry(name.to_owned()).or_insert_with(|| {
+            self.families.push(Family {
+                name: name.to_owned(),
+                help: help.to_owned(),
+                samples: Vec::new(),
+            });
+            self.families.len() - 1
+        });
+        if let Some(family) = self.families.get_mut(place) {
+            family.samples.push((labels, value));
+        }
+    }
+
+    /// Writes what was gathered.
+    pub(super) fn write(mut self) -> Result<DescriptorEncoder<'a>, fmt::Error> {
+        for Family { name, help, samples } in &self.families {
+            let Some((_, first)) = samples.first() else {
+                continue;
+            };
+            let mut family = self
+                .encoder
+                .encode_descriptor(name, help, None, first.metric_type())?;
+            // Without labels there is one, and no braces.
+            if let [(labels, value)] = samples.as_slice()
+                && labels.is_empty()
+            {
+                value.encode(family)?;
+                continue;
+            }
+            for (labels, value) in samples {
+                value.encode(family.encode_family(labels)?)?;
+            }
+        }
+        Ok(self.encoder)
+    }
+}
+
+/// A histogram counted elsewhere.
+struct Counted {
+    buckets: Vec<(f64, u64)>,
+    count: u64,
+    sum: f64,
+}
+
+impl Counted {
+    fn new(mut buckets: Vec<(f64, u64)>, sum: f64) -> Self {
+        // The encoder adds them up without looking; agents' counters may be anything.
+        let mut count = 0u64;
+        for (_, n) in &mut buckets {
+            *n = (*n).min(u64::MAX - count);
+            count += *n;
+        }
+        Self { buckets, count, sum }
+    }
+}
+
+impl EncodeMetric for Counted {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        encoder.encode_histogram::<NoLabelSet>(self.sum, self.count, &self.buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
     }
 }

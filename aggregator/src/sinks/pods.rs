@@ -4,7 +4,6 @@
 //! pods that come and go would go back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 
 use partywall_aggregator_core::report::{MemorySample, Pressure, Reclaim};
@@ -38,7 +37,7 @@ pub(super) fn choose(fold: &mut Fold, tenants: &BTreeSet<Arc<str>>, snapshot: &S
 }
 
 /// Returns how many pods were folded.
-pub(super) fn write(out: &mut Out<'_>, fold: &Fold, snapshot: &Snapshot) -> Result<usize, fmt::Error> {
+pub(super) fn write(out: &mut Out<'_>, fold: &Fold, snapshot: &Snapshot) -> usize {
     let mut rows: BTreeMap<Name, Row> = BTreeMap::new();
     let mut folded = 0;
     for (pod, sample) in told(snapshot) {
@@ -75,9 +74,9 @@ pub(super) fn write(out: &mut Out<'_>, fold: &Fold, snapshot: &Snapshot) -> Resu
         }
     }
     let rows: Vec<Row> = rows.into_values().collect();
-    gauges(out, &rows)?;
-    counters(out, &rows)?;
-    Ok(folded)
+    gauges(out, &rows);
+    counters(out, &rows);
+    folded
 }
 
 /// Pods whose memory is told.
@@ -111,7 +110,7 @@ fn and<'a>(name: &'a Name, key: &'a str, value: &'a str) -> Labels<'a, 5> {
     [a, b, c, d, (key, value)]
 }
 
-fn gauges(out: &mut Out<'_>, rows: &[Row]) -> fmt::Result {
+fn gauges(out: &mut Out<'_>, rows: &[Row]) {
     let gauge = |value: fn(&Row) -> Option<u64>| {
         rows.iter()
             .filter_map(move |r| Some((labels(&r.name), value(r)?)))
@@ -120,25 +119,25 @@ fn gauges(out: &mut Out<'_>, rows: &[Row]) -> fmt::Result {
         "pod_memory_bytes",
         "Memory of the pod, page cache included (memory.current)",
         gauge(|r| r.sample.current_bytes),
-    )?;
+    );
     out.gauges(
         "pod_memory_working_set_bytes",
         "Memory of the pod without cache that has not been used of late: what the kubelet goes by",
         gauge(|r| r.sample.working_set_bytes),
-    )?;
+    );
     out.gauges(
         "pod_memory_requests_bytes",
         "Memory that the pod was promised: the sum of its containers' requests",
         gauge(|r| Some(r.requested_bytes)),
-    )?;
+    );
     out.gauges(
         "pod_memory_limit_bytes",
         "Limit of the pod's cgroup (memory.max); absent without one",
         gauge(|r| r.sample.limit_bytes),
-    )
+    );
 }
 
-fn counters(out: &mut Out<'_>, rows: &[Row]) -> fmt::Result {
+fn counters(out: &mut Out<'_>, rows: &[Row]) {
     let single = || rows.iter().filter(|r| r.single);
     let reclaim = |r: &MemorySample| [("limit", r.limit_reclaim), ("node", r.node_reclaim)];
     let caused = |value: fn(Reclaim) -> u64| {
@@ -152,22 +151,22 @@ fn counters(out: &mut Out<'_>, rows: &[Row]) -> fmt::Result {
         "pod_reclaim_stall_seconds",
         "Time that the pod's tasks spent reclaiming memory, summed over tasks, by cause: a limit of its own, or the node ran low",
         caused(|r| r.stall_ns).map(|(labels, ns)| (labels, ns as f64 / 1e9)),
-    )?;
+    );
     out.counters(
         "pod_reclaimed_pages",
         "Pages that the pod's tasks reclaimed, by cause",
         caused(|r| r.pages),
-    )?;
+    );
     out.counters(
         "pod_major_faults",
         "Page faults of the pod that waited for a disk",
         single().filter_map(|r| Some((labels(&r.name), r.sample.major_faults?))),
-    )?;
+    );
     out.counters(
         "pod_refaults",
         "Pages of the pod that were reclaimed and then needed again",
         single().filter_map(|r| Some((labels(&r.name), r.sample.refaults?))),
-    )?;
+    );
     let events = single().flat_map(|r| {
         r.sample.events.into_iter().flat_map(|e| {
             [
@@ -183,7 +182,7 @@ fn counters(out: &mut Out<'_>, rows: &[Row]) -> fmt::Result {
         "pod_memory_events",
         "Times that the pod reached a limit of its own, or was killed for memory (memory.events)",
         events,
-    )?;
+    );
     type Told = fn(&MemorySample) -> Option<Pressure>;
     let cpu: Told = |s| s.cpu_pressure;
     for (resource, pressure) in [
@@ -198,14 +197,13 @@ fn counters(out: &mut Out<'_>, rows: &[Row]) -> fmt::Result {
             &format!("pod_pressure_{resource}_waiting_seconds"),
             &format!("Time in which some of the pod's tasks waited for {resource} (PSI some)"),
             waited(|p| Some(p.some_us)),
-        )?;
+        );
         out.counters(
             &format!("pod_pressure_{resource}_stalled_seconds"),
             &format!(
                 "Time in which all of the pod's tasks that were not idle waited for {resource} (PSI full)"
             ),
             waited(|p| p.full_us),
-        )?;
+        );
     }
-    Ok(())
 }

@@ -13,18 +13,25 @@ use partywall_aggregator_core::snapshot::{
     CLASSES, GONE, LedgerTotal, NodeView, OomTotal, RunTotal, Snapshot, TenantView, WaitTotal,
 };
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::fold::{Fold, Key, OTHER};
 use super::out::Out;
-use super::{flows, pods};
-use crate::state::State;
+use super::{flows, pods, store};
+use crate::identify::api::Status;
+use crate::link::tls;
+use crate::metrics::Counts;
+use crate::state::{Cluster, State};
 
 /// Series of a tenant that are always there: 11 gauges, and a histogram of 16 buckets, sum and count.
 const FIXED_PER_TENANT: usize = 11 + WAIT_BUCKETS + 2;
-/// Series of live breaches.
+/// Buckets, sum and count.
+const LAG_SERIES: usize = 12;
+const JUDGE_SERIES: usize = 10;
+/// Series of live breaches of a cluster.
 const MAX_BREACH_SERIES: usize = 2_000;
 
 /// Answers scrapes.
@@ -38,21 +45,23 @@ impl Exporter {
         let mut registry = Registry::with_prefix("partywall");
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("aggregator_build", "The aggregator's version", build);
-        let fold = Fold::new(
-            max_series_per_tenant.saturating_sub(FIXED_PER_TENANT),
-            max_tenants,
-        );
-        // As much room again for pods.
-        let pods = Fold::new(
-            max_series_per_tenant.saturating_sub(pods::SERIES_OTHER) / pods::SERIES,
-            max_tenants,
-        );
-        // Half as much for traffic.
-        let traffic = Fold::new(max_series_per_tenant / 2 / flows::SERIES, max_tenants);
-        registry.register_collector(Box::new(Scrape {
-            state,
-            folds: Mutex::new([fold, pods, traffic]),
-        }));
+        let folds = || {
+            let fold = Fold::new(
+                max_series_per_tenant.saturating_sub(FIXED_PER_TENANT),
+                max_tenants,
+            );
+            // As much room again for pods.
+            let pods = Fold::new(
+                max_series_per_tenant.saturating_sub(pods::SERIES_OTHER) / pods::SERIES,
+                max_tenants,
+            );
+            // Half as much for traffic.
+            let traffic = Fold::new(max_series_per_tenant / 2 / flows::SERIES, max_tenants);
+            [fold, pods, traffic]
+        };
+        let clusters = state.clusters().map(|cluster| (Arc::clone(cluster), folds()));
+        let clusters = Mutex::new(clusters.collect());
+        registry.register_collector(Box::new(Scrape { state, clusters }));
         Self { registry }
     }
 
@@ -70,11 +79,11 @@ impl Exporter {
 #[derive(Debug)]
 struct Scrape {
     state: Arc<State>,
-    /// Of tenants, of pods, of traffic.
-    folds: Mutex<[Fold; 3]>,
+    /// With what is named of tenants, of pods, of traffic.
+    clusters: Mutex<Vec<(Arc<Cluster>, [Fold; 3])>>,
 }
 
-/// The world at one moment.
+/// A cluster's world at one moment.
 struct Moment {
     snapshot: Snapshot,
     run: Vec<RunTotal>,
@@ -86,39 +95,80 @@ struct Moment {
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let moment = {
-            let mut world = self.state.lock();
-            Moment {
-                snapshot: world.snapshot("", false, self.state.now()),
-                run: world.run_totals(),
-                ledger: world.ledger_totals(),
-                waits: world.wait_totals(),
-                losses: world.losses().clone(),
-                flow_records: world.flow_records(),
-            }
-        };
-        let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
-        let [fold, of_pods, of_traffic] = &mut *folds;
-        let names = choose(fold, &moment);
-        pods::choose(of_pods, &names, &moment.snapshot);
-        flows::choose(of_traffic, &names, &moment.snapshot);
         let mut out = Out::new(encoder);
-        let folded = tenants(&mut out, fold, &moment)?
-            + pods::write(&mut out, of_pods, &moment.snapshot)?
-            + flows::write(&mut out, of_traffic, &moment.snapshot)?
-            + oom_kills(&mut out, fold, &moment.snapshot.nodes)?;
-        drop(folds);
-        breaches(&mut out, &moment.snapshot)?;
-        nodes(&mut out, &moment.snapshot.nodes)?;
-        own(&mut out, &self.state, &moment)?;
+        let mut folded = 0;
+        let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        for (cluster, [fold, of_pods, of_traffic]) in &mut *clusters {
+            let moment = {
+                let mut world = cluster.lock();
+                Moment {
+                    snapshot: world.snapshot("", false, cluster.now()),
+                    run: world.run_totals(),
+                    ledger: world.ledger_totals(),
+                    waits: world.wait_totals(),
+                    losses: world.losses().clone(),
+                    flow_records: world.flow_records(),
+                }
+            };
+            out.begin(Arc::clone(&cluster.name));
+            let names = choose(fold, &moment);
+            pods::choose(of_pods, &names, &moment.snapshot);
+            flows::choose(of_traffic, &names, &moment.snapshot);
+            folded += tenants(&mut out, fold, &moment)
+                + pods::write(&mut out, of_pods, &moment.snapshot)
+                + flows::write(&mut out, of_traffic, &moment.snapshot)
+                + oom_kills(&mut out, fold, &moment.snapshot.nodes);
+            breaches(&mut out, &moment.snapshot);
+            nodes(&mut out, &moment.snapshot.nodes);
+            of_cluster(&mut out, cluster, &moment);
+        }
+        drop(clusters);
+        out.end();
+        own(&mut out, &self.state);
+        let journal = self.state.journal.get();
+        if let Some(journal) = journal {
+            store::write(&mut out, &journal.figures());
+        }
         out.gauge(
             "aggregator_series_folded",
             "Series summed in ~other at this scrape instead of being published",
             folded as u64,
+        );
+        // This one, and those of the histograms that are written out as they are.
+        let commits = journal.map_or(0, |_| store::COMMIT_SERIES);
+        let series = (out.series() + 1 + LAG_SERIES + JUDGE_SERIES + commits) as u64;
+        out.gauge("aggregator_series", "Series in this scrape", series);
+        let mut encoder = out.write()?;
+        histogram(
+            &mut encoder,
+            "aggregator_report_lag_seconds",
+            "How much longer an accepted report was on its way than the fastest of late of its node, time in the agent's queue included",
+            &self.state.metrics.lag_seconds,
         )?;
-        let series = out.series() as u64 + 1;
-        out.gauge("aggregator_series", "Series in this scrape", series)
+        if let Some(journal) = journal {
+            histogram(
+                &mut encoder,
+                "aggregator_store_commit_seconds",
+                "What a commit took: saving what was due, writing, and the disk's word for it",
+                &journal.commit_seconds,
+            )?;
+        }
+        histogram(
+            &mut encoder,
+            "aggregator_judge_seconds",
+            "What a judgement took",
+            &self.state.metrics.judge_seconds,
+        )
     }
+}
+
+fn histogram(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    histogram: &Histogram,
+) -> fmt::Result {
+    histogram.encode(encoder.encode_descriptor(name, help, None, histogram.metric_type())?)
 }
 
 fn is_class(runner: &str) -> bool {
@@ -192,7 +242,7 @@ fn choose(fold: &mut Fold, moment: &Moment) -> BTreeSet<Arc<str>> {
 }
 
 /// Returns how many series were folded.
-fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> Result<usize, fmt::Error> {
+fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> usize {
     let mut views: BTreeMap<Arc<str>, TenantView> = BTreeMap::new();
     let mut folded = 0;
     for view in &moment.snapshot.tenants {
@@ -228,34 +278,34 @@ fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> Result<usize, fmt
         "tenant_used_cores",
         "CPU that the tenant's pods use, mean over the window",
         gauge(|v| v.used_cores),
-    )?;
+    );
     out.gauges(
         "tenant_entitled_cores",
         "CPU that the tenant's running pods were promised: the sum of their requests",
         gauge(|v| v.entitled_cores),
-    )?;
+    );
     out.gauges(
         "tenant_quota_cores",
         "CPU that the tenant may use in all; absent without a quota",
         views
             .values()
             .filter_map(|v| v.quota_cores.map(|q| ([("tenant", &*v.name)], q))),
-    )?;
+    );
     out.gauges(
         "tenant_stolen_cores",
         "Time that the tenant's tasks waited for a CPU while other tenants ran, mean over the window",
         gauge(|v| v.stolen_cores),
-    )?;
+    );
     out.gauges(
         "tenant_taken_cores",
         "Time that the tenant ran while other tenants' tasks waited for that CPU, mean over the window",
         gauge(|v| v.taken_cores),
-    )?;
+    );
     out.gauges(
         "tenant_pods",
         "Pods of the tenant seen in the window",
         gauge(|v| f64::from(v.pods)),
-    )?;
+    );
 
     let told = |value: fn(&TenantView) -> Option<u64>| {
         views
@@ -266,27 +316,27 @@ fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> Result<usize, fmt
         "tenant_memory_bytes",
         "Memory of the tenant's pods, page cache included",
         told(|v| v.memory_bytes),
-    )?;
+    );
     out.gauges(
         "tenant_memory_working_set_bytes",
         "Memory of the tenant's pods without cache that has not been used of late: what counts against its quota",
         told(|v| v.working_set_bytes),
-    )?;
+    );
     out.gauges(
         "tenant_memory_requests_bytes",
         "Memory that the tenant's pods were promised: the sum of their requests",
         told(|v| Some(v.requested_memory_bytes)),
-    )?;
+    );
     out.gauges(
         "tenant_quota_memory_bytes",
         "Memory that the tenant may use in all; absent without a quota",
         told(|v| v.quota_memory_bytes),
-    )?;
+    );
     out.gauges(
         "tenant_quota_pods",
         "Pods that the tenant may have in all; absent without a quota",
         told(|v| v.quota_pods),
-    )?;
+    );
 
     let mut run: BTreeMap<(Arc<str>, Arc<str>), u64> = BTreeMap::new();
     for total in &moment.run {
@@ -310,7 +360,7 @@ fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> Result<usize, fmt
         "CPU time used by the tenant's pods on a node",
         run.iter()
             .map(|((tenant, node), ns)| ([("tenant", &**tenant), ("node", &**node)], seconds(*ns))),
-    )?;
+    );
 
     type Cell = (Arc<str>, Arc<str>, Arc<str>);
     let mut ledger: BTreeMap<Cell, u64> = BTreeMap::new();
@@ -336,7 +386,7 @@ fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> Result<usize, fmt
         ledger.iter().map(|((node, waiter, runner), ns)| {
             ([("node", &**node), ("waiter", &**waiter), ("runner", &**runner)], seconds(*ns))
         }),
-    )?;
+    );
 
     let mut waits: BTreeMap<Arc<str>, WaitTotal> = BTreeMap::new();
     for (tenant, total) in &moment.waits {
@@ -360,12 +410,12 @@ fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> Result<usize, fmt
             let buckets = w.buckets.iter().enumerate().map(|(b, n)| (edge(b), *n)).collect();
             ([("tenant", &**tenant)], buckets, seconds(w.wait_ns))
         }),
-    )?;
-    Ok(folded)
+    );
+    folded
 }
 
 /// Returns how many series were folded.
-fn oom_kills(out: &mut Out<'_>, fold: &Fold, nodes: &[NodeView]) -> Result<usize, fmt::Error> {
+fn oom_kills(out: &mut Out<'_>, fold: &Fold, nodes: &[NodeView]) -> usize {
     type Row = (Arc<str>, Arc<str>, Arc<str>, &'static str);
     let mut rows: BTreeMap<Row, u64> = BTreeMap::new();
     let mut folded = 0;
@@ -396,11 +446,11 @@ fn oom_kills(out: &mut Out<'_>, fold: &Fold, nodes: &[NodeView]) -> Result<usize
             ];
             (labels, *n)
         }),
-    )?;
-    Ok(folded)
+    );
+    folded
 }
 
-fn breaches(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
+fn breaches(out: &mut Out<'_>, snapshot: &Snapshot) {
     type Row<'a> = (&'static str, &'static str, &'a str, &'a str);
     let mut rows: BTreeMap<Row<'_>, u64> = BTreeMap::new();
     for breach in &snapshot.breaches {
@@ -427,51 +477,58 @@ fn breaches(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
                 *n,
             )
         }),
-    )
+    );
 }
 
-fn nodes(out: &mut Out<'_>, nodes: &[NodeView]) -> fmt::Result {
+fn nodes(out: &mut Out<'_>, nodes: &[NodeView]) {
     let gauge = |value: fn(&NodeView) -> f64| nodes.iter().map(move |n| ([("node", &*n.name)], value(n)));
     out.gauges(
         "node_covered_ratio",
         "Share of the window that the node's reports cover",
         gauge(|n| n.covered),
-    )?;
+    );
     out.gauges(
         "node_report_age_seconds",
         "Time since the node's last accepted report",
         gauge(|n| seconds(n.age_ns)),
-    )?;
+    );
+    out.gauges(
+        "node_clock_offset_seconds",
+        "How far the node's wall clock is ahead of the aggregator's, by its last report; below 0: behind, by the report's way here at least",
+        nodes
+            .iter()
+            .filter_map(|n| Some(([("node", &*n.name)], n.clock_offset_ns? as f64 / 1e9))),
+    );
     out.gauges(
         "node_online_cpus",
         "CPUs online on the node",
         gauge(|n| f64::from(n.online_cpus)),
-    )?;
+    );
     out.gauges(
         "node_used_cores",
         "CPU in use on the node, mean over the window",
         gauge(|n| n.used_cores),
-    )?;
+    );
     out.gauges(
         "node_entities",
         "Pods, host cgroups and unknowns of the node with counters",
         gauge(|n| n.entities as f64),
-    )?;
+    );
     out.gauges(
         "node_ledger_pairs",
         "Pairs of waiter and runner of the node held in the ledger",
         gauge(|n| n.pairs as f64),
-    )?;
+    );
     out.gauges(
         "node_agent_cores",
         "CPU that the node's agent itself uses, mean over the window",
         gauge(|n| n.agent_cores),
-    )?;
+    );
     out.gauges(
         "node_agent_memory_bytes",
         "Memory of the node's agent",
         gauge(|n| n.cost.memory_bytes as f64),
-    )?;
+    );
     let outcomes = nodes.iter().flat_map(|n| {
         [
             ("accepted", n.accepted),
@@ -484,12 +541,12 @@ fn nodes(out: &mut Out<'_>, nodes: &[NodeView]) -> fmt::Result {
         "node_reports",
         "Reports of the node's agent, by what became of them",
         outcomes,
-    )?;
+    );
     out.counters(
         "node_agent_runs",
         "Agent runs seen: starts of the node's agent",
         nodes.iter().map(|n| ([("node", &*n.name)], n.runs)),
-    )?;
+    );
     let features = nodes.iter().flat_map(|n| {
         n.features.iter().map(|f| {
             (
@@ -502,7 +559,7 @@ fn nodes(out: &mut Out<'_>, nodes: &[NodeView]) -> fmt::Result {
         "node_feature",
         "1: the node's agent has it. 0: it has not, and says why in `partywall-agent check`",
         features,
-    )?;
+    );
     let losses = nodes.iter().flat_map(|n| {
         n.losses.iter().map(|l| {
             let labels = [
@@ -518,16 +575,12 @@ fn nodes(out: &mut Out<'_>, nodes: &[NodeView]) -> fmt::Result {
         "node_losses",
         "What the node's agent could not count or lost on the way, by stage and reason",
         losses,
-    )
+    );
 }
 
-fn own(out: &mut Out<'_>, state: &State, moment: &Moment) -> fmt::Result {
+/// What the aggregator itself says, all clusters together.
+fn own(out: &mut Out<'_>, state: &State) {
     let counts = state.metrics.counts();
-    out.gauge(
-        "aggregator_flow_records",
-        "Records of flows held: two of one that both ends tell of",
-        moment.flow_records as u64,
-    )?;
     let outcomes = [
         ("accepted", counts.accepted),
         ("duplicate", counts.duplicates),
@@ -537,7 +590,7 @@ fn own(out: &mut Out<'_>, state: &State, moment: &Moment) -> fmt::Result {
         "aggregator_reports",
         "Reports taken, by what became of them",
         outcomes.into_iter().map(|(o, n)| ([("outcome", o)], n)),
-    )?;
+    );
     let refused = counts
         .refused
         .iter()
@@ -546,36 +599,105 @@ fn own(out: &mut Out<'_>, state: &State, moment: &Moment) -> fmt::Result {
         "aggregator_reports_refused",
         "Reports refused as a whole, by reason",
         refused,
-    )?;
-    out.counter("aggregator_samples", "CPU samples counted", counts.samples)?;
+    );
+    out.counter("aggregator_samples", "CPU samples counted", counts.samples);
     out.counter(
         "aggregator_streams",
         "Streams that agents opened",
         counts.streams_opened,
-    )?;
-    out.metric(
-        "aggregator_report_lag_seconds",
-        "From an agent's reading to its counting here, by the two machines' wall clocks",
-        &state.metrics.lag_seconds,
-        12,
-    )?;
+    );
     out.counter(
         "aggregator_judgements",
         "Times that everything was judged",
         counts.judgements,
-    )?;
-    out.metric(
-        "aggregator_judge_seconds",
-        "What a judgement took",
-        &state.metrics.judge_seconds,
-        10,
-    )?;
+    );
     let fired = BreachKind::ALL.map(|k| ([("kind", k.as_str())], counts.fired.get(&k).copied().unwrap_or(0)));
     out.counters(
         "breaches_fired",
         "Breaches that began to fire, by kind",
         fired.into_iter(),
-    )?;
+    );
+    links(out, &counts, &state.tls.get());
+    let policy = state.policy.get();
+    out.counter(
+        "policy_reload_failures",
+        "Times that a changed policy file was found broken",
+        policy.failures,
+    );
+    out.gauge(
+        "policy_last_success_timestamp_seconds",
+        "When the policy in force was read",
+        seconds(policy.loaded_unix_ns),
+    );
+}
+
+/// What it says of connections, tokens and certificates.
+fn links(out: &mut Out<'_>, counts: &Counts, tls: &tls::Status) {
+    out.gauge(
+        "aggregator_connections",
+        "Connections of agents and clients that are open",
+        counts.connections as u64,
+    );
+    let refused = counts.connections_refused.iter();
+    out.counters(
+        "aggregator_connections_refused",
+        "Connections turned away or ended, by reason",
+        refused.map(|(reason, n)| ([("reason", reason.as_str())], *n)),
+    );
+    out.counter(
+        "aggregator_accept_failures",
+        "Times that no connection could be accepted: no file descriptor, no memory",
+        counts.accept_failures,
+    );
+    let refused = counts.streams_refused.iter();
+    out.counters(
+        "aggregator_streams_refused",
+        "Streams and questions turned away or ended, by reason",
+        refused.map(|(reason, n)| ([("reason", reason.as_str())], *n)),
+    );
+    let reviews = counts.token_reviews.iter();
+    out.counters(
+        "aggregator_token_reviews",
+        "Tokens looked at, by what came of it",
+        reviews.map(|(outcome, n)| ([("outcome", *outcome)], *n)),
+    );
+    out.counter(
+        "aggregator_reports_delayed",
+        "Reports after which their node had to wait, because it sends faster than it may",
+        counts.delays,
+    );
+    out.counter(
+        "aggregator_reports_delay_seconds",
+        "Time that nodes had to wait, because they send faster than they may",
+        counts.delayed.as_secs_f64(),
+    );
+    let expiry = [("tls-cert", tls.own), ("tls-client-ca", tls.client_ca)];
+    out.gauges(
+        "aggregator_certificate_expiry_timestamp_seconds",
+        "Until when the certificates in force are good, by the flag that names their file; of several the first to expire",
+        expiry.into_iter().filter_map(|(file, v)| Some(([("file", file)], v?.to as f64))),
+    );
+    if tls.own.is_some() {
+        out.counter(
+            "aggregator_certificate_loads",
+            "Times that changed certificate files were taken over",
+            tls.loads,
+        );
+        out.counter(
+            "aggregator_certificate_load_failures",
+            "Times that changed certificate files were found broken: those before stay in force",
+            tls.failures,
+        );
+    }
+}
+
+/// What the aggregator says of one cluster.
+fn of_cluster(out: &mut Out<'_>, cluster: &Cluster, moment: &Moment) {
+    out.gauge(
+        "aggregator_flow_records",
+        "Records of flows held: two of one that both ends tell of",
+        moment.flow_records as u64,
+    );
     let losses = moment.losses.iter().map(|(key, n)| {
         (
             [("stage", key.stage), ("reason", key.reason), ("unit", key.unit)],
@@ -586,9 +708,9 @@ fn own(out: &mut Out<'_>, state: &State, moment: &Moment) -> fmt::Result {
         "aggregator_losses",
         "What the aggregator could not store, name or believe, by stage and reason",
         losses,
-    )?;
+    );
 
-    let cluster = state.cluster.get();
+    let cluster = cluster.source.get();
     let objects = [
         ("namespace", cluster.namespaces),
         ("pod", cluster.pods),
@@ -596,54 +718,105 @@ fn own(out: &mut Out<'_>, state: &State, moment: &Moment) -> fmt::Result {
         ("limit_range", cluster.limit_ranges),
         ("network_policy", cluster.network_policies),
         ("foreign_policy", cluster.foreign_policies),
+        ("node", cluster.nodes),
+        ("service", cluster.services),
+        ("endpoint_slice", cluster.endpoint_slices),
+        ("capsule_tenant", cluster.capsule_tenants.unwrap_or(0)),
     ];
     out.gauges(
         "aggregator_cluster_objects",
         "Cluster objects in use, by kind",
         objects.into_iter().map(|(kind, n)| ([("kind", kind)], n as u64)),
-    )?;
+    );
     out.gauge(
         "aggregator_cluster_objects_ignored",
         "Cluster objects of kinds that are not read",
         cluster.ignored,
-    )?;
+    );
     out.gauge(
         "aggregator_cluster_objects_duplicate",
         "Cluster objects that an earlier file has too",
         cluster.duplicates,
-    )?;
+    );
     out.gauge(
         "aggregator_cluster_files",
         "Cluster files read",
         cluster.files as u64,
-    )?;
+    );
     out.gauge(
         "aggregator_cluster_files_broken",
         "Cluster files that are broken now: what they said before still counts",
         cluster.broken.len() as u64,
-    )?;
+    );
     out.counter(
         "aggregator_cluster_load_failures",
         "Times that a cluster file was found broken",
         cluster.failures,
-    )?;
+    );
     out.counter(
         "aggregator_cluster_loads",
         "Times that changed cluster data was taken over",
         cluster.loads,
-    )?;
-
-    let policy = state.policy.get();
-    out.counter(
-        "policy_reload_failures",
-        "Times that a changed policy file was found broken",
-        policy.failures,
-    )?;
+    );
     out.gauge(
-        "policy_last_success_timestamp_seconds",
-        "When the policy in force was read",
-        seconds(policy.loaded_unix_ns),
-    )
+        "aggregator_cluster_quotas_unjudged",
+        "ResourceQuotas that are not judged, because their scopes cannot be told of a pod",
+        cluster.unjudged_quotas.len() as u64,
+    );
+    if let Some(api) = &cluster.api {
+        write_api(out, api);
+    }
+}
+
+/// What an API's watches say of themselves.
+fn write_api(out: &mut Out<'_>, api: &Status) {
+    out.gauge(
+        "aggregator_cluster_api_synced",
+        "Whether every resource was listed once: before, no pod has a name",
+        u64::from(api.is_synced()),
+    );
+    let watched = || api.resources.iter();
+    let ages = watched().filter_map(|r| Some(([("resource", r.name)], r.age()?.as_secs_f64())));
+    out.gauges(
+        "aggregator_cluster_api_age_seconds",
+        "Since the API server was last heard of a resource: an answer, an event or a bookmark",
+        ages,
+    );
+    out.gauges(
+        "aggregator_cluster_api_up",
+        "Whether the last attempt to list or watch a resource went well",
+        watched().map(|r| ([("resource", r.name)], u64::from(r.is_up()))),
+    );
+    let errors = watched().flat_map(|r| {
+        r.errors
+            .iter()
+            .map(|(kind, n)| ([("resource", r.name), ("kind", *kind)], *n))
+    });
+    out.counters(
+        "aggregator_cluster_api_errors",
+        "Lists and watches that failed, by resource and kind",
+        errors,
+    );
+    out.counters(
+        "aggregator_cluster_api_relists",
+        "Times that a resource was listed anew because the server no longer knew the version to go on from",
+        watched().map(|r| ([("resource", r.name)], r.relists)),
+    );
+    out.counters(
+        "aggregator_cluster_api_watches",
+        "Watches opened",
+        watched().map(|r| ([("resource", r.name)], r.watches)),
+    );
+    out.gauges(
+        "aggregator_cluster_api_objects_malformed",
+        "Objects that make no sense now: what they said before still counts",
+        watched().map(|r| ([("resource", r.name)], r.malformed as u64)),
+    );
+    out.gauge(
+        "aggregator_cluster_api_publish_seconds",
+        "What it took to hand the cluster to the judge, the last time",
+        api.publish.as_secs_f64(),
+    );
 }
 
 fn add<K: Ord>(sums: &mut BTreeMap<K, u64>, key: K, ns: u64) {

@@ -6,5 +6,5 @@ mod traffic;
 mod view;
 
 pub use report::{receipt, report};
-pub use traffic::{flow_filter, flow_list};
-pub use view::{breach, losses, snapshot};
+pub use traffic::{add_flows, close_flows, flow_filter};
+pub use view::{add_snapshot, breach, cluster_view, explanation, losses};

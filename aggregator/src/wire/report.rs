@@ -47,6 +47,7 @@ pub fn report(report: v1::Report) -> Result<core::Report, Refusal> {
         },
         sequence: report.sequence,
         captured_unix_ns: report.captured_unix_ns,
+        clock_offset_ns: None,
         captured_boot_ns: report.captured_boot_ns,
         online_cpus: report.online_cpus,
         entities,

@@ -1,6 +1,7 @@
 //! Flows and traffic sums → what clients get.
 
 use partywall_aggregator_core::identity::Protocol;
+use partywall_aggregator_core::limits::MAX_FLOWS_SHOWN;
 use partywall_aggregator_core::report as core;
 use partywall_aggregator_core::snapshot::Snapshot;
 use partywall_aggregator_core::traffic::{FlowEnd, FlowFilter, FlowList, FlowView, Verdict};
@@ -31,17 +32,33 @@ pub fn flow_filter(request: v1::GetFlowsRequest) -> Result<FlowFilter, String> {
     })
 }
 
-pub fn flow_list(list: &FlowList) -> v1::FlowList {
-    v1::FlowList {
-        judged_unix_ns: list.judged_unix_ns,
-        window_ns: list.window_ns,
-        flows: list.flows.iter().map(flow).collect(),
-        left_out: list.left_out,
-    }
+/// Adds the flows of one cluster.
+pub fn add_flows(all: &mut v1::FlowList, cluster: &str, list: &FlowList) {
+    all.judged_unix_ns = match all.judged_unix_ns {
+        0 => list.judged_unix_ns,
+        earlier => earlier.min(list.judged_unix_ns),
+    };
+    all.window_ns = list.window_ns;
+    all.flows.extend(list.flows.iter().map(|f| flow(cluster, f)));
+    all.left_out += list.left_out;
 }
 
-fn flow(flow: &FlowView) -> v1::FlowView {
+/// Most bytes first, at most as many as of one cluster, once all were added.
+pub fn close_flows(all: &mut v1::FlowList) {
+    let bytes = |f: &v1::FlowView| {
+        f.traffic
+            .as_ref()
+            .map_or(0, |t| t.sent_bytes.saturating_add(t.received_bytes))
+    };
+    // Stable: of equals the order of their clusters stays.
+    all.flows.sort_by_key(|f| std::cmp::Reverse(bytes(f)));
+    all.left_out += all.flows.len().saturating_sub(MAX_FLOWS_SHOWN) as u64;
+    all.flows.truncate(MAX_FLOWS_SHOWN);
+}
+
+fn flow(cluster: &str, flow: &FlowView) -> v1::FlowView {
     v1::FlowView {
+        cluster: cluster.to_owned(),
         from: Some(end(&flow.from)),
         to: Some(end(&flow.to)),
         protocol: protocol(flow.protocol),
@@ -104,8 +121,9 @@ fn traffic(t: &core::Traffic) -> v1::Traffic {
 }
 
 /// Sums between tenants.
-pub(super) fn between(snapshot: &Snapshot) -> Vec<v1::TenantTraffic> {
+pub(super) fn between(cluster: &str, snapshot: &Snapshot) -> Vec<v1::TenantTraffic> {
     let rows = snapshot.traffic.iter().map(|t| v1::TenantTraffic {
+        cluster: cluster.to_owned(),
         from: t.from.to_string(),
         to: t.to.to_string(),
         verdict: verdict(t.verdict).into(),
@@ -117,8 +135,9 @@ pub(super) fn between(snapshot: &Snapshot) -> Vec<v1::TenantTraffic> {
     rows.collect()
 }
 
-pub(super) fn unattributed(snapshot: &Snapshot) -> Vec<v1::Unattributed> {
+pub(super) fn unattributed(cluster: &str, snapshot: &Snapshot) -> Vec<v1::Unattributed> {
     let rows = snapshot.unattributed.iter().map(|u| v1::Unattributed {
+        cluster: cluster.to_owned(),
         reason: u.reason.to_string(),
         bytes: u.bytes,
         packets: u.packets,
@@ -128,8 +147,9 @@ pub(super) fn unattributed(snapshot: &Snapshot) -> Vec<v1::Unattributed> {
 }
 
 /// Of one end only: `to` is empty.
-pub(super) fn folded(snapshot: &Snapshot) -> Vec<v1::TenantTraffic> {
+pub(super) fn folded(cluster: &str, snapshot: &Snapshot) -> Vec<v1::TenantTraffic> {
     let rows = snapshot.folded.iter().map(|f| v1::TenantTraffic {
+        cluster: cluster.to_owned(),
         from: f.tenant.to_string(),
         to: String::new(),
         verdict: v1::Verdict::Unspecified.into(),

@@ -1,34 +1,128 @@
 //! What the core knows → what clients get.
 
 use partywall_aggregator_core::breach::{Breach, BreachKind, BreachState};
+use partywall_aggregator_core::identity::{ResolvedBy, Said};
 use partywall_aggregator_core::losses::Losses;
 use partywall_aggregator_core::report as core;
 use partywall_aggregator_core::snapshot::{NodeView, PodMemory, PodView, Snapshot, TenantView};
 use partywall_proto::v1;
 
 use super::traffic;
+use crate::identify::api::Status;
+use crate::state::Cluster;
 
-pub fn snapshot(snapshot: Snapshot, losses: Vec<v1::Loss>) -> v1::Snapshot {
-    v1::Snapshot {
-        traffic: traffic::between(&snapshot),
-        unattributed: traffic::unattributed(&snapshot),
-        folded: traffic::folded(&snapshot),
-        judged_unix_ns: snapshot.judged_unix_ns,
-        window_ns: snapshot.window_ns,
-        nodes: snapshot.nodes.into_iter().map(node).collect(),
-        tenants: snapshot.tenants.iter().map(tenant).collect(),
-        pods: snapshot.pods.iter().map(pod).collect(),
-        ledger: snapshot
-            .ledger
-            .into_iter()
-            .map(|c| v1::LedgerCell {
-                waiter: c.waiter.to_string(),
-                runner: c.runner.to_string(),
-                cores: c.cores,
-            })
-            .collect(),
-        breaches: snapshot.breaches.into_iter().map(breach).collect(),
-        losses,
+/// Adds what is known of one cluster. The moments of several lie milliseconds apart: `judged_unix_ns` is the earliest.
+pub fn add_snapshot(
+    all: &mut v1::Snapshot,
+    cluster: v1::ClusterView,
+    snapshot: Snapshot,
+    losses: Vec<v1::Loss>,
+) {
+    let name = &cluster.name;
+    all.traffic.extend(traffic::between(name, &snapshot));
+    all.unattributed.extend(traffic::unattributed(name, &snapshot));
+    all.folded.extend(traffic::folded(name, &snapshot));
+    all.judged_unix_ns = match all.judged_unix_ns {
+        0 => snapshot.judged_unix_ns,
+        earlier => earlier.min(snapshot.judged_unix_ns),
+    };
+    all.window_ns = snapshot.window_ns;
+    let nodes = snapshot.nodes.into_iter();
+    all.nodes.extend(nodes.map(|n| node(name, n)));
+    all.tenants
+        .extend(snapshot.tenants.iter().map(|t| tenant(name, t)));
+    all.pods.extend(snapshot.pods.iter().map(|p| pod(name, p)));
+    let cells = snapshot.ledger.into_iter();
+    all.ledger.extend(cells.map(|c| v1::LedgerCell {
+        cluster: name.clone(),
+        waiter: c.waiter.to_string(),
+        runner: c.runner.to_string(),
+        cores: c.cores,
+    }));
+    all.breaches.extend(snapshot.breaches.into_iter().map(breach));
+    add_losses(&mut all.losses, losses);
+    all.clusters.push(cluster);
+}
+
+/// By which rule a namespace got its tenant.
+pub fn explanation(
+    cluster: &str,
+    namespace: String,
+    said: Vec<(ResolvedBy, Said)>,
+) -> v1::NamespaceExplanation {
+    let mut out = v1::NamespaceExplanation {
+        cluster: cluster.to_owned(),
+        namespace,
+        ..v1::NamespaceExplanation::default()
+    };
+    for (by, said) in said {
+        let (outcome, detail) = match said {
+            Said::Named(tenant, detail) if out.tenant.is_empty() => {
+                out.tenant = tenant;
+                by.as_str().clone_into(&mut out.resolved_by);
+                (v1::RuleOutcome::Named, detail)
+            }
+            Said::Named(tenant, detail) => (
+                v1::RuleOutcome::NotNeeded,
+                format!("{detail}; would be {tenant:?}"),
+            ),
+            Said::Silent(detail) => (v1::RuleOutcome::Silent, detail),
+            Said::Rejected(detail) => (v1::RuleOutcome::Rejected, detail),
+        };
+        out.rules.push(v1::RuleTried {
+            rule: by.as_str().to_owned(),
+            outcome: outcome.into(),
+            detail,
+        });
+    }
+    out
+}
+
+/// What is known of a cluster's source.
+pub fn cluster_view(cluster: &Cluster) -> v1::ClusterView {
+    let source = cluster.source.get();
+    let files = source.broken.iter();
+    let files = files.map(|(file, problem)| format!("{}: {problem}", file.display()));
+    let watches = source.api.iter().flat_map(Status::problems);
+    let watches = watches.map(|(resource, problem)| format!("{resource}: {problem}"));
+    let quotas = source.unjudged_quotas.iter();
+    let quotas = quotas.map(|q| {
+        format!(
+            "ResourceQuota {}/{} is not judged: {}",
+            q.namespace, q.name, q.reason
+        )
+    });
+    v1::ClusterView {
+        name: cluster.name.to_string(),
+        source: match (&source.api, source.files) {
+            (Some(_), _) => "api",
+            (None, 0) => "none",
+            (None, _) => "files",
+        }
+        .to_owned(),
+        // Files are read before anything is listened to.
+        synced: source.api.as_ref().is_none_or(Status::is_synced),
+        age_ns: source
+            .api
+            .as_ref()
+            .and_then(Status::age)
+            .map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
+        stale: source.api.as_ref().is_some_and(Status::is_stale),
+        namespaces: source.namespaces as u64,
+        pods: source.pods as u64,
+        problems: files.chain(watches).chain(quotas).collect(),
+    }
+}
+
+/// Sums by place: an aggregator loses things in one place, whosever they are.
+fn add_losses(all: &mut Vec<v1::Loss>, losses: Vec<v1::Loss>) {
+    for loss in losses {
+        let same =
+            |l: &&mut v1::Loss| (&l.stage, &l.reason, &l.unit) == (&loss.stage, &loss.reason, &loss.unit);
+        match all.iter_mut().find(same) {
+            Some(sum) => sum.count = sum.count.saturating_add(loss.count),
+            None => all.push(loss),
+        }
     }
 }
 
@@ -67,6 +161,7 @@ pub fn breach(breach: Breach) -> v1::Breach {
     };
     v1::Breach {
         fingerprint: breach.fingerprint,
+        cluster: breach.cluster.to_string(),
         kind: kind.into(),
         state: state.into(),
         tenant: breach.key.tenant.to_string(),
@@ -102,8 +197,13 @@ pub fn breach(breach: Breach) -> v1::Breach {
     }
 }
 
-fn node(node: NodeView) -> v1::NodeView {
+fn node(cluster: &str, node: NodeView) -> v1::NodeView {
     v1::NodeView {
+        cluster: cluster.to_owned(),
+        zone: node.zone,
+        region: node.region,
+        hybrid: node.hybrid,
+        clock_offset_seconds: node.clock_offset_ns.map(|ns| ns as f64 / 1e9),
         name: node.name.to_string(),
         online_cpus: node.online_cpus,
         used_cores: node.used_cores,
@@ -161,8 +261,9 @@ fn cost(cost: core::AgentCost) -> v1::AgentCost {
     }
 }
 
-fn tenant(tenant: &TenantView) -> v1::TenantView {
+fn tenant(cluster: &str, tenant: &TenantView) -> v1::TenantView {
     v1::TenantView {
+        cluster: cluster.to_owned(),
         name: tenant.name.to_string(),
         namespaces: tenant.namespaces.iter().map(ToString::to_string).collect(),
         resolved_by: tenant.resolved_by.to_string(),
@@ -183,8 +284,9 @@ fn tenant(tenant: &TenantView) -> v1::TenantView {
     }
 }
 
-fn pod(pod: &PodView) -> v1::PodView {
+fn pod(cluster: &str, pod: &PodView) -> v1::PodView {
     v1::PodView {
+        cluster: cluster.to_owned(),
         tenant: pod.tenant.to_string(),
         namespace: pod.namespace.to_string(),
         name: pod.name.to_string(),

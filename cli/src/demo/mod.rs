@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::anyhow;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::args::{Common, Demo};
+use crate::args::{Common, Demo, Tls};
 use crate::client::Client;
 use crate::exit::{Code, Failure, Outcome, reader_left};
 use crate::host;
@@ -200,7 +200,7 @@ async fn play(stage: &mut Stage, witness: &mut Witness, teller: Teller, noisy_se
          http://{}/metrics | grep ^partywall_\n\n",
         stack.aggregator.http_addr
     ))?;
-    let client = Client::connect(&queries).await?;
+    let client = Client::connect_to(&queries, &Tls::default()).await?;
     let mut clock = Clock::start(client, witness, &mut stage.scene, teller).await?;
 
     teller.tell(&story::headings())?;

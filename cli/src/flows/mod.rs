@@ -31,7 +31,7 @@ const VERDICTS: [v1::Verdict; 6] = [
 ];
 
 pub(crate) async fn run(common: &Common, args: &FlowArgs) -> Outcome {
-    let mut client = Client::connect(&common.aggregator).await?;
+    let mut client = Client::connect(common, &args.of).await?;
     let request = request(args);
     if !args.watch {
         let flows = client.flows(request).await?;
@@ -51,7 +51,8 @@ pub(crate) async fn run(common: &Common, args: &FlowArgs) -> Outcome {
             if common.json {
                 print_json_line(flow)?;
             } else {
-                print(&table::line(flow, flows.judged_unix_seconds, paint))?;
+                let cluster = args.of.worth_naming(&flow.cluster);
+                print(&table::line(flow, cluster, flows.judged_unix_seconds, paint))?;
             }
         }
         if flows.left_out > left_out {
@@ -117,6 +118,7 @@ pub(crate) fn request(args: &FlowArgs) -> v1::GetFlowsRequest {
         from: args.from.clone().unwrap_or_default(),
         to: args.to.clone().unwrap_or_default(),
         verdicts: args.verdict.iter().map(|typed| verdict(typed).into()).collect(),
+        ..v1::GetFlowsRequest::default()
     }
 }
 

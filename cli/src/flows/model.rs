@@ -18,6 +18,9 @@ pub(crate) struct Flows {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Flow {
+    /// Empty in what was saved before there were several.
+    #[serde(default)]
+    pub cluster: String,
     /// Who opened it.
     pub from: End,
     pub to: End,
@@ -90,6 +93,7 @@ impl From<v1::FlowList> for Flows {
 impl From<v1::FlowView> for Flow {
     fn from(wire: v1::FlowView) -> Self {
         Self {
+            cluster: clean(&wire.cluster),
             verdict: verdict(wire.verdict),
             from: wire.from.unwrap_or_default().into(),
             to: wire.to.unwrap_or_default().into(),
@@ -168,6 +172,7 @@ mod tests {
             unattributed: hostile.into(),
         };
         let flow = Flow::from(v1::FlowView {
+            cluster: hostile.into(),
             from: Some(end.clone()),
             to: Some(end),
             protocol: hostile.into(),
@@ -176,7 +181,7 @@ mod tests {
             ..v1::FlowView::default()
         });
         let printed = serde_json::to_string(&flow).expect("JSON");
-        assert_eq!(printed.matches("u{1b}").count(), 19);
+        assert_eq!(printed.matches("u{1b}").count(), 20);
         assert!(!printed.contains('\u{1b}') && !printed.contains("\\u001b"));
     }
 

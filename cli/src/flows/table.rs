@@ -1,14 +1,17 @@
 //! Flows as a table, and as lines where they are watched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Flow;
 use crate::output::{Paint, Tone};
+use crate::show::with_clusters;
 use crate::table::{Cell, Column, Row, Table};
 use crate::text::{bytes, utc};
 
 pub(crate) fn table(flows: &[Flow]) -> Table {
-    Table {
+    let clusters = flows.iter().map(|flow| flow.cluster.as_str());
+    let several = clusters.clone().collect::<BTreeSet<_>>().len() > 1;
+    let table = Table {
         columns: vec![
             Column::name("VERDICT", 0),
             Column::name("FROM", 0),
@@ -24,7 +27,8 @@ pub(crate) fn table(flows: &[Flow]) -> Table {
             Column::name("WHY", 5),
         ],
         rows: flows.iter().map(row).collect(),
-    }
+    };
+    with_clusters(table, several, clusters)
 }
 
 fn row(flow: &Flow) -> Row {
@@ -93,11 +97,16 @@ fn connections(flow: &Flow) -> String {
     format!("{} of {}{failed}", traffic.established, traffic.opened)
 }
 
-/// One flow on a line of its own, with the time.
-pub(crate) fn line(flow: &Flow, judged_unix_seconds: f64, paint: Paint) -> String {
+/// One flow on a line of its own, with the time. `cluster`: as far as it is to be told.
+pub(crate) fn line(flow: &Flow, cluster: &str, judged_unix_seconds: f64, paint: Paint) -> String {
     let delivered = if flow.delivered { "" } else { " (not delivered)" };
+    let place = if cluster.is_empty() {
+        String::new()
+    } else {
+        format!(" in {cluster}")
+    };
     format!(
-        "{} {} {} [{}] -> {} [{}] {}{delivered}: {}\n",
+        "{} {} {} [{}] -> {} [{}] {}{place}{delivered}: {}\n",
         utc(judged_unix_seconds),
         paint.tint(tone(&flow.verdict), &flow.verdict),
         flow.from.name(),
@@ -111,7 +120,7 @@ pub(crate) fn line(flow: &Flow, judged_unix_seconds: f64, paint: Paint) -> Strin
 
 /// What was already said of each flow.
 #[derive(Default)]
-pub(crate) struct Known(BTreeMap<[String; 5], (String, bool)>);
+pub(crate) struct Known(BTreeMap<[String; 6], (String, bool)>);
 
 impl Known {
     /// Flows that are new, or of which something else is said than before.
@@ -120,6 +129,7 @@ impl Known {
         let mut news = Vec::new();
         for flow in flows {
             let key = [
+                flow.cluster.clone(),
                 flow.from.name(),
                 flow.from.uid.clone(),
                 flow.to.name(),
@@ -190,6 +200,17 @@ mod tests {
     }
 
     #[test]
+    fn clusters_are_named_where_there_are_several() {
+        let mut other = flow("open");
+        other.cluster = "eu-1".into();
+        let one = table(std::slice::from_ref(&other)).to_text(Paint::Never);
+        assert!(!one.contains("CLUSTER") && !one.contains("eu-1"), "{one}");
+        let two = table(&[flow("open"), other.clone()]).to_text(Paint::Never);
+        assert!(two.starts_with("CLUSTER ") && two.contains("\neu-1"), "{two}");
+        assert!(line(&other, "eu-1", 0.0, Paint::Never).contains("80/TCP in eu-1: no NetworkPolicy"));
+    }
+
+    #[test]
     fn a_flow_is_news_once_and_when_its_verdict_changes() {
         let mut known = Known::default();
         assert_eq!(known.news(&[flow("open")]).len(), 1);
@@ -197,5 +218,12 @@ mod tests {
         assert_eq!(known.news(&[flow("leaked")]).len(), 1);
         assert_eq!(known.news(&[]).len(), 0);
         assert_eq!(known.news(&[flow("leaked")]).len(), 1, "it came back");
+        let elsewhere = Flow {
+            cluster: "eu-1".into(),
+            ..flow("leaked")
+        };
+        let both = [flow("leaked"), elsewhere];
+        assert_eq!(known.news(&both).len(), 1, "the same names in another cluster");
+        assert_eq!(known.news(&both).len(), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! The flows that suggestions and comparisons are made from: those of an aggregator, or a file of `partywall flows --json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::usage;
-use crate::args::Common;
+use crate::args::{Common, Of};
 use crate::client::Client;
 use crate::exit::{Code, Failure};
 use crate::flows::{self, End, Flow, Flows};
@@ -32,7 +32,7 @@ pub(super) struct Seen {
 
 #[derive(Debug, Default)]
 pub(super) struct AllSeen {
-    /// Each once, in an order that does not depend on who listed them.
+    /// Of one cluster. Each once, in an order that does not depend on who listed them.
     pub flows: Vec<Seen>,
     /// That the aggregator knew besides.
     pub left_out: u64,
@@ -46,14 +46,15 @@ impl AllSeen {
     }
 }
 
-pub(super) fn read(common: &Common, file: Option<&Path>) -> Result<AllSeen, Failure> {
+pub(super) fn read(common: &Common, of: &Of, file: Option<&Path>) -> Result<AllSeen, Failure> {
     if let Some(file) = file {
-        return all(from_file(file).map_err(usage)?, &file.display().to_string());
+        let lists = from_file(file).map_err(usage)?;
+        return all(lists, of.cluster.as_deref(), &file.display().to_string());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Code::Missing, error))?;
     runtime.block_on(async {
-        let mut client = Client::connect(&common.aggregator).await?;
+        let mut client = Client::connect(common, of).await?;
         ask(&mut client).await
     })
 }
@@ -61,21 +62,45 @@ pub(super) fn read(common: &Common, file: Option<&Path>) -> Result<AllSeen, Fail
 /// Everything that the aggregator lists.
 pub(super) async fn ask(client: &mut Client) -> Result<AllSeen, Failure> {
     let list = flows::all(client, &v1::GetFlowsRequest::default()).await?;
-    all(vec![list], client.address())
+    all(vec![list], None, client.address())
 }
 
-/// `source`: where they are from.
-fn all(lists: Vec<Flows>, source: &str) -> Result<AllSeen, Failure> {
+/// `source`: where they are from. `cluster`: the one that they are wanted of.
+fn all(lists: Vec<Flows>, cluster: Option<&str>, source: &str) -> Result<AllSeen, Failure> {
     // Several lists are one that was saved several times: what was left out of them is mostly the same.
     let left_out = lists.iter().map(|list| list.left_out).max().unwrap_or_default();
     let flows = lists.into_iter().flat_map(|list| list.flows);
     let place = |i: usize| format!("{source}: flow {i}");
     let checked = flows.enumerate().map(|(i, flow)| check(flow).context(place(i)));
     let checked: Vec<Seen> = checked.collect::<anyhow::Result<_>>().map_err(usage)?;
+    let flows = of_one_cluster(checked, cluster).with_context(|| source.to_owned());
     Ok(AllSeen {
-        flows: once(checked),
+        flows: once(flows.map_err(usage)?),
         left_out,
     })
+}
+
+/// Policies are of one cluster, and namespaces and pods of another may bear the same names. A flow that names none was saved when there was one only.
+fn of_one_cluster(flows: Vec<Seen>, wanted: Option<&str>) -> anyhow::Result<Vec<Seen>> {
+    let names = flows.iter().map(|seen| seen.flow.cluster.as_str());
+    let there_are: BTreeSet<&str> = names.filter(|name| !name.is_empty()).collect();
+    let listed = there_are.iter().copied().collect::<Vec<_>>().join(", ");
+    match wanted {
+        None if there_are.len() > 1 => {
+            bail!("flows of several clusters: {listed}; say by --cluster which one is meant")
+        }
+        None => Ok(flows),
+        Some(name) => {
+            let is_there = there_are.is_empty() || there_are.contains(name);
+            ensure!(
+                is_there,
+                "--cluster {:?}: no flow is of it; there are those of {listed}",
+                clean(name)
+            );
+            let is_of_it = |seen: &Seen| seen.flow.cluster.is_empty() || seen.flow.cluster == name;
+            Ok(flows.into_iter().filter(is_of_it).collect())
+        }
+    }
 }
 
 fn from_file(file: &Path) -> anyhow::Result<Vec<Flows>> {
@@ -121,7 +146,13 @@ fn check(mut flow: Flow) -> anyhow::Result<Seen> {
     let port =
         u16::try_from(flow.port).map_err(|_| anyhow!("port: {} is no port, from 0 to 65535", flow.port))?;
     let (from, to) = (end("from", &mut flow.from)?, end("to", &mut flow.to)?);
-    for text in [&mut flow.protocol, &mut flow.verdict, &mut flow.reason] {
+    let texts = [
+        &mut flow.cluster,
+        &mut flow.protocol,
+        &mut flow.verdict,
+        &mut flow.reason,
+    ];
+    for text in texts {
         *text = clean(text);
     }
     Ok(Seen {
@@ -232,12 +263,39 @@ mod tests {
     }
 
     #[test]
+    fn flows_of_two_clusters_are_not_mixed() {
+        let named = "\"cluster\":\"\"";
+        let of = |cluster: &str, opened| {
+            line(1.0, opened).replacen(named, &format!("\"cluster\":\"{cluster}\""), 1)
+        };
+        let text = [of("eu-1", 1), of("us-1", 2)].join("\n");
+        let asked = |text: &str, cluster| all(parse(text).unwrap(), cluster, "flows.json");
+        let error = asked(&text, None).unwrap_err().to_string();
+        assert!(
+            error.contains("eu-1, us-1") && error.contains("--cluster"),
+            "{error}"
+        );
+        let error = asked(&text, Some("asia")).unwrap_err().to_string();
+        assert!(
+            error.contains("\"asia\"") && error.contains("eu-1, us-1"),
+            "{error}"
+        );
+        let seen = asked(&text, Some("us-1")).unwrap();
+        assert_eq!(seen.flows.len(), 1);
+        assert_eq!(seen.flows[0].flow.traffic.opened, 2);
+        // Saved when there was one only.
+        let old = line(1.0, 3).replacen(&format!("{named},"), "", 1);
+        assert!(!old.contains("cluster"));
+        assert_eq!(asked(&old, Some("eu-1")).unwrap().flows.len(), 1);
+    }
+
+    #[test]
     fn what_was_left_out_is_told_whatever_number_it_is() {
         let list = |left_out: u64| {
             format!("{{\"judged_unix_seconds\":1,\"window_seconds\":1,\"left_out\":{left_out},\"flows\":[]}}")
         };
         let text = [line(1.0, 1), list(3), list(u64::MAX), list(u64::MAX)].join("\n");
-        let seen = all(parse(&text).unwrap(), "flows.json").unwrap();
+        let seen = all(parse(&text).unwrap(), None, "flows.json").unwrap();
         assert_eq!((seen.flows.len(), seen.left_out), (1, u64::MAX));
     }
 

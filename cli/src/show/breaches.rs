@@ -1,7 +1,8 @@
 //! The breaches' view: one row each, and the finding in words below it.
 
 use super::tenants::told;
-use super::{Sort, admits, most, pick};
+use super::zones::Zones;
+use super::{Sort, admits, cluster_of, most, pick, with_clusters};
 use crate::model::{Breach, Snapshot, State};
 use crate::output::{Paint, Tone};
 use crate::table::{Cell, Column, Row, Table};
@@ -40,6 +41,7 @@ pub(crate) fn listed<'a>(snapshot: &'a Snapshot, sort: usize, filter: &str) -> V
                     &breach.subject,
                     &breach.node,
                     &breach.kind,
+                    cluster_of(snapshot, &breach.cluster),
                 ],
             )
         })
@@ -50,8 +52,8 @@ pub(crate) fn listed<'a>(snapshot: &'a Snapshot, sort: usize, filter: &str) -> V
     breaches
 }
 
-/// `notes`: with each finding in words below its row.
-pub(crate) fn table(breaches: &[&Breach], judged_unix_seconds: f64, notes: bool) -> Table {
+/// `breaches`: of the snapshot. `notes`: with each finding in words below its row.
+pub(crate) fn table(snapshot: &Snapshot, breaches: &[&Breach], notes: bool) -> Table {
     let row = |breach: &Breach| Row {
         cells: vec![
             Cell::toned(breach.state.name(), tone(breach.state)),
@@ -60,7 +62,7 @@ pub(crate) fn table(breaches: &[&Breach], judged_unix_seconds: f64, notes: bool)
             Cell::new(or_dash(&breach.against)),
             Cell::new(or_dash(&breach.subject)),
             Cell::new(or_dash(&breach.node)),
-            Cell::new(seconds(lasted_seconds(breach, judged_unix_seconds))),
+            Cell::new(seconds(lasted_seconds(breach, snapshot.judged_unix_seconds))),
             Cell::new(percent(breach.covered)),
             told(breach.confidence, percent),
         ],
@@ -68,7 +70,7 @@ pub(crate) fn table(breaches: &[&Breach], judged_unix_seconds: f64, notes: bool)
             .then(|| breach.summary.clone())
             .filter(|summary| !summary.is_empty()),
     };
-    Table {
+    let table = Table {
         columns: vec![
             Column::name("STATE", 0),
             Column::name("BREACH", 0),
@@ -81,7 +83,9 @@ pub(crate) fn table(breaches: &[&Breach], judged_unix_seconds: f64, notes: bool)
             Column::figure("CONFIDENCE", "", 6),
         ],
         rows: breaches.iter().map(|breach| row(breach)).collect(),
-    }
+    };
+    let clusters = breaches.iter().map(|breach| breach.cluster.as_str());
+    with_clusters(table, snapshot.has_several_clusters(), clusters)
 }
 
 /// From its begin to its end, or to now.
@@ -103,8 +107,8 @@ pub(crate) const fn tone(state: State) -> Tone {
     }
 }
 
-/// One change of one breach, for a stream.
-pub(crate) fn line(breach: &Breach, paint: Paint) -> String {
+/// One change of one breach, for a stream. `cluster`: as far as it is to be told.
+pub(crate) fn line(breach: &Breach, cluster: &str, paint: Paint) -> String {
     let at = match breach.state {
         State::Firing => breach.firing_unix_seconds,
         State::Resolved => breach.resolved_unix_seconds,
@@ -115,13 +119,18 @@ pub(crate) fn line(breach: &Breach, paint: Paint) -> String {
     } else {
         format!(" against {}", breach.against)
     };
+    let place = if cluster.is_empty() {
+        String::new()
+    } else {
+        format!(" in {cluster}")
+    };
     let summary = if breach.summary.is_empty() {
         String::new()
     } else {
         format!(": {}", breach.summary)
     };
     format!(
-        "{} {} {} {}{against}{summary}\n",
+        "{} {} {} {}{against}{place}{summary}\n",
         utc(at.unwrap_or(breach.since_unix_seconds)),
         paint.tint(tone(breach.state), &format!("{:<8}", breach.state.name())),
         paint.tint(Tone::Strong, &breach.kind),
@@ -130,7 +139,7 @@ pub(crate) fn line(breach: &Breach, paint: Paint) -> String {
 }
 
 /// What is behind one breach: the selected one's page in `top`.
-pub(crate) fn details(breach: &Breach, judged_unix_seconds: f64) -> Vec<(String, String)> {
+pub(crate) fn details(breach: &Breach, snapshot: &Snapshot) -> Vec<(String, String)> {
     let mut lines = vec![
         ("finding".to_owned(), breach.summary.clone()),
         (
@@ -138,10 +147,11 @@ pub(crate) fn details(breach: &Breach, judged_unix_seconds: f64) -> Vec<(String,
             format!(
                 "{} ({})",
                 utc(breach.since_unix_seconds),
-                seconds(lasted_seconds(breach, judged_unix_seconds))
+                seconds(lasted_seconds(breach, snapshot.judged_unix_seconds))
             ),
         ),
     ];
+    lines.extend(place(breach, snapshot).map(|place| ("where".to_owned(), place)));
     let mut moment = |name: &str, at: Option<f64>| {
         if let Some(at) = at {
             lines.push((name.to_owned(), utc(at)));
@@ -183,6 +193,22 @@ pub(crate) fn details(breach: &Breach, judged_unix_seconds: f64) -> Vec<(String,
     ));
     lines.push(("fingerprint".to_owned(), breach.fingerprint.clone()));
     lines
+}
+
+/// "node-a, zone eu-west-1a, cluster eu-1", as far as that says something.
+fn place(breach: &Breach, snapshot: &Snapshot) -> Option<String> {
+    let zone = Zones::new(snapshot).of_node(&breach.cluster, &breach.node);
+    let parts = [
+        ("", breach.node.as_str()),
+        ("zone ", zone),
+        ("cluster ", cluster_of(snapshot, &breach.cluster)),
+    ];
+    let told: Vec<String> = parts
+        .into_iter()
+        .filter(|(_, name)| !name.is_empty())
+        .map(|(what, name)| format!("{what}{name}"))
+        .collect();
+    (!told.is_empty()).then(|| told.join(", "))
 }
 
 /// ", growing by 20.0 MiB/s"

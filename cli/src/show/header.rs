@@ -1,20 +1,23 @@
-//! The state of the cluster in two or three lines: what is judged, on how much sight, at what cost.
+//! The state of the clusters in a few lines: what is judged, on how much sight, at what cost.
 
 use std::collections::BTreeMap;
 
+use super::doubts;
+use super::zones::Zones;
 use crate::model::{Node, Snapshot, State};
 use crate::output::{Paint, Tone};
 use crate::table::Cell;
 use crate::text::{bytes, cores, count, percent, seconds};
 
 /// Five reports missed at the default interval: the node's figures are old.
-const STALE_SECONDS: f64 = 5.0;
+pub(super) const STALE_SECONDS: f64 = 5.0;
 
 /// A line is a list of phrases.
 pub(crate) type Line = Vec<Cell>;
 
 pub(crate) fn lines(snapshot: &Snapshot) -> Vec<Line> {
     let mut lines = vec![state(snapshot), sight(snapshot)];
+    lines.extend(doubts::lines(snapshot));
     let lacking = lacking(&snapshot.nodes);
     if !lacking.is_empty() {
         lines.push(lacking);
@@ -47,13 +50,42 @@ fn state(snapshot: &Snapshot) -> Line {
         (firing, 0) => Cell::toned(format!("{firing} firing"), Tone::Bad),
         (firing, pending) => Cell::toned(format!("{firing} firing, {pending} pending"), Tone::Bad),
     };
-    vec![
-        verdict,
-        Cell::new(count(nodes.len(), "node", "nodes")),
+    let mut line = vec![verdict];
+    line.extend(clusters(snapshot));
+    line.extend([
+        Cell::new(nodes_in_words(snapshot)),
         Cell::new(format!("{} of {cpus} cores used", cores(used))),
         Cell::new(count(snapshot.tenants.len(), "tenant", "tenants")),
         Cell::new(count(snapshot.pods.len(), "pod", "pods")),
-    ]
+    ]);
+    line
+}
+
+fn clusters(snapshot: &Snapshot) -> Option<Cell> {
+    match &snapshot.clusters[..] {
+        [] => None,
+        [one] => Some(Cell::new(format!("cluster {}", one.name))),
+        several => Some(Cell::new(format!("{} clusters", several.len()))),
+    }
+}
+
+/// "3 nodes in 2 zones, 1 hybrid"
+fn nodes_in_words(snapshot: &Snapshot) -> String {
+    let nodes = &snapshot.nodes;
+    let mut words = count(nodes.len(), "node", "nodes");
+    match (
+        Zones::new(snapshot).count,
+        nodes.iter().find(|node| !node.zone.is_empty()),
+    ) {
+        (1, Some(node)) => words += &format!(" in zone {}", node.zone),
+        (0, _) | (_, None) => {}
+        (zones, _) => words += &format!(" in {zones} zones"),
+    }
+    let hybrid = nodes.iter().filter(|node| node.hybrid).count();
+    if hybrid > 0 {
+        words += &format!(", {hybrid} hybrid");
+    }
+    words
 }
 
 fn sight(snapshot: &Snapshot) -> Line {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{admits, most};
+use super::{admits, cluster_of, most, with_clusters};
 use crate::model::Snapshot;
 use crate::output::Tone;
 use crate::table::{Cell, Column, Row, Table};
@@ -15,19 +15,38 @@ const OTHER: &str = "~other";
 
 pub(crate) const SORTS: &[&str] = &["stolen", "name"];
 
+/// A row: what ran meanwhile ran in its cluster, so that a column means another tenant of the same name in another cluster's row.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Waiter {
+    pub name: String,
+    /// Empty where there is one only.
+    pub cluster: String,
+}
+
+impl Waiter {
+    /// `eu-1/blue` where there are several clusters.
+    pub(crate) fn label(&self) -> String {
+        if self.cluster.is_empty() {
+            return self.name.clone();
+        }
+        format!("{}/{}", self.cluster, self.name)
+    }
+}
+
 /// Waiters × runners, in cores.
 #[derive(Debug, Default)]
 pub(crate) struct Matrix {
-    pub waiters: Vec<String>,
+    pub waiters: Vec<Waiter>,
     pub runners: Vec<String>,
-    cells: BTreeMap<(String, String), f64>,
+    cells: BTreeMap<(Waiter, String), f64>,
+    has_several_clusters: bool,
 }
 
 impl Matrix {
     /// Rows by what was stolen from them, or by name. Columns: tenants by what they took, then the classes.
     pub(crate) fn new(snapshot: &Snapshot, sort: usize, filter: &str) -> Self {
         let mut cells = BTreeMap::new();
-        let mut stolen: BTreeMap<&str, f64> = BTreeMap::new();
+        let mut stolen: BTreeMap<Waiter, f64> = BTreeMap::new();
         let mut took: BTreeMap<&str, f64> = BTreeMap::new();
         for cell in &snapshot.ledger {
             let weight = if is_stolen(&cell.waiter, &cell.runner) {
@@ -36,18 +55,19 @@ impl Matrix {
                 0.0
             };
             *took.entry(&cell.runner).or_default() += weight;
-            if !admits(filter, &[&cell.waiter]) {
+            let waiter = Waiter {
+                name: cell.waiter.clone(),
+                cluster: cluster_of(snapshot, &cell.cluster).to_owned(),
+            };
+            if !admits(filter, &[&waiter.name, &waiter.cluster]) {
                 continue;
             }
-            *stolen.entry(&cell.waiter).or_default() += weight;
-            *cells
-                .entry((cell.waiter.clone(), cell.runner.clone()))
-                .or_default() += cell.cores;
+            *stolen.entry(waiter.clone()).or_default() += weight;
+            *cells.entry((waiter, cell.runner.clone())).or_default() += cell.cores;
         }
-        let mut waiters: Vec<(&str, f64)> = stolen.into_iter().collect();
-        if !sort.is_multiple_of(SORTS.len()) {
-            waiters.sort_by(|left, right| left.0.cmp(right.0));
-        } else {
+        // By name.
+        let mut waiters: Vec<(Waiter, f64)> = stolen.into_iter().collect();
+        if sort.is_multiple_of(SORTS.len()) {
             waiters.sort_by(|left, right| most(left.1, right.1));
         }
         let mut runners: Vec<(&str, f64)> = took.into_iter().collect();
@@ -56,18 +76,17 @@ impl Matrix {
                 .cmp(&is_class(right.0))
                 .then_with(|| most(left.1, right.1))
         });
-        let names =
-            |ordered: Vec<(&str, f64)>| ordered.into_iter().map(|(name, _)| name.to_owned()).collect();
         Self {
-            waiters: names(waiters),
-            runners: names(runners),
+            waiters: waiters.into_iter().map(|(waiter, _)| waiter).collect(),
+            runners: runners.into_iter().map(|(name, _)| name.to_owned()).collect(),
             cells,
+            has_several_clusters: snapshot.has_several_clusters(),
         }
     }
 
-    pub(crate) fn cores(&self, waiter: &str, runner: &str) -> f64 {
+    pub(crate) fn cores(&self, waiter: &Waiter, runner: &str) -> f64 {
         self.cells
-            .get(&(waiter.to_owned(), runner.to_owned()))
+            .get(&(waiter.clone(), runner.to_owned()))
             .copied()
             .unwrap_or(0.0)
     }
@@ -77,7 +96,7 @@ impl Matrix {
         let stolen = self
             .cells
             .iter()
-            .filter(|((waiter, runner), _)| is_stolen(waiter, runner));
+            .filter(|((waiter, runner), _)| is_stolen(&waiter.name, runner));
         stolen
             .map(|(_, cores)| *cores)
             .filter(|cores| cores.is_finite())
@@ -100,7 +119,7 @@ impl Matrix {
                 .map(|runner| Column::figure(runner.as_str(), "", 2)),
         );
         let rows = self.waiters.iter().map(|waiter| {
-            let mut cells = vec![Cell::new(waiter.as_str())];
+            let mut cells = vec![Cell::new(waiter.name.as_str())];
             cells.extend(named.iter().map(|runner| self.cell(waiter, runner)));
             if !folded.is_empty() {
                 let sum = folded.iter().map(|runner| self.cores(waiter, runner)).sum();
@@ -109,15 +128,17 @@ impl Matrix {
             cells.extend(classes.iter().map(|runner| self.cell(waiter, runner)));
             Row { cells, note: None }
         });
-        Table {
+        let table = Table {
             columns: headings,
             rows: rows.collect(),
-        }
+        };
+        let clusters = self.waiters.iter().map(|waiter| waiter.cluster.as_str());
+        with_clusters(table, self.has_several_clusters, clusters)
     }
 
-    fn cell(&self, waiter: &str, runner: &str) -> Cell {
+    fn cell(&self, waiter: &Waiter, runner: &str) -> Cell {
         let cores = self.cores(waiter, runner);
-        let tone = if is_stolen(waiter, runner) {
+        let tone = if is_stolen(&waiter.name, runner) {
             super::tenants::tone_of_loss(cores)
         } else {
             Tone::Dim

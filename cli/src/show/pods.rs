@@ -1,7 +1,8 @@
 //! The pods' view: each pod's wait, and against whom it is entered.
 
 use super::tenants::{some, stall, told, tone_of_loss};
-use super::{Sort, admits, most, pick};
+use super::zones::Zones;
+use super::{Sort, admits, cluster_of, most, pick, with_clusters};
 use crate::model::{Pod, Snapshot};
 use crate::output::Tone;
 use crate::table::{Cell, Column, Row, Table};
@@ -44,17 +45,32 @@ fn slowdown(pod: &Pod) -> f64 {
 }
 
 pub(crate) fn table(snapshot: &Snapshot, sort: usize, filter: &str) -> Table {
+    let zones = Zones::new(snapshot);
     let mut pods: Vec<&Pod> = snapshot
         .pods
         .iter()
-        .filter(|pod| admits(filter, &[&pod.label(), &pod.tenant, &pod.node, &pod.uid]))
+        .filter(|pod| {
+            let cluster = cluster_of(snapshot, &pod.cluster);
+            let zone = zones.of_pod(pod);
+            admits(
+                filter,
+                &[&pod.label(), &pod.tenant, &pod.node, &pod.uid, cluster, zone],
+            )
+        })
         .collect();
     pods.sort_by(|left, right| {
         (pick(SORTS, sort).by)(left, right).then_with(|| {
-            (&left.namespace, &left.name, &left.node).cmp(&(&right.namespace, &right.name, &right.node))
+            (&left.namespace, &left.name, &left.node, &left.cluster).cmp(&(
+                &right.namespace,
+                &right.name,
+                &right.node,
+                &right.cluster,
+            ))
         })
     });
-    Table {
+    let clusters: Vec<&str> = pods.iter().map(|pod| pod.cluster.as_str()).collect();
+    let in_zones: Vec<&str> = pods.iter().map(|pod| zones.of_pod(pod)).collect();
+    let mut table = Table {
         columns: vec![
             Column::name("POD", 0),
             Column::name("TENANT", 2),
@@ -78,7 +94,16 @@ pub(crate) fn table(snapshot: &Snapshot, sort: usize, filter: &str) -> Table {
             Column::figure("P99", "wait", 4),
         ],
         rows: pods.into_iter().map(row).collect(),
+    };
+    if zones.are_several() {
+        // Behind the node.
+        table.columns.insert(3, Column::name("ZONE", 5));
+        for (row, zone) in table.rows.iter_mut().zip(in_zones) {
+            let zone = if zone.is_empty() { "-" } else { zone };
+            row.cells.insert(3, Cell::toned(zone, Tone::Dim));
+        }
     }
+    with_clusters(table, snapshot.has_several_clusters(), clusters)
 }
 
 fn row(pod: &Pod) -> Row {

@@ -1,6 +1,7 @@
 //! The tenants' view.
 
-use super::{Sort, admits, most, pick};
+use super::zones::{self, Zones};
+use super::{Sort, admits, cluster_of, most, pick, with_clusters};
 use crate::model::{Snapshot, State, Tenant};
 use crate::output::Tone;
 use crate::table::{Cell, Column, Row, Table};
@@ -35,12 +36,23 @@ pub(crate) fn table(snapshot: &Snapshot, sort: usize, filter: &str) -> Table {
         .iter()
         .filter(|tenant| {
             let names = std::iter::once(&tenant.name).chain(&tenant.namespaces);
-            admits(filter, &names.map(String::as_str).collect::<Vec<_>>())
+            let cluster = cluster_of(snapshot, &tenant.cluster);
+            let names = names.map(String::as_str).chain(std::iter::once(cluster));
+            admits(filter, &names.collect::<Vec<_>>())
         })
         .collect();
-    tenants
-        .sort_by(|left, right| (pick(SORTS, sort).by)(left, right).then_with(|| left.name.cmp(&right.name)));
-    Table {
+    tenants.sort_by(|left, right| {
+        (pick(SORTS, sort).by)(left, right)
+            .then_with(|| (&left.name, &left.cluster).cmp(&(&right.name, &right.cluster)))
+    });
+    let zones = Zones::new(snapshot);
+    let by_tenant = zones.by_tenant(&snapshot.pods);
+    let clusters: Vec<&str> = tenants.iter().map(|tenant| &*tenant.cluster).collect();
+    let in_zones: Vec<String> = tenants
+        .iter()
+        .map(|tenant| zones::listed(&by_tenant, tenant))
+        .collect();
+    let mut table = Table {
         columns: vec![
             Column::name("TENANT", 0),
             Column::figure("PODS", "", 5),
@@ -59,14 +71,24 @@ pub(crate) fn table(snapshot: &Snapshot, sort: usize, filter: &str) -> Table {
             Column::name("NAMESPACES", 7),
         ],
         rows: tenants.into_iter().map(|tenant| row(tenant, snapshot)).collect(),
+    };
+    if zones.are_several() {
+        table.columns.push(Column::name("ZONES", 7));
+        for (row, zones) in table.rows.iter_mut().zip(in_zones) {
+            row.cells.push(Cell::toned(zones, Tone::Dim));
+        }
     }
+    with_clusters(table, snapshot.has_several_clusters(), clusters)
 }
 
 fn row(tenant: &Tenant, snapshot: &Snapshot) -> Row {
     let firing = snapshot
         .breaches
         .iter()
-        .filter(|breach| breach.state == State::Firing && breach.tenant == tenant.name)
+        .filter(|breach| {
+            breach.state == State::Firing
+                && (&breach.cluster, &breach.tenant) == (&tenant.cluster, &tenant.name)
+        })
         .count();
     let over_quota = tenant.quota_cores.is_some_and(|quota| tenant.used_cores > quota);
     let used_memory = tenant.working_set_bytes.zip(tenant.quota_memory_bytes);

@@ -19,22 +19,22 @@ fn filters_ignore_case_and_blanks_around() {
 
 #[test]
 fn the_ledger_orders_victims_first_and_classes_last() {
+    let waiters = |sort, filter| {
+        let matrix = ledger::Matrix::new(&sample::snapshot(), sort, filter);
+        let labels = matrix.waiters.iter().map(ledger::Waiter::label);
+        labels.collect::<Vec<_>>()
+    };
+    assert_eq!(waiters(0, ""), ["blue", "system", "red", "green"]);
     let matrix = ledger::Matrix::new(&sample::snapshot(), 0, "");
-    assert_eq!(matrix.waiters, ["blue", "system", "red", "green"]);
     assert_eq!(matrix.runners, ["red", "blue", "system", "<idle>", "<throttled>"]);
-    assert_eq!(
-        ledger::Matrix::new(&sample::snapshot(), 1, "").waiters,
-        ["blue", "green", "red", "system"]
-    );
-    assert_eq!(
-        ledger::Matrix::new(&sample::snapshot(), 0, "gre").waiters,
-        ["green"]
-    );
+    assert_eq!(waiters(1, ""), ["blue", "green", "red", "system"]);
+    assert_eq!(waiters(0, "gre"), ["green"]);
 }
 
 #[test]
 fn runners_without_a_column_are_summed_not_dropped() {
     let cell = |runner: &str, cores| LedgerCell {
+        cluster: "default".into(),
         waiter: "blue".into(),
         runner: runner.into(),
         cores,
@@ -97,20 +97,20 @@ fn nobody_steals_from_itself_and_system_is_no_neighbour() {
 fn a_change_is_one_line_with_its_moment() {
     let snapshot = sample::snapshot();
     assert_eq!(
-        breaches::line(&snapshot.breaches[0], Paint::Never),
+        breaches::line(&snapshot.breaches[0], "", Paint::Never),
         "2026-07-30T11:50:59Z firing   NoisyNeighbour red against blue: red/batch took 0.31 cores of blue/web's \
          promised 0.50 on node-a for 14 s; blue/web ran 2.6x slower\n"
     );
     assert_eq!(
-        breaches::line(&snapshot.breaches[1], Paint::Never),
-        "2026-07-30T11:49:31Z resolved QuotaExceeded red: red used 1.90 cores of its quota of 1.50\n"
+        breaches::line(&snapshot.breaches[1], "eu-1", Paint::Never),
+        "2026-07-30T11:49:31Z resolved QuotaExceeded red in eu-1: red used 1.90 cores of its quota of 1.50\n"
     );
 }
 
 #[test]
 fn an_inferred_cause_is_said_to_be_inferred() {
     let snapshot = sample::snapshot();
-    let details = breaches::details(&snapshot.breaches[2], snapshot.judged_unix_seconds);
+    let details = breaches::details(&snapshot.breaches[2], &snapshot);
     let of = |name: &str| {
         let found = details.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str())
@@ -122,7 +122,7 @@ fn an_inferred_cause_is_said_to_be_inferred() {
         of("culprit"),
         Some("red/batch of red: 812.0 MiB above its request, growing by 20.0 MiB/s, 90 % of all that is")
     );
-    let measured = breaches::details(&snapshot.breaches[0], snapshot.judged_unix_seconds);
+    let measured = breaches::details(&snapshot.breaches[0], &snapshot);
     assert!(!measured.iter().any(|(key, _)| key == "confidence"));
 }
 
@@ -141,4 +141,32 @@ fn the_header_says_what_is_wrong_with_our_sight() {
     ] {
         assert!(text.contains(phrase), "{phrase:?} is not in:\n{text}");
     }
+}
+
+#[test]
+fn tenants_of_one_name_in_two_clusters_are_two() {
+    let snapshot = sample::two_clusters();
+    let table = tenants::table(&snapshot, 4, "red");
+    let firing = table
+        .columns
+        .iter()
+        .position(|column| column.title == "FIRING")
+        .expect("a column");
+    let rows: Vec<[&str; 3]> = table
+        .rows
+        .iter()
+        .map(|row| [0, 1, firing].map(|at| row.cells[at].text.as_str()))
+        .collect();
+    // Each fired once: one's breach is not the other's.
+    assert_eq!(rows, [["default", "red", "1"], ["eu-1", "red", "1"]]);
+    let matrix = ledger::Matrix::new(&snapshot, 0, "blue");
+    let cores: Vec<(String, f64)> = matrix
+        .waiters
+        .iter()
+        .map(|waiter| (waiter.label(), matrix.cores(waiter, "red")))
+        .collect();
+    assert_eq!(
+        cores,
+        [("default/blue".to_owned(), 0.31), ("eu-1/blue".to_owned(), 0.11)]
+    );
 }

@@ -1,6 +1,6 @@
 //! The flows' view: who reaches whom, tenant by tenant, and what cannot be told so.
 
-use super::{Sort, admits, most, pick};
+use super::{Sort, admits, cluster_of, most, pick, with_clusters};
 use crate::flows::{rate, tone};
 use crate::model::{Folded, Snapshot, Traffic, Unattributed};
 use crate::output::Tone;
@@ -51,14 +51,23 @@ pub(crate) fn pairs(snapshot: &Snapshot, sort: usize, filter: &str) -> Table {
     let mut pairs: Vec<&Traffic> = snapshot
         .traffic
         .iter()
-        .filter(|pair| admits(filter, &[&pair.from, &pair.to, &pair.verdict]))
+        .filter(|pair| {
+            let cluster = cluster_of(snapshot, &pair.cluster);
+            admits(filter, &[&pair.from, &pair.to, &pair.verdict, cluster])
+        })
         .collect();
     pairs.sort_by(|left, right| {
         (pick(SORTS, sort).by)(left, right).then_with(|| {
-            (&left.from, &left.to, &left.verdict).cmp(&(&right.from, &right.to, &right.verdict))
+            (&left.from, &left.to, &left.verdict, &left.cluster).cmp(&(
+                &right.from,
+                &right.to,
+                &right.verdict,
+                &right.cluster,
+            ))
         })
     });
-    Table {
+    let clusters: Vec<&str> = pairs.iter().map(|pair| pair.cluster.as_str()).collect();
+    let table = Table {
         columns: vec![
             Column::name("FROM", 0),
             Column::name("TO", 0),
@@ -69,7 +78,8 @@ pub(crate) fn pairs(snapshot: &Snapshot, sort: usize, filter: &str) -> Table {
             Column::figure("CONNECTIONS", "", 3),
         ],
         rows: pairs.into_iter().map(pair).collect(),
-    }
+    };
+    with_clusters(table, snapshot.has_several_clusters(), clusters)
 }
 
 fn pair(pair: &Traffic) -> Row {
@@ -92,15 +102,23 @@ pub(crate) fn rest(snapshot: &Snapshot, filter: &str) -> Table {
     let mut unattributed: Vec<&Unattributed> = snapshot
         .unattributed
         .iter()
-        .filter(|part| admits(filter, &[&part.reason]))
+        .filter(|part| admits(filter, &[&part.reason, cluster_of(snapshot, &part.cluster)]))
         .collect();
-    unattributed.sort_by(|left, right| (right.bytes, &left.reason).cmp(&(left.bytes, &right.reason)));
+    unattributed.sort_by(|left, right| {
+        (right.bytes, &left.reason, &left.cluster).cmp(&(left.bytes, &right.reason, &right.cluster))
+    });
     let mut folded: Vec<&Folded> = snapshot
         .folded
         .iter()
-        .filter(|part| admits(filter, &[&part.tenant]))
+        .filter(|part| admits(filter, &[&part.tenant, cluster_of(snapshot, &part.cluster)]))
         .collect();
-    folded.sort_by(|left, right| (right.bytes, &left.tenant).cmp(&(left.bytes, &right.tenant)));
+    folded.sort_by(|left, right| {
+        (right.bytes, &left.tenant, &left.cluster).cmp(&(left.bytes, &right.tenant, &right.cluster))
+    });
+    let clusters = unattributed.iter().map(|part| part.cluster.as_str());
+    let clusters: Vec<&str> = clusters
+        .chain(folded.iter().map(|part| part.cluster.as_str()))
+        .collect();
     let row = |what: &str, of: &str, per_second: f64, total: u64, packets: u64, connections: Cell| Row {
         cells: vec![
             Cell::toned(what, Tone::Dim),
@@ -134,7 +152,7 @@ pub(crate) fn rest(snapshot: &Snapshot, filter: &str) -> Table {
             Cell::new(count_or_dot(part.connections)),
         ));
     }
-    Table {
+    let table = Table {
         columns: vec![
             Column::name("NOT BY PAIR", 0),
             Column::name("WHY, OR WHOSE", 0),
@@ -144,7 +162,8 @@ pub(crate) fn rest(snapshot: &Snapshot, filter: &str) -> Table {
             Column::figure("CONNECTIONS", "", 3),
         ],
         rows,
-    }
+    };
+    with_clusters(table, snapshot.has_several_clusters(), clusters)
 }
 
 fn count_or_dot(count: u64) -> String {

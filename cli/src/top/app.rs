@@ -109,9 +109,7 @@ impl App {
             View::Tenants => show::tenants::table(&self.snapshot, self.sort(), &self.filter),
             View::Pods => show::pods::table(&self.snapshot, self.sort(), &self.filter),
             View::Ledger => self.matrix().table(usize::MAX),
-            View::Breaches => {
-                show::breaches::table(&self.breaches(), self.snapshot.judged_unix_seconds, false)
-            }
+            View::Breaches => show::breaches::table(&self.snapshot, &self.breaches(), false),
             View::Flows => show::traffic::pairs(&self.snapshot, self.sort(), &self.filter),
         }
     }

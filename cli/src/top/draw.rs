@@ -95,7 +95,7 @@ fn draw_breaches(frame: &mut Frame<'_>, area: Rect, app: &App, paint: Paint) {
     let list = wanted.min((area.height / 2).max(2));
     let [above, below] = Layout::vertical([Constraint::Length(list), Constraint::Min(0)]).areas(area);
     table::draw(frame, above, &table, app.selected(), paint);
-    let details: Vec<Line<'_>> = crate::show::breaches::details(breach, app.snapshot.judged_unix_seconds)
+    let details: Vec<Line<'_>> = crate::show::breaches::details(breach, &app.snapshot)
         .into_iter()
         .map(|(name, value)| {
             Line::from(vec![
@@ -127,7 +127,11 @@ fn draw_flows(frame: &mut Frame<'_>, area: Rect, app: &App, paint: Paint) {
         rest.rows.truncate(rest.rows.len().saturating_sub(hidden + 1));
         let more = Cell::toned(format!("and {} more: top --once", hidden + 1), Tone::Dim);
         rest.rows.push(Row {
-            cells: vec![Cell::default(), more],
+            cells: if app.snapshot.has_several_clusters() {
+                vec![Cell::default(), Cell::default(), more]
+            } else {
+                vec![Cell::default(), more]
+            },
             note: None,
         });
     }

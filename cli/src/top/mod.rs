@@ -26,7 +26,7 @@ use app::App;
 const TICK: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(common: &Common, args: &Top) -> Outcome {
-    let mut client = Client::connect(&common.aggregator).await?;
+    let mut client = Client::connect(common, &args.of).await?;
     if common.json {
         return Ok(print_json(&client.snapshot(true).await?)?);
     }

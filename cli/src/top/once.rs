@@ -17,11 +17,7 @@ pub(crate) fn text(snapshot: &Snapshot, paint: Paint) -> String {
             ledger::Matrix::new(snapshot, 0, "").table(LEDGER_COLUMNS),
             "nobody waited",
         ),
-        (
-            "Breaches",
-            breaches::table(&listed, snapshot.judged_unix_seconds, true),
-            "no breach",
-        ),
+        ("Breaches", breaches::table(snapshot, &listed, true), "no breach"),
         (
             "Flows: who reaches whom, and what the fence says of it",
             traffic::pairs(snapshot, 0, ""),
@@ -54,6 +50,14 @@ mod tests {
     #[test]
     fn shows_all_five_views() {
         sample::golden("once.txt", &text(&sample::snapshot(), Paint::Never));
+    }
+
+    #[test]
+    fn two_clusters_are_told_apart() {
+        sample::golden(
+            "once-two-clusters.txt",
+            &text(&sample::two_clusters(), Paint::Never),
+        );
     }
 
     #[test]

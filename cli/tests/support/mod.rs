@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use partywall_aggregator::config::NamedSource;
 use partywall_proto::v1;
 use partywall_proto::v1::entity::Kind;
 use partywall_proto::v1::ingest_service_client::IngestServiceClient;
@@ -29,14 +30,37 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// The same, and beside it clusters of these names with objects of the same names and UIDs.
+    pub(crate) async fn with(others: &[&str]) -> Self {
         let yaml = tempfile::tempdir().expect("a directory");
-        let blue = tenant(yaml.path(), "blue", "web", 0.5);
-        let red = tenant(yaml.path(), "red", "batch", 0.1);
+        let own = yaml.path().join("own");
+        std::fs::create_dir(&own).expect("a directory");
+        let blue = tenant(&own, "blue", "web", 0.5);
+        let red = tenant(&own, "red", "batch", 0.1);
+        let mut cluster_from = vec![NamedSource {
+            cluster: None,
+            source: own.clone(),
+        }];
+        for name in others {
+            let source = yaml.path().join(name);
+            std::fs::create_dir(&source).expect("a directory");
+            for file in ["blue.yaml", "red.yaml"] {
+                std::fs::copy(own.join(file), source.join(file)).expect("a copy");
+            }
+            cluster_from.push(NamedSource {
+                cluster: Some((*name).to_owned()),
+                source,
+            });
+        }
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let aggregator = partywall_aggregator::start(partywall_aggregator::config::Config {
             grpc_listen: any,
             http_listen: any,
-            cluster_from: Some(yaml.path().to_owned()),
+            insecure_plaintext: true,
+            cluster_from,
             ..partywall_aggregator::config::Config::default()
         })
         .await
@@ -63,6 +87,12 @@ impl Cluster {
 
     /// Reports, once a second until aborted: blue ran 0.2 cores and waited 0.3 while red ran, red ran 1.5.
     pub(crate) async fn report(&self) -> JoinHandle<()> {
+        self.report_of("").await
+    }
+
+    /// The same of one of the other clusters.
+    pub(crate) async fn report_of(&self, cluster: &str) -> JoinHandle<()> {
+        let cluster = cluster.to_owned();
         let pod = |index, spec: &PodSpec| v1::Entity {
             index,
             kind: Some(Kind::Pod(v1::Pod {
@@ -74,18 +104,17 @@ impl Cluster {
         let started_unix_ns = unix_ns();
         let reports = futures::stream::unfold(0_u64, move |done| {
             let entities = entities.clone();
+            let cluster = cluster.clone();
             async move {
                 if done > 0 {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
-                Some((
-                    report(
-                        started_unix_ns,
-                        done,
-                        if done == 0 { entities } else { Vec::new() },
-                    ),
-                    done + 1,
-                ))
+                let entities = if done == 0 { entities } else { Vec::new() };
+                let report = v1::Report {
+                    cluster,
+                    ..report(started_unix_ns, done, entities)
+                };
+                Some((report, done + 1))
             }
         });
         let channel =
@@ -134,6 +163,7 @@ fn report(started_unix_ns: u64, done: u64, entities: Vec<v1::Entity>) -> v1::Rep
         agent_start_unix_ns: started_unix_ns,
         sequence: done + 1,
         captured_unix_ns: unix_ns(),
+        waited_ns: Some(0),
         captured_boot_ns: 1_000 * SECOND_NS + done * SECOND_NS,
         interval_ns: if done == 0 { 0 } else { SECOND_NS },
         online_cpus: 2,
@@ -189,6 +219,9 @@ pub(crate) fn partywall(arguments: &[&str]) -> Command {
         .args(arguments)
         .stdin(Stdio::null())
         .env_remove("PARTYWALL_AGGREGATOR")
+        .env_remove("PARTYWALL_TLS_CA")
+        .env_remove("PARTYWALL_TLS_CERT")
+        .env_remove("PARTYWALL_TLS_KEY")
         .env_remove("NO_COLOR");
     command
 }

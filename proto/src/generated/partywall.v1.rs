@@ -66,6 +66,13 @@ pub struct Report {
     /// Traffic that found no place among the flows, where it changed since the previous report.
     #[prost(message, repeated, tag = "21")]
     pub folded: ::prost::alloc::vec::Vec<FoldedTraffic>,
+    /// The cluster's name, by which one aggregator tells several apart. Empty: the aggregator's own.
+    #[prost(string, tag = "22")]
+    pub cluster: ::prost::alloc::string::String,
+    /// From the reading to this sending, by CLOCK_BOOTTIME: what tells a report that waited from a clock that is wrong. Absent: not known, as of a
+    /// report from before the node booted.
+    #[prost(uint64, optional, tag = "23")]
+    pub waited_ns: ::core::option::Option<u64>,
 }
 /// Traffic between one entity and one peer address for one protocol and server port, in one direction of opening. An index is never reused within
 /// an agent run.
@@ -828,6 +835,40 @@ pub mod ingest_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainNamespaceRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Empty: the aggregator's own.
+    #[prost(string, tag = "2")]
+    pub cluster: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NamespaceExplanation {
+    #[prost(string, tag = "1")]
+    pub cluster: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub tenant: ::prost::alloc::string::String,
+    /// As of TenantView.resolved_by.
+    #[prost(string, tag = "4")]
+    pub resolved_by: ::prost::alloc::string::String,
+    /// Every rule in the order in which they are tried; those after the one that named the tenant were not needed.
+    #[prost(message, repeated, tag = "5")]
+    pub rules: ::prost::alloc::vec::Vec<RuleTried>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RuleTried {
+    /// As of TenantView.resolved_by.
+    #[prost(string, tag = "1")]
+    pub rule: ::prost::alloc::string::String,
+    #[prost(enumeration = "RuleOutcome", tag = "2")]
+    pub outcome: i32,
+    /// What was found, or what was looked for, with key and value.
+    #[prost(string, tag = "3")]
+    pub detail: ::prost::alloc::string::String,
+}
 /// Empty fields do not restrict.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetFlowsRequest {
@@ -841,6 +882,8 @@ pub struct GetFlowsRequest {
     pub to: ::prost::alloc::string::String,
     #[prost(enumeration = "Verdict", repeated, tag = "4")]
     pub verdicts: ::prost::alloc::vec::Vec<i32>,
+    #[prost(string, tag = "5")]
+    pub cluster: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FlowList {
@@ -913,6 +956,8 @@ pub struct FlowView {
     /// Over the window.
     #[prost(double, tag = "12")]
     pub bytes_per_second: f64,
+    #[prost(string, tag = "13")]
+    pub cluster: ::prost::alloc::string::String,
 }
 /// Traffic between two tenants, folded by verdict.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -933,6 +978,8 @@ pub struct TenantTraffic {
     pub connections: u64,
     #[prost(double, tag = "7")]
     pub bytes_per_second: f64,
+    #[prost(string, tag = "8")]
+    pub cluster: ::prost::alloc::string::String,
 }
 /// Traffic of which one end cannot be named, by reason.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -945,12 +992,17 @@ pub struct Unattributed {
     pub packets: u64,
     #[prost(double, tag = "4")]
     pub bytes_per_second: f64,
+    #[prost(string, tag = "5")]
+    pub cluster: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetSnapshotRequest {
     /// Empty: all nodes.
     #[prost(string, tag = "1")]
     pub node: ::prost::alloc::string::String,
+    /// Empty: all clusters.
+    #[prost(string, tag = "3")]
+    pub cluster: ::prost::alloc::string::String,
     /// Also list breaches that were resolved, as far back as the aggregator keeps them.
     #[prost(bool, tag = "2")]
     pub include_resolved: bool,
@@ -960,6 +1012,9 @@ pub struct WatchBreachesRequest {
     /// Only breaches in which this tenant is named, on either side. Empty: all.
     #[prost(string, tag = "1")]
     pub tenant: ::prost::alloc::string::String,
+    /// Empty: all clusters.
+    #[prost(string, tag = "2")]
+    pub cluster: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Snapshot {
@@ -987,6 +1042,33 @@ pub struct Snapshot {
     /// Traffic that found no place among an agent's flows, by the tenant whose sockets it is.
     #[prost(message, repeated, tag = "11")]
     pub folded: ::prost::alloc::vec::Vec<TenantTraffic>,
+    #[prost(message, repeated, tag = "12")]
+    pub clusters: ::prost::alloc::vec::Vec<ClusterView>,
+}
+/// Where one cluster's names and rules come from, and how well they are known.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClusterView {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// "api", "files", or "none": nothing names its pods.
+    #[prost(string, tag = "2")]
+    pub source: ::prost::alloc::string::String,
+    /// Everything was read at least once.
+    #[prost(bool, tag = "3")]
+    pub synced: bool,
+    /// Time since the source last gave a sign of life, its kind of objects that is silent the longest; absent before the first.
+    #[prost(uint64, optional, tag = "4")]
+    pub age_ns: ::core::option::Option<u64>,
+    /// Silent for longer than a source that works can be: what it last said still counts.
+    #[prost(bool, tag = "5")]
+    pub stale: bool,
+    #[prost(uint64, tag = "6")]
+    pub namespaces: u64,
+    #[prost(uint64, tag = "7")]
+    pub pods: u64,
+    /// What is wrong, in words: broken files, rights that are lacking, objects that cannot be read.
+    #[prost(string, repeated, tag = "8")]
+    pub problems: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeView {
@@ -1014,6 +1096,20 @@ pub struct NodeView {
     /// Tasks killed because memory ran out, since the agent's start.
     #[prost(message, repeated, tag = "10")]
     pub oom_kills: ::prost::alloc::vec::Vec<OomTotal>,
+    #[prost(string, tag = "11")]
+    pub cluster: ::prost::alloc::string::String,
+    /// topology.kubernetes.io/zone and /region of its Node object; empty where there is none.
+    #[prost(string, tag = "12")]
+    pub zone: ::prost::alloc::string::String,
+    #[prost(string, tag = "13")]
+    pub region: ::prost::alloc::string::String,
+    /// An EKS hybrid node: on other premises, behind another network.
+    #[prost(bool, tag = "14")]
+    pub hybrid: bool,
+    /// The node's wall clock minus the aggregator's, at the last accepted report. What a report is late by counts as lateness, not as offset;
+    /// what the fastest takes is in it. Absent: the node's agent knows no time.
+    #[prost(double, optional, tag = "15")]
+    pub clock_offset_seconds: ::core::option::Option<f64>,
 }
 /// OOM kills of one kind on one node.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1074,6 +1170,8 @@ pub struct TenantView {
     /// Because limits of its own were reached.
     #[prost(double, optional, tag = "17")]
     pub limit_stall: ::core::option::Option<f64>,
+    #[prost(string, tag = "18")]
+    pub cluster: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PodView {
@@ -1127,6 +1225,8 @@ pub struct PodView {
     pub memory: ::core::option::Option<PodMemory>,
     #[prost(uint64, tag = "22")]
     pub requested_memory_bytes: u64,
+    #[prost(string, tag = "23")]
+    pub cluster: ::prost::alloc::string::String,
 }
 /// A pod's memory now, and over the window.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1162,10 +1262,12 @@ pub struct LedgerCell {
     pub runner: ::prost::alloc::string::String,
     #[prost(double, tag = "3")]
     pub cores: f64,
+    #[prost(string, tag = "4")]
+    pub cluster: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Breach {
-    /// Stable over the breach's life and over restarts: a hash of kind, tenant, against, node and subject. 16 hex digits.
+    /// Stable over the breach's life and over restarts: a hash of cluster, kind, tenant, against, node and subject. 16 hex digits.
     #[prost(string, tag = "1")]
     pub fingerprint: ::prost::alloc::string::String,
     #[prost(enumeration = "BreachKind", tag = "2")]
@@ -1206,6 +1308,8 @@ pub struct Breach {
     /// How sure it is that the tenant is the cause, 0 to 1, where that is inferred. Absent: measured.
     #[prost(double, optional, tag = "15")]
     pub confidence: ::core::option::Option<f64>,
+    #[prost(string, tag = "16")]
+    pub cluster: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Figure {
@@ -1232,6 +1336,45 @@ pub struct Culprit {
     pub over_request_bytes: ::core::option::Option<u64>,
     #[prost(double, optional, tag = "6")]
     pub growth_bytes_per_second: ::core::option::Option<f64>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RuleOutcome {
+    Unspecified = 0,
+    /// Named the tenant.
+    Named = 1,
+    /// Says nothing of this namespace.
+    Silent = 2,
+    /// Says something that may not be used, and why.
+    Rejected = 3,
+    /// Comes after the one that named the tenant; what it would have said.
+    NotNeeded = 4,
+}
+impl RuleOutcome {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RULE_OUTCOME_UNSPECIFIED",
+            Self::Named => "RULE_OUTCOME_NAMED",
+            Self::Silent => "RULE_OUTCOME_SILENT",
+            Self::Rejected => "RULE_OUTCOME_REJECTED",
+            Self::NotNeeded => "RULE_OUTCOME_NOT_NEEDED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RULE_OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
+            "RULE_OUTCOME_NAMED" => Some(Self::Named),
+            "RULE_OUTCOME_SILENT" => Some(Self::Silent),
+            "RULE_OUTCOME_REJECTED" => Some(Self::Rejected),
+            "RULE_OUTCOME_NOT_NEEDED" => Some(Self::NotNeeded),
+            _ => None,
+        }
+    }
 }
 /// What the fence says of a flow, set against what happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1523,6 +1666,33 @@ pub mod query_service_client {
                 .insert(GrpcMethod::new("partywall.v1.QueryService", "GetFlows"));
             self.inner.unary(req, path, codec).await
         }
+        /// By which rule a namespace got its tenant, and why no other did. NOT_FOUND where no object and no rule names the namespace.
+        pub async fn explain_namespace(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExplainNamespaceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::NamespaceExplanation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/partywall.v1.QueryService/ExplainNamespace",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("partywall.v1.QueryService", "ExplainNamespace"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1563,6 +1733,14 @@ pub mod query_service_server {
             &self,
             request: tonic::Request<super::GetFlowsRequest>,
         ) -> std::result::Result<tonic::Response<super::FlowList>, tonic::Status>;
+        /// By which rule a namespace got its tenant, and why no other did. NOT_FOUND where no object and no rule names the namespace.
+        async fn explain_namespace(
+            &self,
+            request: tonic::Request<super::ExplainNamespaceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::NamespaceExplanation>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct QueryServiceServer<T> {
@@ -1761,6 +1939,52 @@ pub mod query_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetFlowsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/partywall.v1.QueryService/ExplainNamespace" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainNamespaceSvc<T: QueryService>(pub Arc<T>);
+                    impl<
+                        T: QueryService,
+                    > tonic::server::UnaryService<super::ExplainNamespaceRequest>
+                    for ExplainNamespaceSvc<T> {
+                        type Response = super::NamespaceExplanation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExplainNamespaceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as QueryService>::explain_namespace(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainNamespaceSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

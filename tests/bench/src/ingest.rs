@@ -131,6 +131,57 @@ fn objects() -> String {
     text
 }
 
+/// What the node's agent tells from: cumulative counters of its pods, and their names.
+pub(crate) fn before(node: u32) -> Report {
+    let entities = (0..PODS).map(|pod| Entity {
+        index: pod,
+        kind: Some(entity::Kind::Pod(Pod { uid: uid(node, pod) })),
+        born_boot_ns: 1,
+    });
+    let samples = (0..PODS).map(|pod| CpuSample {
+        entity: pod,
+        waits: vec![0; 16],
+        ..CpuSample::default()
+    });
+    let rows = (0..PODS).map(|pod| LedgerRow {
+        waiter: pod,
+        runners: (1..=RUNNERS).map(|step| (pod + step) % PODS).collect(),
+        ran_ns: vec![0; RUNNERS as usize],
+        ..LedgerRow::default()
+    });
+    Report {
+        node: format!("node-{node}"),
+        boot_id: "bench".into(),
+        agent_start_unix_ns: 1,
+        captured_boot_ns: 1_000 * MS,
+        interval_ns: 1_000 * MS,
+        online_cpus: 64,
+        entities: entities.collect(),
+        cpu: samples.collect(),
+        ledger: rows.collect(),
+        ..Report::default()
+    }
+}
+
+/// One more second in which every pod ran, waited in every length, and waited for others.
+pub(crate) fn second(report: &mut Report) -> Report {
+    report.sequence += 1;
+    report.captured_boot_ns += 1_000 * MS;
+    for sample in &mut report.cpu {
+        sample.run_ns += 3 * MS;
+        sample.wait_ns += 1_000_000;
+        sample.waits.iter_mut().for_each(|n| *n += 3);
+    }
+    for row in &mut report.ledger {
+        row.ran_ns.iter_mut().for_each(|ns| *ns += 200_000);
+        row.self_ns += 100_000;
+        row.idle_ns += 100_000;
+    }
+    let next = report.clone();
+    report.entities.clear();
+    next
+}
+
 /// One node's agent: a stream, and the cumulative counters of its pods.
 struct Node {
     reports: mpsc::Sender<Report>,
@@ -146,59 +197,11 @@ impl Node {
             .ingest(ReceiverStream::new(out))
             .await?
             .into_inner();
-        let entities = (0..PODS).map(|pod| Entity {
-            index: pod,
-            kind: Some(entity::Kind::Pod(Pod { uid: uid(node, pod) })),
-            born_boot_ns: 1,
-        });
-        let samples = (0..PODS).map(|pod| CpuSample {
-            entity: pod,
-            waits: vec![0; 16],
-            ..CpuSample::default()
-        });
-        let rows = (0..PODS).map(|pod| LedgerRow {
-            waiter: pod,
-            runners: (1..=RUNNERS).map(|step| (pod + step) % PODS).collect(),
-            ran_ns: vec![0; RUNNERS as usize],
-            ..LedgerRow::default()
-        });
-        let report = Report {
-            node: format!("node-{node}"),
-            boot_id: "bench".into(),
-            agent_start_unix_ns: 1,
-            captured_boot_ns: 1_000 * MS,
-            interval_ns: 1_000 * MS,
-            online_cpus: 64,
-            entities: entities.collect(),
-            cpu: samples.collect(),
-            ledger: rows.collect(),
-            ..Report::default()
-        };
         Ok(Self {
             reports,
             receipts,
-            report,
+            report: before(node),
         })
-    }
-
-    /// One more second in which every pod ran, waited in every length, and waited for others.
-    fn second(&mut self) -> Report {
-        let report = &mut self.report;
-        report.sequence += 1;
-        report.captured_boot_ns += 1_000 * MS;
-        for sample in &mut report.cpu {
-            sample.run_ns += 3 * MS;
-            sample.wait_ns += 1_000_000;
-            sample.waits.iter_mut().for_each(|n| *n += 3);
-        }
-        for row in &mut report.ledger {
-            row.ran_ns.iter_mut().for_each(|ns| *ns += 200_000);
-            row.self_ns += 100_000;
-            row.idle_ns += 100_000;
-        }
-        let next = report.clone();
-        report.entities.clear();
-        next
     }
 
     async fn report(mut self, seconds: u32, every: Duration) -> Result<Self> {
@@ -207,7 +210,7 @@ impl Node {
             if !every.is_zero() {
                 clock.tick().await;
             }
-            let report = self.second();
+            let report = second(&mut self.report);
             self.reports.send(report).await.context("the stream ended")?;
             let receipt = self.receipts.message().await?.context("the stream ended")?;
             ensure!(

@@ -6,13 +6,15 @@ mod figure;
 mod ingest;
 mod load;
 mod measure;
+mod outage;
 mod packet;
 mod processes;
 mod programs;
 mod reclaim;
 mod reference;
+mod scale;
 
-use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+use std::{cell::OnceCell, fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -51,10 +53,14 @@ enum Section {
     Idle,
     /// What the aggregator takes, from 100 nodes of 110 busy pods
     Ingest,
+    /// What half an hour without an aggregator costs an agent with 110 busy pods
+    Outage,
 }
 
 #[derive(Subcommand)]
 enum Command {
+    /// How large a cluster one aggregator takes: simulated agents that report once a second each
+    Scale(scale::Scale),
     #[command(hide = true)]
     TakeTurns { cgroup: PathBuf, cpu: usize },
 }
@@ -66,6 +72,9 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let outcome = match args.command {
         Some(Command::TakeTurns { cgroup, cpu }) => load::take_turns(&cgroup, cpu),
+        Some(Command::Scale(scale)) => {
+            scale::run(&scale).and_then(|figures| write_json(args.json.as_deref(), &figures))
+        }
         None => run(&args),
     };
     match outcome {
@@ -94,25 +103,37 @@ fn run(args: &Args) -> Result<()> {
         }
     };
     partywall_workload::sweep(&partywall_workload::cgroup2_mount()?)?;
-    let aggregator = processes::Aggregator::start(None)?;
+    // For the sections that have an agent report; the others do without.
+    let shared = OnceCell::new();
     let mut figures = Vec::new();
     for section in Section::value_variants()
         .iter()
         .filter(|section| args.only.is_empty() || args.only.contains(section))
     {
+        let aggregator = || -> Result<&processes::Aggregator> {
+            if shared.get().is_none() {
+                let _ = shared.set(processes::Aggregator::start(None)?);
+            }
+            shared.get().context("no aggregator")
+        };
         let measured = match section {
-            Section::Switch => measure::switches(&effort, &aggregator),
-            Section::Turns => measure::turns(&effort, &aggregator),
+            Section::Switch => measure::switches(&effort, aggregator()?),
+            Section::Turns => measure::turns(&effort, aggregator()?),
             Section::Reclaim => reclaim::measure(&effort),
             Section::Packet => packet::measure(&effort),
-            Section::Idle => measure::idle(&effort, &aggregator),
+            Section::Idle => measure::idle(&effort, aggregator()?),
             Section::Ingest => ingest::measure(&effort),
+            Section::Outage => outage::measure(&effort),
         }?;
         // At once: what is measured is not lost when a later section cannot be.
         println!("{}", figure::table(&measured));
         figures.extend(measured);
     }
-    if let Some(path) = &args.json {
+    write_json(args.json.as_deref(), &serde_json::to_value(figures)?)
+}
+
+fn write_json(path: Option<&std::path::Path>, figures: &serde_json::Value) -> Result<()> {
+    if let Some(path) = path {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let document = serde_json::json!({
             "kernel": kernel.trim(),

@@ -18,8 +18,8 @@ use rustix::{
 
 use crate::{load::thread_sleep, programs};
 
-/// Loading takes well under a second; a busy machine may need longer.
-const START: Duration = Duration::from_secs(20);
+/// Loading takes well under a second, reading 55,000 pods some; a busy machine may need longer.
+const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(10);
 
 /// A program that stops with SIGTERM when it is dropped.
@@ -61,13 +61,14 @@ impl Process {
 
     /// Bytes of the process' own: anonymous memory and page tables.
     fn own_bytes(&self) -> Result<f64> {
+        Ok((self.status_kib("RssAnon:")? + self.status_kib("VmPTE:")?) * 1024.0)
+    }
+
+    fn status_kib(&self, name: &str) -> Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let kib = |name: &str| -> Result<f64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let value = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-            value.with_context(|| format!("/proc/PID/status has no {name}"))
-        };
-        Ok((kib("RssAnon:")? + kib("VmPTE:")?) * 1024.0)
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+        value.with_context(|| format!("/proc/PID/status has no {name}"))
     }
 }
 
@@ -125,6 +126,27 @@ fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
+/// User and system time of this process so far, in seconds.
+pub(crate) fn self_cpu_seconds() -> Result<f64> {
+    cpu_seconds("self")
+}
+
+fn cpu_seconds(pid: &str) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Behind the name, which may hold anything: field 3 and on.
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());
+    let (user, system) = ticks(11)
+        .zip(ticks(12))
+        .context("/proc/PID/stat has no CPU time")?;
+    Ok((user + system) / clock_ticks_per_second() as f64)
+}
+
 /// Takes reports: the agent's, or those of the nodes of a large cluster.
 pub(crate) struct Aggregator {
     process: Process,
@@ -135,9 +157,16 @@ pub(crate) struct Aggregator {
 impl Aggregator {
     /// `cluster`: a directory of Kubernetes objects.
     pub(crate) fn start(cluster: Option<&Path>) -> Result<Self> {
+        Self::start_with(cluster, None)
+    }
+
+    /// `state`: where totals survive it.
+    pub(crate) fn start_with(cluster: Option<&Path>, state: Option<&Path>) -> Result<Self> {
         let (grpc, http) = (free_address()?, free_address()?);
         let mut args = vec![format!("--grpc-listen={grpc}"), format!("--http-listen={http}")];
+        args.push("--insecure-plaintext".to_owned());
         args.extend(cluster.map(|dir| format!("--cluster-from={}", dir.display())));
+        args.extend(state.map(|dir| format!("--state-dir={}", dir.display())));
         let mut process = Process::start("partywall-aggregator", &args)?;
         process.await_ready(http)?;
         Ok(Self { process, grpc, http })
@@ -145,19 +174,34 @@ impl Aggregator {
 
     /// User and system time of the process so far, in seconds.
     pub(crate) fn cpu_seconds(&self) -> Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.child.id()))?;
-        // Behind the name, which may hold anything: field 3 and on.
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
-        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());
-        let (user, system) = ticks(11)
-            .zip(ticks(12))
-            .context("/proc/PID/stat has no CPU time")?;
-        Ok((user + system) / clock_ticks_per_second() as f64)
+        cpu_seconds(&self.process.child.id().to_string())
+    }
+
+    /// The largest that was ever resident, file pages included.
+    pub(crate) fn peak_bytes(&self) -> Result<f64> {
+        Ok(self.process.status_kib("VmHWM:")? * 1024.0)
+    }
+
+    /// Written to storage so far.
+    pub(crate) fn written_bytes(&self) -> Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/io", self.process.child.id()))?;
+        let value = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        value
+            .and_then(|v| v.trim().parse().ok())
+            .context("/proc/PID/io has no write_bytes")
+    }
+
+    pub(crate) fn scrape(&self) -> Result<String> {
+        Ok(get(self.http, "/metrics")?)
+    }
+
+    /// The sum of all series of a metric.
+    pub(crate) fn sum_of(&self, name: &str) -> Result<f64> {
+        let text = self.scrape()?;
+        let of = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+        Ok(of
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum())
     }
 
     pub(crate) fn own_bytes(&self) -> Result<f64> {
@@ -186,6 +230,7 @@ impl Agent {
         let args = [
             "--node=bench".to_owned(),
             format!("--aggregator=http://{}", aggregator.grpc),
+            "--insecure-plaintext".to_owned(),
             format!("--http-listen={http}"),
         ];
         let mut process = Process::start("partywall-agent", &args)?;

@@ -30,6 +30,9 @@ pub(crate) enum Command {
         /// Only scenarios whose name contains this; may be repeated
         #[arg(long, value_name = "NAME")]
         only: Vec<String>,
+        /// The aggregator learns of the cluster from an API server, not from files
+        #[arg(long)]
+        api: bool,
         /// A scenario that this machine cannot run is a failure
         #[arg(long)]
         require_all: bool,
@@ -60,9 +63,30 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 10.0)]
         seconds: f64,
     },
+    /// Start the image with runc as the rendered manifests say: it loads its programs and names a culprit, with three capabilities
+    Image {
+        /// OCI layout with one image, as `cargo xtask image` makes it
+        #[arg(long, value_name = "DIR")]
+        image: PathBuf,
+        /// What `helm template` writes
+        #[arg(long, value_name = "FILE")]
+        manifests: PathBuf,
+        /// Default seccomp profile of a container engine
+        #[arg(long, value_name = "FILE")]
+        seccomp: PathBuf,
+    },
     /// Kill the agent without warning: the kernel keeps nothing of it
     Kill {
         #[arg(long, default_value_t = 20)]
         times: u32,
+    },
+    /// Kill the aggregator and agents without warning under load: no total is lost, nothing counts twice
+    Restarts {
+        /// Times that the aggregator is killed; agents are as often
+        #[arg(long, default_value_t = 100)]
+        times: u32,
+        /// Of the moments at which they are killed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
 }

@@ -1,5 +1,6 @@
 //! Ground truth: real pods, the real agent, the real aggregator, compared with what a file or the kernel says.
 
+mod api;
 mod args;
 mod bpf;
 mod churn;
@@ -7,6 +8,7 @@ mod cluster;
 mod fabric;
 mod flow_record;
 mod http;
+mod image;
 mod intake;
 mod judge;
 mod kill;
@@ -19,6 +21,7 @@ mod plan;
 mod processes;
 mod record;
 mod report;
+mod restarts;
 mod run;
 mod scenario;
 mod services;
@@ -116,12 +119,17 @@ async fn command(args: Args) -> Result<bool> {
         }
         return Ok(true);
     }
-    let binaries = Binaries::find(bin_dir)?;
     sweep(&cgroup_mount)?;
     let logs = Logs::new(keep_logs)?;
+    let binaries = || Binaries::find(bin_dir);
     match command {
-        Command::Scenarios { require_all, .. } => {
-            let (outcomes, summary) = run_scenarios(binaries, cgroup_mount, scenarios, &logs).await?;
+        Command::Scenarios { require_all, api, .. } => {
+            let bench = Bench {
+                binaries: binaries()?,
+                cgroup_mount,
+                api,
+            };
+            let (outcomes, summary) = run_scenarios(&bench, scenarios, &logs).await?;
             if let Some(path) = json {
                 write(&path, &report::json(&outcomes, &summary)?)?;
             }
@@ -129,7 +137,7 @@ async fn command(args: Args) -> Result<bool> {
             Ok(summary.is_right(require_all))
         }
         Command::Ledger { seconds } => {
-            let accounts = ledger::ledger(&binaries, &cgroup_mount, seconds, &logs.dir("ledger")?).await?;
+            let accounts = ledger::ledger(&binaries()?, &cgroup_mount, seconds, &logs.dir("ledger")?).await?;
             write_json(json.as_deref(), &accounts)?;
             Ok(accounts.iter().all(ledger::Account::is_right))
         }
@@ -141,36 +149,54 @@ async fn command(args: Args) -> Result<bool> {
             let seconds = seconds.unwrap_or_else(|| minutes.unwrap_or(10.0) * 60.0);
             let period = Duration::try_from_secs_f64(seconds).context("--minutes")?;
             let churned =
-                churn::churn(&binaries, &cgroup_mount, cgroups, period, &logs.dir("churn")?).await?;
+                churn::churn(&binaries()?, &cgroup_mount, cgroups, period, &logs.dir("churn")?).await?;
             println!("{}", churned.lines());
             write_json(json.as_deref(), &churned)?;
             Ok(churned.is_right())
         }
         Command::Traffic { seconds } => {
-            let accounts = traffic::traffic(&binaries, &cgroup_mount, seconds, &logs.dir("traffic")?).await?;
+            let accounts =
+                traffic::traffic(&binaries()?, &cgroup_mount, seconds, &logs.dir("traffic")?).await?;
             write_json(json.as_deref(), &accounts)?;
             Ok(accounts.iter().all(traffic::Account::is_right))
         }
+        Command::Image {
+            image,
+            manifests,
+            seccomp,
+        } => {
+            let files = image::Files {
+                layout: &image,
+                manifests: &manifests,
+                seccomp: &seccomp,
+            };
+            let proved = image::image(&files, &cgroup_mount, &logs.dir("image")?).await?;
+            println!("{}", proved.line());
+            write_json(json.as_deref(), &proved)?;
+            Ok(true)
+        }
         Command::Kill { times } => {
-            let killed = kill::kill(&binaries, times, &logs.dir("kill")?).await?;
+            let killed = kill::kill(&binaries()?, times, &logs.dir("kill")?).await?;
             println!("{}", killed.line());
             write_json(json.as_deref(), &killed)?;
+            Ok(true)
+        }
+        Command::Restarts { times, seed } => {
+            let dir = logs.dir("restarts")?;
+            let restarted = restarts::restarts(&binaries()?, times, seed, &dir).await?;
+            println!("{}", restarted.line());
+            write_json(json.as_deref(), &restarted)?;
             Ok(true)
         }
     }
 }
 
 async fn run_scenarios(
-    binaries: Binaries,
-    cgroup_mount: PathBuf,
+    bench: &Bench,
     scenarios: Vec<scenario::Scenario>,
     logs: &Logs,
 ) -> Result<(Vec<(scenario::Scenario, Outcome)>, Summary)> {
-    let machine = Machine::this(&cgroup_mount);
-    let bench = Bench {
-        binaries,
-        cgroup_mount,
-    };
+    let machine = Machine::this(&bench.cgroup_mount);
     let mut outcomes = Vec::new();
     let mut summary = Summary::default();
     println!("{}", report::HEADER);

@@ -84,6 +84,12 @@ impl Documents {
         self.0.iter().map(|(key, _)| key)
     }
 
+    /// The first object of this kind, and its text.
+    pub(crate) fn of_kind(&self, kind: &str) -> Option<(&Key, &str)> {
+        let mut of_kind = self.0.iter().filter(|(key, _)| key.kind == kind);
+        of_kind.next().map(|(key, text)| (key, text.as_str()))
+    }
+
     /// Adds what is new, and puts the rest in the place of what it names.
     pub(crate) fn put(&mut self, others: &Self) {
         for (key, text) in &others.0 {

@@ -44,6 +44,14 @@ impl Binaries {
     }
 }
 
+/// What an aggregator learns of its cluster from.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    Files(&'a Path),
+    /// A kubeconfig.
+    Api(&'a Path),
+}
+
 /// A daemon under test. Killed when dropped.
 pub(crate) struct Daemon {
     name: &'static str,
@@ -56,7 +64,7 @@ impl Daemon {
     pub(crate) async fn aggregator(
         binaries: &Binaries,
         grpc: SocketAddr,
-        cluster: &Path,
+        cluster: Source<'_>,
         policy: Option<&Path>,
         logs: &Path,
     ) -> Result<Self> {
@@ -67,39 +75,67 @@ impl Daemon {
             .arg(grpc.to_string())
             .arg("--http-listen")
             .arg(http.to_string());
-        command.arg("--cluster-from").arg(cluster);
+        command.arg("--insecure-plaintext");
+        match cluster {
+            Source::Files(dir) => command.arg("--cluster-from").arg(dir),
+            Source::Api(kubeconfig) => command.arg("--kube-api").arg(kubeconfig),
+        };
         if let Some(policy) = policy {
             command.arg("--policy").arg(policy);
         }
         Self::start("partywall-aggregator", command, http, logs).await
     }
 
+    /// One whose totals survive it, in `state`. Not ready yet.
+    pub(crate) fn durable_aggregator(
+        binaries: &Binaries,
+        grpc: SocketAddr,
+        cluster: &Path,
+        state: &Path,
+        logs: &Path,
+    ) -> Result<Self> {
+        let http = free_address()?;
+        let mut command = Command::new(binaries.0.join("partywall-aggregator"));
+        command.args([format!("--grpc-listen={grpc}"), format!("--http-listen={http}")]);
+        command.arg("--insecure-plaintext");
+        command.arg("--cluster-from").arg(cluster);
+        command.arg("--state-dir").arg(state);
+        Self::spawn("partywall-aggregator", command, http, logs)
+    }
+
     pub(crate) async fn agent(binaries: &Binaries, report_to: SocketAddr, logs: &Path) -> Result<Self> {
         let http = free_address()?;
         let mut command = Command::new(binaries.0.join("partywall-agent"));
         command.args(["--node", NODE, "--aggregator", &format!("http://{report_to}")]);
-        command.arg("--http-listen").arg(http.to_string());
+        command
+            .arg("--insecure-plaintext")
+            .arg("--http-listen")
+            .arg(http.to_string());
         Self::start("partywall-agent", command, http, logs).await
     }
 
-    async fn start(name: &'static str, mut command: Command, http: SocketAddr, logs: &Path) -> Result<Self> {
+    async fn start(name: &'static str, command: Command, http: SocketAddr, logs: &Path) -> Result<Self> {
+        let mut daemon = Self::spawn(name, command, http, logs)?;
+        daemon.wait_ready().await?;
+        Ok(daemon)
+    }
+
+    fn spawn(name: &'static str, mut command: Command, http: SocketAddr, logs: &Path) -> Result<Self> {
         let log = logs.join(format!("{name}.log"));
         let stderr = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         // The harness starts daemons on its main thread only, which lives as long as it does.
         partywall_workload::end_with_this_thread(&mut command);
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        let mut daemon = Self {
+        Ok(Self {
             name,
             child,
             log,
             http,
-        };
-        daemon.wait_ready().await?;
-        Ok(daemon)
+        })
     }
 
-    async fn wait_ready(&mut self) -> Result<()> {
+    pub(crate) async fn wait_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + READY_PATIENCE;
         loop {
             self.still_runs()?;

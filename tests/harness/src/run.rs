@@ -14,6 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{sleep, sleep_until};
 
 use crate::{
+    api::Api,
     cluster::Cluster,
     fabric,
     intake::Intake,
@@ -21,7 +22,7 @@ use crate::{
     measure::{Measured, Tenants, measure},
     observe::{Observer, SETTLE},
     plan::{Place, before_agent, plan},
-    processes::{Binaries, Daemon, free_address},
+    processes::{Binaries, Daemon, Source, free_address},
     scenario::{Scenario, ScenarioPod},
     stage::{Lost, Sent, Stage},
 };
@@ -62,6 +63,8 @@ impl Shown {
 pub(crate) struct Bench {
     pub(crate) binaries: Binaries,
     pub(crate) cgroup_mount: PathBuf,
+    /// The aggregator learns of the cluster from an API server, not from files.
+    pub(crate) api: bool,
 }
 
 impl Bench {
@@ -87,8 +90,15 @@ impl Bench {
         });
         let policy = policy.transpose()?;
         let grpc = free_address()?;
-        let mut aggregator =
-            Daemon::aggregator(&self.binaries, grpc, cluster.dir(), policy.as_deref(), dir).await?;
+        let api = match self.api {
+            true => Some(Api::serve(cluster.dir(), dir).await?),
+            false => None,
+        };
+        let source = match &api {
+            Some(api) => Source::Api(&api.kubeconfig),
+            None => Source::Files(cluster.dir()),
+        };
+        let mut aggregator = Daemon::aggregator(&self.binaries, grpc, source, policy.as_deref(), dir).await?;
         let intake = Intake::start(Some(grpc)).await?;
         let mut stage = Stage::new(scenario, cluster, &self.cgroup_mount);
         if scenario.begins_before_agent() {

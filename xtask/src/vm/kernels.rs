@@ -39,9 +39,21 @@ pub(crate) struct Expected {
     /// Whether the scenarios that the host cannot run are run here; on amd64 alone.
     #[serde(default)]
     pub(crate) scenarios: bool,
-    /// Whether `cargo xtask test` boots this one.
+    /// What of it `cargo xtask test` has time for.
     #[serde(default)]
-    tested: bool,
+    pub(crate) tested: Tested,
+}
+
+/// What `cargo xtask test` runs on a kernel; `cargo xtask vm` runs everything on each.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Tested {
+    /// It is not booted.
+    #[default]
+    No,
+    /// Every program is loaded and checked, and scenarios are run, but no kernel tests.
+    Scenarios,
+    All,
 }
 
 /// A kernel that can be booted.
@@ -64,7 +76,7 @@ impl Expected {
 /// Names of the kernels that `cargo xtask test` boots.
 pub(crate) fn tested() -> Result<Vec<String>> {
     let mut lines = expected(&[])?;
-    lines.retain(|line| line.tested);
+    lines.retain(|line| line.tested != Tested::No);
     Ok(lines.iter().map(Expected::name).collect())
 }
 
@@ -145,7 +157,7 @@ fn numbers(version: &str) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Arch, expected, numbers};
+    use super::{Arch, Tested, expected, numbers};
 
     #[test]
     fn versions_are_ordered_by_their_numbers() {
@@ -160,7 +172,8 @@ mod tests {
         assert!(all.iter().any(|kernel| kernel.series == "5.10"));
         assert!(all.iter().any(|kernel| kernel.scenarios));
         assert!(
-            all.iter().all(|kernel| kernel.tested || !kernel.scenarios),
+            all.iter()
+                .all(|kernel| kernel.tested != Tested::No || !kernel.scenarios),
             "`cargo xtask test` runs every scenario somewhere"
         );
         assert!(

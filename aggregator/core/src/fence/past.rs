@@ -13,7 +13,7 @@ use super::model::Direction;
 use crate::limits::MAX_FORMER;
 
 /// By UID: until when (the aggregator's monotonic clock) a pod was what; oldest first. Pods that never changed are left out.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Past(BTreeMap<Arc<str>, Vec<(u64, Arc<Pod>)>>);
 
 impl Past {

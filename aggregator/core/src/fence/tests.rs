@@ -143,6 +143,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
         let node = |i: u8| NodeObject {
             name: format!("node-{i}"),
             addresses: vec![IpAddr::from([10, 0, 1, 200 + i])],
+            ..NodeObject::default()
         };
         let namespace = |(name, labels): (&str, _)| NamespaceObject {
             name: name.to_owned(),

@@ -90,7 +90,7 @@ struct Claim {
 type Endpoint = (IpAddr, u8, u16);
 
 /// Addresses by owner.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[allow(clippy::disallowed_types, reason = "see the import")]
 pub struct Addresses {
     pods: HashMap<IpAddr, Vec<Claim>>,
@@ -518,6 +518,7 @@ mod tests {
             nodes: vec![NodeObject {
                 name: "node-b".into(),
                 addresses: vec![ip("192.168.0.2")],
+                ..NodeObject::default()
             }],
             ..Cluster::default()
         };

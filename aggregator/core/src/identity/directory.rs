@@ -8,7 +8,10 @@ use std::collections::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Addresses, Cluster, Pod, PodObject, ResolvedBy, Resource, TenantId, Tenants, tenant};
+use super::{
+    Addresses, Cluster, NodeObject, Pod, PodObject, QuotaObject, ResolvedBy, Resource, Said, Scope, TenantId,
+    Tenants, tenant,
+};
 use crate::fence::{Fence, NetworkPolicy, Past};
 use crate::limits::{GONE_POD_KEPT_NS, MAX_GONE_PODS};
 use crate::policy::Policy;
@@ -21,6 +24,32 @@ pub struct Bound {
     /// From the policy file: counts all of the tenant's use. From ResourceQuotas: only what runs in the namespaces that have one,
     /// because the others are not bounded.
     pub from_policy: bool,
+}
+
+/// What a tenant may use in all of pods of one kind: the sum of its ResourceQuotas with the same scopes.
+#[derive(Debug, PartialEq)]
+pub struct Scoped {
+    pub tenant: TenantId,
+    /// As a breach names them.
+    pub scopes: Arc<str>,
+    /// Cores, bytes, pods, by [`Resource`].
+    pub amounts: [Option<f64>; 3],
+    /// Those that have such a quota, and what it bounds there.
+    namespaces: BTreeMap<String, [bool; 3]>,
+    conditions: BTreeSet<Scope>,
+}
+
+impl Scoped {
+    fn counts(&self, pod: &PodObject) -> bool {
+        self.namespaces.contains_key(&pod.namespace) && self.conditions.iter().all(|scope| scope.holds(pod))
+    }
+
+    /// Whether a pod in `namespace` counts for a resource.
+    pub fn bounds(&self, namespace: &str, resource: Resource) -> bool {
+        self.namespaces
+            .get(namespace)
+            .is_some_and(|bounds| bounds[resource as usize])
+    }
 }
 
 /// What the LimitRanges of a namespace say of its containers' CPU or memory.
@@ -41,27 +70,30 @@ pub struct TurnedAway {
     pub services: u64,
 }
 
-/// Namespaces, pods, tenants and quotas.
-#[derive(Debug, Default)]
 #[allow(clippy::disallowed_types, reason = "see the import")]
+type ByUid = HashMap<Arc<str>, Arc<Pod>>;
+
+/// Namespaces, pods, tenants and quotas. What is large is shared by copies until one of them changes it.
+#[derive(Clone, Debug, Default)]
 pub struct Directory {
     /// Grows with every change: whoever resolved something before looks it up again.
     generation: u64,
     pub tenants: Tenants,
     namespaces: BTreeMap<Arc<str>, (TenantId, ResolvedBy)>,
-    pods: HashMap<Arc<str>, Arc<Pod>>,
+    pods: Arc<ByUid>,
     /// Left the cluster data, last counters may be on the way: object and when it was last there.
-    gone: BTreeMap<String, (PodObject, u64)>,
+    gone: Arc<BTreeMap<String, (PodObject, u64)>>,
     /// By [`Resource`].
     quotas: BTreeMap<TenantId, [Option<Bound>; 3]>,
+    scoped: Vec<Arc<Scoped>>,
     /// By namespace: CPU, memory.
     ranges: BTreeMap<String, [Range; 2]>,
     /// Where in the cluster data each Namespace object is.
     namespace_objects: BTreeMap<String, usize>,
-    addresses: Addresses,
+    addresses: Arc<Addresses>,
     /// With pods that have ended: what they did is judged after.
-    fence: Fence,
-    past: Past,
+    fence: Arc<Fence>,
+    past: Arc<Past>,
     /// Namespace → the aggregator's monotonic clock when its NetworkPolicies changed last. Not there: before the first word of
     /// the cluster.
     policies_since_ns: BTreeMap<String, u64>,
@@ -71,6 +103,11 @@ pub struct Directory {
 impl Directory {
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// What the cluster source said last.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
     }
 
     pub fn pod(&self, uid: &str) -> Option<&Arc<Pod>> {
@@ -87,6 +124,19 @@ impl Directory {
         self.namespaces.iter().map(|(name, (id, by))| (name, *id, *by))
     }
 
+    /// What each rule says of a namespace, in the order in which they are tried; `None`: no object and no rule names it.
+    pub fn explain(&self, policy: &Policy, namespace: &str) -> Option<Vec<(ResolvedBy, Said)>> {
+        if !self.namespaces.contains_key(namespace) {
+            return None;
+        }
+        Some(tenant::explain(
+            policy,
+            namespace,
+            self.namespace_labels(namespace),
+            self.cluster.capsule_tenants.as_ref(),
+        ))
+    }
+
     /// The tenant of a namespace; `None`: it was never named.
     pub fn namespace_tenant(&self, namespace: &str) -> Option<TenantId> {
         self.namespaces.get(namespace).map(|(tenant, _)| *tenant)
@@ -100,6 +150,11 @@ impl Directory {
             .filter_map(|rule| self.tenants.find(&rule.tenant));
         let of_namespaces = self.namespaces.values().map(|(tenant, _)| *tenant);
         of_namespaces.chain(of_paths).chain([TenantId::SYSTEM]).collect()
+    }
+
+    /// A Node object.
+    pub fn node(&self, name: &str) -> Option<&NodeObject> {
+        self.cluster.nodes.iter().find(|node| node.name == name)
     }
 
     /// Labels of a Namespace object.
@@ -132,6 +187,15 @@ impl Directory {
         self.quotas.get(&tenant)?[resource as usize]
     }
 
+    /// What a tenant may use in all of pods with these scopes, in words.
+    pub fn scoped_quota(&self, tenant: TenantId, scopes: &str, resource: Resource) -> Option<f64> {
+        let scoped = self
+            .scoped
+            .iter()
+            .find(|s| s.tenant == tenant && *s.scopes == *scopes)?;
+        scoped.amounts[resource as usize]
+    }
+
     pub fn has_ranges(&self) -> bool {
         !self.ranges.is_empty()
     }
@@ -145,24 +209,23 @@ impl Directory {
     /// [`GONE_POD_KEPT_NS`].
     pub fn set_cluster(&mut self, cluster: Arc<Cluster>, policy: &Policy, now_ns: u64) -> TurnedAway {
         let before = std::mem::replace(&mut self.cluster, cluster);
-        let mut gone = std::mem::take(&mut self.gone);
-        for pod in &before.pods {
+        let live: BTreeSet<&str> = self.cluster.pods.iter().map(|p| p.uid.as_str()).collect();
+        let mut gone = BTreeMap::clone(&self.gone);
+        for pod in before.pods.iter().filter(|p| !live.contains(p.uid.as_str())) {
             gone.insert(pod.uid.clone(), (pod.clone(), now_ns));
         }
-        for pod in &self.cluster.pods {
-            gone.remove(&pod.uid);
-        }
+        gone.retain(|uid, _| !live.contains(uid.as_str()));
         gone.retain(|_, (_, at)| now_ns.saturating_sub(*at) < GONE_POD_KEPT_NS);
         let mut dropped = 0;
         while gone.len() > MAX_GONE_PODS {
             gone.pop_first();
             dropped += 1;
         }
-        self.gone = gone;
+        self.gone = Arc::new(gone);
         let objects = self.cluster.namespaces.iter().enumerate();
         self.namespace_objects = objects.map(|(at, n)| (n.name.clone(), at)).collect();
         self.set_fence(&before, now_ns);
-        let services = self.addresses.set(&self.cluster, now_ns);
+        let services = Arc::make_mut(&mut self.addresses).set(&self.cluster, now_ns);
         self.rebuild(policy);
         TurnedAway {
             gone_pods: dropped,
@@ -187,8 +250,8 @@ impl Directory {
             })
             .collect();
         let fence = Fence::new(&cluster);
-        self.past.step(&self.fence, &fence, now_ns);
-        self.fence = fence;
+        Arc::make_mut(&mut self.past).step(&self.fence, &fence, now_ns);
+        self.fence = Arc::new(fence);
         let is_first = *before == Cluster::default();
         if is_first {
             return;
@@ -228,46 +291,46 @@ impl Directory {
         let mapped = policy.namespace_tenants.keys().map(String::as_str);
         for name in names.chain(gone_names).chain(mapped) {
             if !self.namespaces.contains_key(name) {
-                let (tenant, by) = tenant::resolve(policy, name, labels.get(name).copied());
+                let (tenant, by) = tenant::resolve(
+                    policy,
+                    name,
+                    labels.get(name).copied(),
+                    cluster.capsule_tenants.as_ref(),
+                );
                 self.namespaces
                     .insert(Arc::from(name), (self.tenants.id(&tenant), by));
             }
         }
         let hard = self.rebuild_quotas(&cluster, policy);
+        self.rebuild_scoped(&cluster);
         self.rebuild_ranges(&cluster);
-        self.pods.clear();
+        // Those of path rules get their numbers here, so that naming something makes no new one.
+        for rule in &policy.paths {
+            self.tenants.id(&rule.tenant);
+        }
+        let mut pods = ByUid::with_capacity(cluster.pods.len() + self.gone.len());
         let live = cluster.pods.iter();
         for object in self.gone.values().map(|(p, _)| p).chain(live.clone()) {
-            let pod = Arc::new(make_pod(object, &self.namespaces, &self.quotas, &hard));
-            self.pods.insert(Arc::clone(&pod.uid), pod);
+            let pod = Arc::new(Pod {
+                scoped: self.scoped.iter().filter(|s| s.counts(object)).cloned().collect(),
+                ..make_pod(object, &self.namespaces, &self.quotas, &hard)
+            });
+            pods.insert(Arc::clone(&pod.uid), pod);
         }
         // A static pod's cgroup bears another UID. A real UID always wins, so that nobody can claim one by an annotation.
         for object in live {
-            if let (Some(alias), Some(pod)) =
-                (&object.static_uid, self.pods.get(object.uid.as_str()).cloned())
-            {
-                self.pods.entry(Arc::from(alias.as_str())).or_insert(pod);
+            if let (Some(alias), Some(pod)) = (&object.static_uid, pods.get(object.uid.as_str()).cloned()) {
+                pods.entry(Arc::from(alias.as_str())).or_insert(pod);
             }
         }
+        self.pods = Arc::new(pods);
     }
 
     /// Quotas by tenant; returns what bounds each namespace by itself.
     fn rebuild_quotas(&mut self, cluster: &Cluster, policy: &Policy) -> Hard {
         let mut hard = Hard::new();
-        for quota in &cluster.quotas {
-            let amounts = [
-                quota.cpu_ncores.map(|n| n as f64 / 1e9),
-                quota.memory_bytes.map(|n| n as f64),
-                quota.pods.map(|n| n as f64),
-            ];
-            let least = hard.entry(quota.namespace.clone()).or_default();
-            for (least, amount) in least.iter_mut().zip(amounts) {
-                // Of several in one namespace the tightest binds.
-                *least = match (*least, amount) {
-                    (Some(a), Some(b)) => Some(a.min(b)),
-                    (a, b) => a.or(b),
-                };
-            }
+        for quota in cluster.quotas.iter().filter(|q| q.scopes.is_empty()) {
+            tighten(hard.entry(quota.namespace.clone()).or_default(), quota);
         }
         self.quotas = BTreeMap::new();
         for (namespace, amounts) in &hard {
@@ -300,6 +363,40 @@ impl Directory {
         hard
     }
 
+    fn rebuild_scoped(&mut self, cluster: &Cluster) {
+        // Of several in one namespace with the same scopes the tightest binds; the tenant's namespaces are summed.
+        let mut tightest: BTreeMap<(&BTreeSet<Scope>, &str), [Option<f64>; 3]> = BTreeMap::new();
+        for quota in cluster.quotas.iter().filter(|q| !q.scopes.is_empty()) {
+            let least = tightest.entry((&quota.scopes, &quota.namespace)).or_default();
+            tighten(least, quota);
+        }
+        let mut scoped: BTreeMap<(TenantId, &BTreeSet<Scope>), Scoped> = BTreeMap::new();
+        for ((scopes, namespace), amounts) in tightest {
+            let tenant = self.namespaces.get(namespace).map(|(tenant, _)| *tenant);
+            let Some(tenant) = tenant.filter(|t| *t != TenantId::SYSTEM) else {
+                continue;
+            };
+            let sum = scoped.entry((tenant, scopes)).or_insert_with(|| {
+                let names: Vec<String> = scopes.iter().map(Scope::to_string).collect();
+                Scoped {
+                    tenant,
+                    scopes: names.join(" and ").into(),
+                    amounts: [None; 3],
+                    namespaces: BTreeMap::new(),
+                    conditions: scopes.clone(),
+                }
+            });
+            for (sum, amount) in sum.amounts.iter_mut().zip(amounts) {
+                if let Some(amount) = amount {
+                    *sum = Some(sum.unwrap_or(0.0) + amount);
+                }
+            }
+            sum.namespaces
+                .insert(namespace.to_owned(), amounts.map(|a| a.is_some()));
+        }
+        self.scoped = scoped.into_values().map(Arc::new).collect();
+    }
+
     fn rebuild_ranges(&mut self, cluster: &Cluster) {
         self.ranges = BTreeMap::new();
         for range in &cluster.limit_ranges {
@@ -315,6 +412,21 @@ impl Directory {
                 sum.defaults |= defaults;
             }
         }
+    }
+}
+
+/// Of several in one namespace the tightest binds.
+fn tighten(least: &mut [Option<f64>; 3], quota: &QuotaObject) {
+    let amounts = [
+        quota.cpu_ncores.map(|n| n as f64 / 1e9),
+        quota.memory_bytes.map(|n| n as f64),
+        quota.pods.map(|n| n as f64),
+    ];
+    for (least, amount) in least.iter_mut().zip(amounts) {
+        *least = match (*least, amount) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
     }
 }
 
@@ -350,13 +462,14 @@ fn make_pod(
         addresses: object.addresses.clone(),
         host_network: object.host_network,
         in_quota,
+        scoped: Vec::new(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{Namespace, QuotaObject};
+    use crate::identity::{Classes, Namespace};
     use crate::limits::NS_PER_S;
 
     fn pod(uid: &str, namespace: &str) -> PodObject {
@@ -374,7 +487,7 @@ mod tests {
             name: name.into(),
             cpu_ncores: cores.map(|c| c * 1_000_000_000),
             memory_bytes: (name == "memory-only").then_some(64),
-            pods: None,
+            ..QuotaObject::default()
         }
     }
 
@@ -439,6 +552,74 @@ mod tests {
             "no quota bounds namespace c"
         );
         assert_eq!(d.pod("in-d").unwrap().in_quota, [true, false, true]);
+    }
+
+    #[test]
+    fn quotas_with_scopes_are_summed_by_what_they_select() {
+        let high = || Scope::PriorityClass(Classes::In(BTreeSet::from(["high".to_owned()])));
+        let scoped = |namespace: &str, name: &str, cores, scope: Scope| QuotaObject {
+            scopes: BTreeSet::from([scope]),
+            ..quota(namespace, name, Some(cores))
+        };
+        let of_class = |uid: &str, namespace: &str, class: &str| PodObject {
+            priority_class: Some(class.into()),
+            ..pod(uid, namespace)
+        };
+        let cluster = Cluster {
+            pods: vec![
+                of_class("a-high", "a", "high"),
+                of_class("a-low", "a", "low"),
+                of_class("c-high", "c", "high"),
+            ],
+            quotas: vec![
+                scoped("a", "wide", 5, high()),
+                scoped("a", "tight", 2, high()),
+                scoped("b", "q", 1, high()),
+                scoped("a", "jobs", 9, Scope::Terminating),
+                scoped("kube-system", "q", 1, high()),
+            ],
+            ..Cluster::default()
+        };
+        let policy = Policy::from_yaml("tenants: [{name: red, namespaces: [a, b, c]}]").unwrap();
+        let d = directory(cluster, &policy);
+        let red = d.tenants.find("red").unwrap();
+        assert_eq!(
+            d.quota(red, Resource::Cpu),
+            None,
+            "what bounds some pods bounds not the tenant"
+        );
+        let of = |uid: &str| {
+            let scoped = &d.pod(uid).unwrap().scoped;
+            scoped
+                .iter()
+                .map(|s| (&*s.scopes, s.amounts[0]))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of("a-high"), [("PriorityClass in (high)", Some(3.0))]);
+        assert_eq!(of("a-low"), []);
+        assert_eq!(of("c-high"), [], "no quota bounds namespace c");
+    }
+
+    #[test]
+    fn a_capsule_label_counts_where_its_tenant_exists() {
+        let labelled = |name: &str| Namespace {
+            name: name.into(),
+            labels: BTreeMap::from([("capsule.clastix.io/tenant".to_owned(), "oil".to_owned())]),
+        };
+        let by = |known: Option<&[&str]>| {
+            let cluster = Cluster {
+                namespaces: vec![labelled("ns")],
+                capsule_tenants: known.map(|names| names.iter().map(|n| (*n).to_owned()).collect()),
+                ..Cluster::default()
+            };
+            let d = directory(cluster, &Policy::default());
+            let (_, tenant, by) = d.namespaces().next().unwrap();
+            (d.tenants.name(tenant).to_string(), by)
+        };
+        assert_eq!(by(None), ("oil".to_owned(), ResolvedBy::Capsule));
+        assert_eq!(by(Some(&["oil"])), ("oil".to_owned(), ResolvedBy::Capsule));
+        assert_eq!(by(Some(&["gas"])), ("ns".to_owned(), ResolvedBy::Namespace));
+        assert_eq!(by(Some(&[])), ("ns".to_owned(), ResolvedBy::Namespace));
     }
 
     #[test]

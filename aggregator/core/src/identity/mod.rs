@@ -3,19 +3,21 @@
 mod addresses;
 mod directory;
 mod network;
+mod scope;
 mod tenant;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use addresses::{Addresses, Owner, Service};
-pub use directory::{Bound, Directory, Range, TurnedAway};
+pub use directory::{Bound, Directory, Range, Scoped, TurnedAway};
 pub use network::{
     ContainerPort, EndpointSliceObject, ForeignPolicy, NodeObject, Protocol, ServiceObject, ServicePort,
     TargetPort,
 };
-pub use tenant::{ResolvedBy, TenantId, Tenants};
+pub use scope::{Classes, Scope};
+pub use tenant::{ResolvedBy, Said, TenantId, Tenants};
 
 use crate::fence::NetworkPolicy;
 
@@ -40,6 +42,19 @@ pub struct Cluster {
     pub network_policies: Vec<Arc<NetworkPolicy>>,
     /// Policies of kinds that are not evaluated.
     pub foreign_policies: Vec<ForeignPolicy>,
+    /// Names of Capsule's Tenant objects. `None`: nobody told whether there are any.
+    pub capsule_tenants: Option<BTreeSet<String>>,
+    /// ResourceQuotas whose pods cannot be told apart: they bound nothing here.
+    pub unjudged_quotas: Vec<UnjudgedQuota>,
+}
+
+/// A ResourceQuota object that is not judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnjudgedQuota {
+    pub namespace: String,
+    pub name: String,
+    /// Which scope, and why.
+    pub reason: String,
 }
 
 /// A Namespace object.
@@ -74,6 +89,12 @@ pub struct PodObject {
     pub host_network: bool,
     /// `status.phase` is `Succeeded` or `Failed`: it will never run again.
     pub terminal: bool,
+    /// `spec.activeDeadlineSeconds` is set.
+    pub terminating: bool,
+    /// Its quality of service: nothing is requested or limited.
+    pub best_effort: bool,
+    /// `spec.priorityClassName`
+    pub priority_class: Option<Arc<str>>,
 }
 
 /// A container of a Pod object.
@@ -96,7 +117,7 @@ pub struct Resources {
     pub memory_bytes: u64,
 }
 
-/// A ResourceQuota object without scopes.
+/// A ResourceQuota object.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QuotaObject {
     pub namespace: String,
@@ -108,6 +129,8 @@ pub struct QuotaObject {
     pub memory_bytes: Option<u64>,
     /// `hard["pods"]` or `hard["count/pods"]`.
     pub pods: Option<u64>,
+    /// It bounds the namespace's pods that meet all of these. Empty: all pods.
+    pub scopes: BTreeSet<Scope>,
 }
 
 /// What a tenant's quota bounds.
@@ -162,6 +185,8 @@ pub struct Pod {
     pub host_network: bool,
     /// Whether its use counts against the tenant's quota, by [`Resource`].
     pub in_quota: [bool; 3],
+    /// The quotas with scopes that it counts against.
+    pub scoped: Vec<Arc<Scoped>>,
 }
 
 /// RFC 1123 label: what Kubernetes accepts as a namespace's name.

@@ -69,6 +69,12 @@ pub struct NodeObject {
     pub name: String,
     /// `status.addresses`: those of type `InternalIP`, then those of type `ExternalIP`.
     pub addresses: Vec<IpAddr>,
+    /// The label `topology.kubernetes.io/zone`.
+    pub zone: Option<String>,
+    /// The label `topology.kubernetes.io/region`.
+    pub region: Option<String>,
+    /// The label `eks.amazonaws.com/compute-type` is `hybrid`: it stands elsewhere and belongs to a cluster in the cloud.
+    pub hybrid: bool,
 }
 
 /// A Service object.

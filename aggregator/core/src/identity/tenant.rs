@@ -1,6 +1,6 @@
 //! From a namespace to its tenant, in a fixed order, from Namespace objects and the policy only: pod labels are the tenants' own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ impl TenantId {
 }
 
 /// Names of all tenants ever seen. They never go away: counters refer to them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tenants {
     names: Vec<Arc<str>>,
     ids: BTreeMap<Arc<str>, TenantId>,
@@ -44,6 +44,11 @@ impl Tenants {
         self.names.push(Arc::clone(&name));
         self.ids.insert(name, id);
         id
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.names.len()
     }
 
     pub fn find(&self, name: &str) -> Option<TenantId> {
@@ -100,38 +105,147 @@ const HNC_SUFFIX: &str = ".tree.hnc.x-k8s.io/depth";
 /// No tree of namespaces is deeper.
 const HNC_MAX_DEPTH: u32 = 100;
 
+/// What one rule says of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// This tenant, and where that is written.
+    Named(String, String),
+    /// Nothing; what was looked for.
+    Silent(String),
+    /// Something that may not be used, and why.
+    Rejected(String),
+}
+
 /// The tenant of namespace `name` with these labels. `labels` is `None` where no Namespace object was seen.
 pub(super) fn resolve(
     policy: &Policy,
     name: &str,
-    labels: Option<&BTreeMap<String, String>>,
+    labels: Labels<'_>,
+    capsule_tenants: Capsules<'_>,
 ) -> (String, ResolvedBy) {
+    let named = RULES
+        .into_iter()
+        .find_map(|(by, rule)| match rule(policy, name, labels, capsule_tenants) {
+            Said::Named(tenant, _) => Some((tenant, by)),
+            Said::Silent(_) | Said::Rejected(_) => None,
+        });
+    // The last rule names every namespace.
+    named.unwrap_or_else(|| (guarded(name, ResolvedBy::Namespace), ResolvedBy::Namespace))
+}
+
+/// What every rule says of it, in the order in which they are tried.
+pub(super) fn explain(
+    policy: &Policy,
+    name: &str,
+    labels: Labels<'_>,
+    capsule_tenants: Capsules<'_>,
+) -> Vec<(ResolvedBy, Said)> {
+    let said = RULES
+        .into_iter()
+        .map(|(by, rule)| (by, rule(policy, name, labels, capsule_tenants)));
+    said.collect()
+}
+
+type Labels<'a> = Option<&'a BTreeMap<String, String>>;
+/// Names of Capsule's Tenant objects; `None`: the cluster has no such kind.
+type Capsules<'a> = Option<&'a BTreeSet<String>>;
+type Rule = fn(&Policy, &str, Labels<'_>, Capsules<'_>) -> Said;
+
+/// In the order in which they are tried.
+const RULES: [(ResolvedBy, Rule); 7] = [
+    (ResolvedBy::System, system),
+    (ResolvedBy::Policy, mapped),
+    (ResolvedBy::Capsule, capsule),
+    (ResolvedBy::Vcluster, vcluster),
+    (ResolvedBy::Hnc, hnc),
+    (ResolvedBy::Label, labelled),
+    (ResolvedBy::Namespace, itself),
+];
+
+fn system(policy: &Policy, name: &str, _: Labels<'_>, _: Capsules<'_>) -> Said {
     if policy.system_namespaces.contains(name) {
-        return (SYSTEM.to_owned(), ResolvedBy::System);
+        let detail = format!("{name:?} is among system_namespaces of the policy");
+        return Said::Named(SYSTEM.to_owned(), detail);
     }
-    if let Some(tenant) = policy.namespace_tenants.get(name) {
-        return (tenant.clone(), ResolvedBy::Policy);
-    }
-    if let Some(labels) = labels {
-        let label = |key: &str| labels.get(key).map(String::as_str).filter(|v| is_tenant_name(v));
-        let found = CAPSULE
-            .into_iter()
-            .find_map(label)
-            .map(|t| (t, ResolvedBy::Capsule))
-            .or_else(|| label(VCLUSTER).map(|t| (t, ResolvedBy::Vcluster)))
-            .or_else(|| hnc_root(labels).map(|t| (t, ResolvedBy::Hnc)))
-            .or_else(|| {
-                policy
-                    .tenant_label
-                    .as_deref()
-                    .and_then(label)
-                    .map(|t| (t, ResolvedBy::Label))
-            });
-        if let Some((tenant, by)) = found {
-            return (guarded(tenant, by), by);
+    Said::Silent(format!("{name:?} is not among system_namespaces of the policy"))
+}
+
+fn mapped(policy: &Policy, name: &str, _: Labels<'_>, _: Capsules<'_>) -> Said {
+    match policy.namespace_tenants.get(name) {
+        Some(tenant) => {
+            let detail = format!("tenants of the policy: {tenant:?} has namespace {name:?}");
+            Said::Named(tenant.clone(), detail)
         }
+        None => Said::Silent(format!("no tenant of the policy has namespace {name:?}")),
     }
-    (guarded(name, ResolvedBy::Namespace), ResolvedBy::Namespace)
+}
+
+/// Where Capsule's Tenant objects are known, its label counts only if it names one of them: what is left over, or was set by someone else, names nobody.
+fn capsule(_: &Policy, _: &str, labels: Labels<'_>, tenants: Capsules<'_>) -> Said {
+    let known = |tenant: &str| tenants.is_none_or(|known| known.contains(tenant));
+    let said = CAPSULE
+        .into_iter()
+        .map(|key| match label(key, labels, ResolvedBy::Capsule) {
+            Said::Named(_, detail) if !labels.and_then(|l| l.get(key)).is_some_and(|t| known(t)) => {
+                Said::Rejected(format!("{detail}, but there is no Tenant object of that name"))
+            }
+            said => said,
+        });
+    first(said.collect())
+}
+
+fn vcluster(_: &Policy, _: &str, labels: Labels<'_>, _: Capsules<'_>) -> Said {
+    label(VCLUSTER, labels, ResolvedBy::Vcluster)
+}
+
+fn hnc(_: &Policy, _: &str, labels: Labels<'_>, _: Capsules<'_>) -> Said {
+    match labels.and_then(hnc_root) {
+        Some(root) => {
+            let detail = format!("the farthest ancestor among labels *{HNC_SUFFIX} is {root:?}");
+            Said::Named(guarded(root, ResolvedBy::Hnc), detail)
+        }
+        None => Said::Silent(format!("no label *{HNC_SUFFIX}")),
+    }
+}
+
+fn labelled(policy: &Policy, _: &str, labels: Labels<'_>, _: Capsules<'_>) -> Said {
+    match policy.tenant_label.as_deref() {
+        Some(key) => label(key, labels, ResolvedBy::Label),
+        None => Said::Silent("the policy has no tenant_label".to_owned()),
+    }
+}
+
+fn itself(_: &Policy, name: &str, _: Labels<'_>, _: Capsules<'_>) -> Said {
+    let tenant = guarded(name, ResolvedBy::Namespace);
+    Said::Named(
+        tenant,
+        "no rule before this one names a tenant: the namespace is its own".to_owned(),
+    )
+}
+
+/// The tenant that a label names.
+fn label(key: &str, labels: Labels<'_>, by: ResolvedBy) -> Said {
+    let Some(labels) = labels else {
+        return Said::Silent("no Namespace object is known".to_owned());
+    };
+    match labels.get(key) {
+        Some(value) if is_tenant_name(value) => {
+            Said::Named(guarded(value, by), format!("label {key}: {value:?}"))
+        }
+        Some(value) => Said::Rejected(format!("label {key}: {value:?} is no tenant's name")),
+        None => Said::Silent(format!("no label {key}")),
+    }
+}
+
+/// Of several that say something, the first that names a tenant, else the first that was rejected.
+fn first(said: Vec<Said>) -> Said {
+    let rank = |said: &Said| match said {
+        Said::Named(..) => 0,
+        Said::Rejected(_) => 1,
+        Said::Silent(_) => 2,
+    };
+    let best = said.into_iter().min_by_key(rank);
+    best.unwrap_or_else(|| Said::Silent(String::new()))
 }
 
 /// `system` is never blamed, so nobody may become it by choosing a name: a namespace or label value of that name is told apart by
@@ -180,7 +294,7 @@ mod tests {
             "tenants: [{name: mapped, namespaces: [ns-mapped]}]\nsystem_namespaces: [kube-system]\ntenant_label: team",
         )
         .unwrap();
-        let (tenant, by) = resolve(&policy, "ns", Some(&labels));
+        let (tenant, by) = resolve(&policy, "ns", Some(&labels), None);
         (tenant, by.to_string())
     }
 
@@ -218,11 +332,11 @@ mod tests {
         let policy = Policy::from_yaml("tenants: [{name: mapped, namespaces: [ns]}]\n").unwrap();
         let labels = BTreeMap::from([("capsule.clastix.io/tenant".to_owned(), "cap".to_owned())]);
         assert_eq!(
-            resolve(&policy, "ns", Some(&labels)),
+            resolve(&policy, "ns", Some(&labels), None),
             ("mapped".to_owned(), ResolvedBy::Policy)
         );
         assert_eq!(
-            resolve(&policy, "kube-system", Some(&labels)),
+            resolve(&policy, "kube-system", Some(&labels), None),
             ("system".to_owned(), ResolvedBy::System)
         );
     }
@@ -233,7 +347,10 @@ mod tests {
             with(&[("capsule.clastix.io/tenant", "system")]).0,
             "capsule/system"
         );
-        assert_eq!(resolve(&Policy::default(), "system", None).0, "namespace/system");
+        assert_eq!(
+            resolve(&Policy::default(), "system", None, None).0,
+            "namespace/system"
+        );
         assert_eq!(with(&[("capsule.clastix.io/tenant", "<idle>")]).1, "namespace");
         assert_eq!(with(&[("capsule.clastix.io/tenant", "")]).1, "namespace");
         assert_eq!(with(&[("capsule.clastix.io/tenant", "a\nb")]).1, "namespace");

@@ -35,6 +35,8 @@ pub(crate) struct Flows {
     /// Places of a run that ended.
     pub(crate) orphans: Vec<u32>,
     mark: u64,
+    /// Flows announced up to this sequence may have been counted before the aggregator's restart.
+    anew_until: u64,
     /// Flows were referred to that are not known here: what is announced next may have been counted before.
     missed: bool,
 }
@@ -112,6 +114,12 @@ impl Flows {
         self.known.values().filter_map(|k| k.place)
     }
 
+    /// After a restart: what the agent tells again is not from this moment on.
+    pub(super) fn begin_anew(&mut self, last_sequence: u64) {
+        self.missed = true;
+        self.anew_until = last_sequence.saturating_add(super::ingest::CATCH_UP_REPORTS);
+    }
+
     fn is_full(&self) -> bool {
         self.known.len() >= MAX_FLOWS_PER_NODE
     }
@@ -184,7 +192,7 @@ impl Node {
             flows.since_ns.get_or_insert(received_ns);
         }
         let mut missing = Missing::default();
-        let old = old || flows.missed;
+        let old = old || flows.missed || report.sequence <= flows.anew_until;
         flows.missed &= report.flows.is_empty();
         for flow in &report.flows {
             if flows.known.contains_key(&flow.index) {

@@ -54,6 +54,18 @@ impl Frame {
         }
     }
 
+    /// As [`Frame::encoded`] gave it.
+    pub(super) fn restore(from_ns: u64, to_ns: u64, bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            ..Self::new(from_ns, to_ns)
+        }
+    }
+
+    pub(super) fn encoded(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub(crate) fn len_ns(&self) -> u64 {
         self.to_ns - self.from_ns
     }

@@ -14,7 +14,7 @@ use crate::report::{EntityKind, LedgerRow, Outcome, Receipt, Refusal, Report};
 /// A frame shorter than this takes the next report in as well: an agent that reports too often must not make the window long.
 const MIN_FRAME_NS: u64 = 200_000_000;
 /// Reports that catching up may take; an agent that never announces what it refers to is not waited for.
-const CATCH_UP_REPORTS: u64 = 10;
+pub(super) const CATCH_UP_REPORTS: u64 = 10;
 
 /// What ingest must know beside the report.
 #[derive(Debug)]
@@ -49,7 +49,12 @@ impl Node {
             });
         }
         if self.run != report.run {
-            if self.ended_runs.contains(&report.run) {
+            if let Some((_, last)) = self.ended_runs.iter().find(|(run, _)| *run == report.run) {
+                // Counted before its successor began; its receipt was lost.
+                if report.sequence <= *last {
+                    self.totals.duplicates += 1;
+                    return Outcome::Duplicate.into();
+                }
                 let started = report.run.agent_start_unix_ns;
                 let problem = format!(
                     "{started}: this agent run was replaced by one that started at {}",
@@ -67,7 +72,7 @@ impl Node {
             self.totals.duplicates += 1;
             return Receipt {
                 outcome: Outcome::Duplicate,
-                announce_all: false,
+                announce_all: std::mem::take(&mut self.ask_again),
             };
         }
         match self.try_ingest(&mut report, cx, losses) {
@@ -78,9 +83,25 @@ impl Node {
 
     fn refused(&mut self, refusal: Refusal) -> Receipt {
         self.totals.refused += 1;
-        Receipt {
-            outcome: Outcome::Refused(refusal),
-            announce_all: false,
+        Outcome::Refused(refusal).into()
+    }
+
+    /// The report is the first of an agent run that replaces the one before.
+    pub(crate) fn is_new_run(&self, report: &Report) -> bool {
+        self.run != report.run && self.ended_runs.iter().all(|(run, _)| *run != report.run)
+    }
+
+    /// Takes over the names of a report whose counters were refused.
+    pub(crate) fn name_only(&mut self, report: &Report, losses: &mut Losses) {
+        if self.is_new_run(report) {
+            self.begin_run(report);
+        }
+        let refused = self
+            .check_order(report)
+            .and_then(|()| self.check_entities(report));
+        if self.run == report.run && refused.is_ok() {
+            self.catching_up |= self.last_sequence == 0 && report.sequence > 1;
+            self.announce(report, losses);
         }
     }
 
@@ -93,10 +114,11 @@ impl Node {
             .chain(fresh.flows.orphans.iter().copied())
             .collect();
         self.totals = fresh.totals;
+        self.replaying = fresh.replaying;
         self.totals.runs += 1;
         self.kills.take_shown(fresh.kills);
         self.ended_runs = fresh.ended_runs;
-        self.ended_runs.push_back(fresh.run);
+        self.ended_runs.push_back((fresh.run, fresh.last_sequence));
         if self.ended_runs.len() > ENDED_RUNS_KEPT {
             self.ended_runs.pop_front();
         }
@@ -149,7 +171,9 @@ impl Node {
         self.end_entities(report);
 
         let unknown = checked.unknown + unnamed + missing.entities;
-        let announce_all = self.after(report, cx, unknown, joined_late) || missing.flows > 0;
+        let announce_all = self.after(report, cx, unknown, joined_late)
+            || missing.flows > 0
+            || std::mem::take(&mut self.ask_again);
         Ok(Receipt {
             outcome: Outcome::Accepted,
             announce_all,
@@ -198,7 +222,7 @@ impl Node {
                         0 if self.counting && !old => self.last_boot_ns,
                         born_ns => born_ns.min(report.captured_boot_ns),
                     };
-                    self.place(Slot::new(kind, born_ns, old))
+                    self.place(Slot::new(entity.index, kind, born_ns, old))
                 }
             };
             self.index.insert(Entry {
@@ -222,9 +246,10 @@ impl Node {
     /// The frame that this report's increments go into: a new one, or the last where that is short and not yet in the totals.
     fn take_frame(&mut self, from_ns: u64, to_ns: u64) -> Frame {
         self.window_ns.iter_mut().for_each(|w| *w += to_ns - from_ns);
+        let replaying = self.replaying;
         if let Some(mut last) = self
             .frames
-            .pop_back_if(|f| f.len_ns() < MIN_FRAME_NS && !f.folded && f.in_fast)
+            .pop_back_if(|f| f.len_ns() < MIN_FRAME_NS && !f.folded && f.in_fast && !replaying)
         {
             last.to_ns = to_ns;
             return last;
@@ -462,6 +487,7 @@ impl Node {
         self.last_boot_ns = report.captured_boot_ns;
         self.received_ns = cx.received_ns;
         self.online_cpus = report.online_cpus;
+        self.clock_offset_ns = report.clock_offset_ns;
         self.agent_cpu
             .push_back((report.captured_boot_ns, report.cost.cpu_ns));
         self.coverage = std::mem::take(&mut report.coverage);

@@ -16,6 +16,7 @@
 //! a tenant is given too much entitlement rather than too little.
 
 mod check;
+pub(crate) mod checkpoint;
 pub(crate) mod flows;
 mod frame;
 pub(crate) mod ingest;
@@ -29,8 +30,10 @@ use std::sync::Arc;
 pub(crate) use frame::{Frame, Increment, class};
 pub(crate) use slot::{NO_UNIT, Slot, Window};
 
+use crate::identity::TenantId;
 use crate::policy::Thresholds;
 use crate::report::{AgentCost, Coverage, RunKey};
+use crate::snapshot::WaitTotal;
 use crate::sums::{Party, Unit};
 use slot::Index;
 
@@ -41,13 +44,15 @@ use memory::{Container, Memory};
 pub(crate) struct Node {
     pub(crate) name: Arc<str>,
     run: RunKey,
-    /// Runs that were replaced; newest last.
-    ended_runs: VecDeque<RunKey>,
+    /// Runs that were replaced, with the last sequence counted; newest last.
+    ended_runs: VecDeque<(RunKey, u64)>,
     pub(crate) last_sequence: u64,
     pub(crate) last_boot_ns: u64,
     /// The aggregator's monotonic clock at the last accepted report.
     pub(crate) received_ns: u64,
     pub(crate) online_cpus: u32,
+    /// See [`crate::report::Report::clock_offset_ns`].
+    pub(crate) clock_offset_ns: Option<i64>,
     pub(crate) coverage: Coverage,
     pub(crate) cost: AgentCost,
     /// (CLOCK_BOOTTIME, agent's CPU time) of the reports in the window.
@@ -81,6 +86,10 @@ pub(crate) struct Node {
     pub(crate) units: Vec<Unit>,
     pub(crate) stale: bool,
     pub(crate) directory_generation: u64,
+    /// What was journalled is counted again: each report is a frame of its own, so that what was folded then is folded now.
+    replaying: bool,
+    /// Restored: the next receipt asks for what is not kept, memory and flows.
+    ask_again: bool,
     /// Since the node was first seen, over all agent runs.
     pub(crate) totals: Totals,
 }
@@ -91,6 +100,8 @@ pub(crate) struct Totals {
     pub(crate) run_ns: BTreeMap<Party, u64>,
     /// (waiter, runner) → ns.
     pub(crate) ledger_ns: BTreeMap<(Party, Party), u64>,
+    /// Of named waiters.
+    pub(crate) waits: BTreeMap<TenantId, WaitTotal>,
     pub(crate) reports: u64,
     pub(crate) duplicates: u64,
     pub(crate) refused: u64,
@@ -108,6 +119,7 @@ impl Node {
             last_boot_ns: 0,
             received_ns: 0,
             online_cpus: 0,
+            clock_offset_ns: None,
             coverage: Coverage::default(),
             cost: AgentCost::default(),
             agent_cpu: VecDeque::new(),
@@ -130,6 +142,8 @@ impl Node {
             units: Vec::new(),
             stale: true,
             directory_generation: 0,
+            replaying: false,
+            ask_again: false,
             totals: Totals {
                 runs: 1,
                 ..Totals::default()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::memory::Memory;
 use crate::report::{UnknownReason, WAIT_BUCKETS};
+use crate::sums::Party;
 
 /// Cumulative counters of one entity, by index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,11 @@ pub(crate) enum Kind {
 
 #[derive(Debug)]
 pub(crate) struct Slot {
+    /// The agent's entity index.
+    pub(crate) index: u32,
     pub(crate) kind: Kind,
+    /// Whose its time was entered as in the totals last.
+    pub(crate) told: Option<Party>,
     /// CLOCK_BOOTTIME of its birth and its end. 0: before the window; `u64::MAX`: lives.
     pub(crate) born_ns: u64,
     pub(crate) ended_ns: u64,
@@ -87,9 +92,11 @@ pub(crate) struct Pair {
 pub(crate) const NO_UNIT: u32 = u32::MAX;
 
 impl Slot {
-    pub(crate) fn new(kind: Kind, born_ns: u64, old: bool) -> Self {
+    pub(crate) fn new(index: u32, kind: Kind, born_ns: u64, old: bool) -> Self {
         Self {
+            index,
             kind,
+            told: None,
             born_ns,
             ended_ns: u64::MAX,
             old,
@@ -172,6 +179,10 @@ impl Index {
     pub(crate) fn insert(&mut self, entry: Entry) {
         let at = self.entries.partition_point(|e| e.index < entry.index);
         self.entries.insert(at, entry);
+    }
+
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     pub(crate) fn retain(&mut self, keep: impl FnMut(&Entry) -> bool) {

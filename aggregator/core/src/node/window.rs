@@ -1,8 +1,8 @@
 //! What leaves the windows, and what is then forgotten.
 
-use super::slot::{CLASSES, COUNTERS, Counter, Index, WINDOWS};
+use super::slot::{CLASSES, COUNTERS, Counter, Index, Slot, WINDOWS};
 use super::{Frame, Increment, Node, Window};
-use crate::sums::Party;
+use crate::sums::{Party, Who};
 
 /// An ended entity is kept at least this long after its end, in nanoseconds: a task that waited for it may be switched in later.
 const ENDED_KEPT_NS: u64 = 15_000_000_000;
@@ -15,9 +15,8 @@ pub(crate) struct Lengths {
 }
 
 impl Node {
-    /// Lets go of what is older than the windows at `now_ns` of the aggregator's monotonic clock.
-    pub(crate) fn slide(&mut self, lengths: Lengths, now_ns: u64) {
-        let end_ns = self.boot_ns_at(now_ns);
+    /// Lets go of what is older than the windows that end at `end_ns` of the node's CLOCK_BOOTTIME.
+    pub(crate) fn slide(&mut self, lengths: Lengths, end_ns: u64) {
         for at in 0..self.frames.len() {
             let leaves = self
                 .frames
@@ -53,7 +52,7 @@ impl Node {
     }
 
     /// The node's CLOCK_BOOTTIME at `now_ns` of the aggregator's monotonic clock, as far as its last report tells.
-    fn boot_ns_at(&self, now_ns: u64) -> u64 {
+    pub(crate) fn boot_ns_at(&self, now_ns: u64) -> u64 {
         self.last_boot_ns
             .saturating_add(now_ns.saturating_sub(self.received_ns))
     }
@@ -173,35 +172,125 @@ impl Node {
             .retain(|e| e.slot == Index::NO_SLOT || !is_gone(e.slot));
     }
 
+    /// Lets go of what is in the totals, without waiting until it leaves the windows.
+    pub(super) fn drop_folded(&mut self) {
+        while let Some(frame) = self.frames.pop_front_if(|f| f.folded) {
+            if frame.in_fast {
+                self.subtract(&frame, Window::Fast);
+            }
+            self.subtract(&frame, Window::Long);
+            self.frame_bytes -= frame.bytes();
+        }
+    }
+
+    /// Adds a frame's increments to the windows' sums, as they were when its report was counted.
+    pub(super) fn add(&mut self, frame: &Frame) {
+        self.window_ns.iter_mut().for_each(|w| *w += frame.len_ns());
+        let slots = &mut self.slots;
+        let mut near = 0;
+        frame.replay(|increment| {
+            let (Increment::Cpu { slot: at, .. }
+            | Increment::Row { slot: at, .. }
+            | Increment::Pair { slot: at, .. }) = increment;
+            let Some(slot) = slots.get_mut(at as usize).and_then(Option::as_mut) else {
+                return;
+            };
+            match increment {
+                Increment::Cpu {
+                    run_ns,
+                    wait_ns,
+                    waits,
+                    ..
+                } => {
+                    for sum in &mut slot.sum {
+                        sum[Counter::Run as usize] = sum[Counter::Run as usize].wrapping_add(run_ns);
+                        sum[Counter::Wait as usize] = sum[Counter::Wait as usize].wrapping_add(wait_ns);
+                    }
+                    let sums = slot.hist.iter_mut().flat_map(|hist| &mut hist.sum);
+                    sums.zip(waits).for_each(|(sum, n)| *sum = sum.wrapping_add(*n));
+                }
+                Increment::Row { classes, hit, .. } => {
+                    near = 0;
+                    slot.hits += u32::from(hit);
+                    for sum in &mut slot.sum {
+                        let sums = sum[COUNTERS - CLASSES..].iter_mut();
+                        sums.zip(classes).for_each(|(s, n)| *s = s.wrapping_add(n));
+                    }
+                }
+                Increment::Pair { runner_index, ns, .. } => {
+                    if let Ok(at) = slot.find_pair(runner_index, near) {
+                        near = at + 1;
+                        let sums = slot.pairs[at].sum.iter_mut();
+                        sums.for_each(|s| *s = s.wrapping_add(ns));
+                    }
+                }
+            }
+        });
+    }
+
     /// Adds to the totals what is not in them yet. Frames younger than `settle_ns` wait while `wait`: an entity whose name is still on
-    /// its way must not be counted as unknown. `each_wait` gets (party, waits by length, waited ns) of every named waiter.
+    /// its way must not be counted as unknown. Returns the end of the youngest that was added, and who is somebody else than when the
+    /// totals were added to last; `None`: nothing was added.
     pub(crate) fn fold(
         &mut self,
         wait: bool,
         settle_ns: u64,
         now_ns: u64,
-        mut each_wait: impl FnMut(Party, &[u64], u64),
-    ) {
+    ) -> Option<(u64, Vec<(u32, Party)>)> {
         let newest = self.boot_ns_at(now_ns);
+        let is_due = |f: &Frame| !f.folded && (!wait || f.to_ns.saturating_add(settle_ns) <= newest);
+        let up_to_ns = self.frames.iter().filter(|f| is_due(f)).map(|f| f.to_ns).max()?;
+        let mut changed = Vec::new();
+        for at in 0..self.slots.len() {
+            let Some(slot) = self.slots.get(at).and_then(Option::as_ref) else {
+                continue;
+            };
+            let party = match self.units.get(slot.unit as usize).map(|u| (&u.who, u.party)) {
+                // Its object is gone, or not there yet after a restart: it is who it was.
+                Some((Who::Unidentified(_), party)) => slot.told.unwrap_or(party),
+                Some((_, party)) => party,
+                None => Party::UNKNOWN,
+            };
+            if slot.told != Some(party) {
+                changed.push((slot.index, party));
+                self.slots[at]
+                    .as_mut()
+                    .into_iter()
+                    .for_each(|s| s.told = Some(party));
+            }
+        }
+        self.fold_up_to(up_to_ns);
+        Some((up_to_ns, changed))
+    }
+
+    /// Says whose the time of these entities is.
+    pub(super) fn tell(&mut self, names: &[(u32, Party)]) {
+        for (index, party) in names {
+            let at = self.index.find(*index, &mut 0).map(|entry| entry.slot as usize);
+            if let Some(slot) = at.and_then(|at| self.slots.get_mut(at)).and_then(Option::as_mut) {
+                slot.told = Some(*party);
+            }
+        }
+    }
+
+    /// Adds to the totals all frames that end by `up_to_ns`, as what was told of their slots says.
+    pub(super) fn fold_up_to(&mut self, up_to_ns: u64) {
+        let told = |s: &Option<Slot>| s.as_ref().and_then(|s| s.told).unwrap_or(Party::UNKNOWN);
+        let parties: Vec<Party> = self.slots.iter().map(told).collect();
         for at in 0..self.frames.len() {
             let due = self
                 .frames
                 .get(at)
-                .is_some_and(|f| !f.folded && (!wait || f.to_ns.saturating_add(settle_ns) <= newest));
+                .is_some_and(|f| !f.folded && f.to_ns <= up_to_ns);
             if due && let Some(mut frame) = self.take(at) {
-                self.fold_frame(&frame, &mut each_wait);
+                self.fold_frame(&frame, &parties);
                 frame.folded = true;
                 self.put_back(at, frame);
             }
         }
     }
 
-    fn fold_frame(&mut self, frame: &Frame, each_wait: &mut impl FnMut(Party, &[u64], u64)) {
-        let parties: Vec<Party> = self
-            .slots
-            .iter()
-            .map(|s| s.as_ref().map_or(Party::UNKNOWN, |s| self.party(s)))
-            .collect();
+    fn fold_frame(&mut self, frame: &Frame, parties: &[Party]) {
         let party = |slot: u32| parties.get(slot as usize).copied().unwrap_or(Party::UNKNOWN);
         let totals = &mut self.totals;
         // The row being read: few parties, so a list is searched faster than a map.
@@ -233,7 +322,10 @@ impl Node {
             } => {
                 let party = party(slot);
                 add(&mut run, party, run_ns);
-                each_wait(party, waits, wait_ns);
+                if let Some(tenant) = party.tenant() {
+                    let total = totals.waits.entry(tenant).or_default();
+                    total.add(waits, wait_ns);
+                }
             }
             Increment::Row { slot, classes, .. } => {
                 flush(waiter, &mut row, &mut totals.ledger_ns);

@@ -1,5 +1,7 @@
 //! Traffic that found no place among an agent's flows: whose it is, and nothing of where it went.
 
+use std::sync::Arc;
+
 use super::Table;
 use super::cx::Cx;
 use super::step::SETTLE_NS;
@@ -15,6 +17,8 @@ use crate::world::Now;
 /// Not yet in the sums.
 #[derive(Debug)]
 pub(super) struct Folded {
+    /// Whose agent says so.
+    node: Arc<str>,
     owner: Kind,
     grown: Traffic,
     /// The aggregator's monotonic clock.
@@ -22,12 +26,20 @@ pub(super) struct Folded {
 }
 
 impl Table {
-    pub(super) fn fold(&mut self, owner: Kind, grown: Traffic, now: Now, losses: &mut Losses) {
+    pub(super) fn fold(
+        &mut self,
+        node: &Arc<str>,
+        owner: Kind,
+        grown: Traffic,
+        now: Now,
+        losses: &mut Losses,
+    ) {
         if self.folded.len() >= MAX_FLOWS_PER_NODE {
             losses.add("window", "folded_cap", "bytes", grown.bytes());
             return;
         }
         self.folded.push(Folded {
+            node: Arc::clone(node),
             owner,
             grown,
             at_ns: now.mono_ns,
@@ -44,6 +56,8 @@ impl Table {
                         self.folded.push(folded);
                         continue;
                     }
+                    // Another node's pod: this agent cannot know what it did.
+                    let pod = pod.filter(|p| p.node.as_ref().is_none_or(|n| *n == folded.node));
                     if let Some(pod) = pod {
                         let t = &folded.grown;
                         let failed = t.refused.saturating_add(t.timed_out);

@@ -179,7 +179,7 @@ impl Table {
                     Some(place) => self.end(place, now),
                     None => node.flows.forget(index),
                 },
-                News::Folded { owner, grown } => self.fold(owner, grown, now, losses),
+                News::Folded { owner, grown } => self.fold(&node.name, owner, grown, now, losses),
             }
         }
     }

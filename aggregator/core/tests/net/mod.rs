@@ -114,7 +114,7 @@ impl Net {
             unix_ns: 1_700_000_000 * S,
         };
         let mut net = Self {
-            world: World::new(Policy::from_yaml(policy).expect("policy")),
+            world: World::new("test".into(), Policy::from_yaml(policy).expect("policy")),
             cluster: Cluster::default(),
             agents: BTreeMap::new(),
             now,
@@ -128,6 +128,7 @@ impl Net {
             net.cluster.nodes.push(NodeObject {
                 name: node.into(),
                 addresses: vec![ip(address)],
+                ..NodeObject::default()
             });
             net.agents.insert(node, Agent::default());
         }
@@ -290,6 +291,7 @@ impl Net {
             },
             sequence: agent.sequence,
             captured_unix_ns: now.unix_ns,
+            clock_offset_ns: None,
             captured_boot_ns: now.mono_ns - 900 * S,
             online_cpus: 2,
             entities: std::mem::take(&mut agent.new_entities),

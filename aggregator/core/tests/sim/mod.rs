@@ -76,7 +76,7 @@ impl Sim {
             unix_ns: 1_700_000_000 * S,
         };
         let mut sim = Self {
-            world: World::new(Policy::from_yaml(policy).expect("policy")),
+            world: World::new("test".into(), Policy::from_yaml(policy).expect("policy")),
             cluster: Cluster::default(),
             node: "node-a",
             run: RunKey {
@@ -221,6 +221,15 @@ impl Sim {
             .collect();
     }
 
+    /// Another run of the agent: counters begin at zero, everything is announced. Its first report is yet to be made.
+    pub fn restart_agent(&mut self) {
+        self.run.agent_start_unix_ns += 1;
+        self.sequence = 0;
+        self.counters.values_mut().for_each(|c| *c = Counters::default());
+        self.end.clear();
+        self.announce_all();
+    }
+
     pub fn make_report(&mut self, did: &[Did]) -> Report {
         let mut changed: Vec<u32> = Vec::new();
         for d in did {
@@ -286,6 +295,7 @@ impl Sim {
             run: self.run.clone(),
             sequence: self.sequence,
             captured_unix_ns: self.now.unix_ns,
+            clock_offset_ns: None,
             captured_boot_ns: self.boot_ns,
             online_cpus: 2,
             entities: std::mem::take(&mut self.announce),

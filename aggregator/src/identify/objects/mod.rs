@@ -13,19 +13,65 @@ mod tests;
 
 use std::sync::Arc;
 
-use partywall_aggregator_core::identity::{Cluster, Namespace, is_namespace_name};
+use partywall_aggregator_core::fence::NetworkPolicy;
+use partywall_aggregator_core::identity::{
+    Cluster, EndpointSliceObject, ForeignPolicy, LimitRangeObject, Namespace, NodeObject, PodObject,
+    QuotaObject, ServiceObject, UnjudgedQuota, is_namespace_name, is_object_name,
+};
 
 use super::yaml::{self, Value, Yaml, YamlError};
 use at::{At, error, metadata};
+
+/// Of Capsule's Tenant objects.
+pub const CAPSULE: &str = "capsule.clastix.io/v1beta2";
 
 /// What one file says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Objects {
     pub cluster: Cluster,
-    /// Objects of other kinds, and quotas that bound only some pods.
+    /// Objects of other kinds.
     pub ignored: u64,
     /// Policies that name no namespace, and were taken for the namespace `default`: kind and name.
     pub unplaced: Vec<String>,
+}
+
+/// One object, as far as it is looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    Namespace(Namespace),
+    Pod(PodObject),
+    Quota(QuotaObject),
+    UnjudgedQuota(UnjudgedQuota),
+    LimitRange(LimitRangeObject),
+    Node(NodeObject),
+    Service(ServiceObject),
+    EndpointSlice(EndpointSliceObject),
+    NetworkPolicy(Arc<NetworkPolicy>),
+    /// Of a kind that is not evaluated.
+    Policy(ForeignPolicy),
+    /// Of Capsule: its name.
+    Tenant(String),
+}
+
+impl Object {
+    /// Adds it to what is known.
+    pub fn put(self, cluster: &mut Cluster) {
+        match self {
+            Self::Namespace(object) => cluster.namespaces.push(object),
+            Self::Pod(object) => cluster.pods.push(object),
+            Self::Quota(object) => cluster.quotas.push(object),
+            Self::UnjudgedQuota(object) => cluster.unjudged_quotas.push(object),
+            Self::LimitRange(object) => cluster.limit_ranges.push(object),
+            Self::Node(object) => cluster.nodes.push(object),
+            Self::Service(object) => cluster.services.push(object),
+            Self::EndpointSlice(object) => cluster.endpoint_slices.push(object),
+            Self::NetworkPolicy(object) => cluster.network_policies.push(object),
+            Self::Policy(object) => cluster.foreign_policies.push(object),
+            Self::Tenant(name) => {
+                cluster.capsule_tenants.get_or_insert_default().insert(name);
+            }
+        }
+    }
 }
 
 /// # Errors
@@ -34,7 +80,7 @@ pub fn read(text: &str) -> Result<Objects, YamlError> {
     let mut out = Objects::default();
     for document in yaml::read(text)? {
         if document.value != Value::Null {
-            object(&document, None, &mut out)?;
+            documents(&document, None, &mut out)?;
         }
     }
     Ok(out)
@@ -48,7 +94,49 @@ struct OfList<'a> {
 }
 
 /// One object, or a list of them.
-fn object(yaml: &Yaml, of_list: Option<OfList<'_>>, out: &mut Objects) -> Result<(), YamlError> {
+fn documents(yaml: &Yaml, of_list: Option<OfList<'_>>, out: &mut Objects) -> Result<(), YamlError> {
+    let (api, kind) = head(yaml, of_list)?;
+    if let Some(items) = yaml.get("items") {
+        let Value::List(items) = &items.value else {
+            return Err(error(
+                items,
+                &format!("{kind} items"),
+                &format!("is {}, not a list", items.shown()),
+            ));
+        };
+        if (api, kind) == (Some(CAPSULE), "TenantList") {
+            // A list without items says that there are none, no list that nobody knows.
+            out.cluster.capsule_tenants.get_or_insert_default();
+        }
+        let of_list = kind
+            .strip_suffix("List")
+            .filter(|k| !k.is_empty())
+            .map(|kind| OfList { api, kind });
+        return items.iter().try_for_each(|item| documents(item, of_list, out));
+    }
+    let Some(object) = object(yaml, api.unwrap_or_default(), kind)? else {
+        out.ignored += 1;
+        return Ok(());
+    };
+    let is_placed = || {
+        let metadata = yaml.get("metadata");
+        metadata.is_some_and(|m| m.get("namespace").is_some())
+    };
+    match &object {
+        Object::NetworkPolicy(policy) if !is_placed() => {
+            out.unplaced.push(format!("NetworkPolicy {:?}", policy.name));
+        }
+        Object::Policy(policy) if policy.namespace.is_some() && !is_placed() => {
+            out.unplaced.push(format!("{} {:?}", policy.kind, policy.name));
+        }
+        _ => {}
+    }
+    object.put(&mut out.cluster);
+    Ok(())
+}
+
+/// apiVersion and kind, where need be as the list around says.
+fn head<'a>(yaml: &'a Yaml, of_list: Option<OfList<'a>>) -> Result<(Option<&'a str>, &'a str), YamlError> {
     if !matches!(yaml.value, Value::Map(_)) {
         return Err(error(
             yaml,
@@ -69,57 +157,36 @@ fn object(yaml: &Yaml, of_list: Option<OfList<'_>>, out: &mut Objects) -> Result
         (None, Some(list)) => list.api.or(Some("v1")),
         (None, None) => None,
     };
-    if let Some(items) = yaml.get("items") {
-        let Value::List(items) = &items.value else {
-            return Err(error(
-                items,
-                &format!("{kind} items"),
-                &format!("is {}, not a list", items.shown()),
-            ));
-        };
-        let of_list = kind
-            .strip_suffix("List")
-            .filter(|k| !k.is_empty())
-            .map(|kind| OfList { api, kind });
-        return items.iter().try_for_each(|item| object(item, of_list, out));
-    }
-    let (group, version) = api.map_or(("", ""), |api| api.split_once('/').unwrap_or(("", api)));
+    Ok((api, kind))
+}
+
+/// One object of a known apiVersion and kind; `None`: of a kind that is not read.
+///
+/// # Errors
+/// The first thing that is wrong: object, field and value.
+pub fn object(yaml: &Yaml, api: &str, kind: &str) -> Result<Option<Object>, YamlError> {
+    let (group, version) = api.split_once('/').unwrap_or(("", api));
     let at = || At::new(kind, yaml);
-    let is_placed = || {
-        let metadata = yaml.get("metadata");
-        metadata.is_some_and(|m| m.get("namespace").is_some())
-    };
-    let cluster = &mut out.cluster;
-    match (group, version, kind) {
-        ("", "v1", "Namespace") => cluster.namespaces.push(namespace(&at()?)?),
-        ("", "v1", "Pod") => cluster.pods.push(pod::pod(&at()?)?),
-        ("", "v1", "ResourceQuota") => match quota::quota(&at()?)? {
-            Some(quota) => cluster.quotas.push(quota),
-            None => out.ignored += 1,
-        },
-        ("", "v1", "LimitRange") => cluster.limit_ranges.push(quota::limit_range(&at()?)?),
-        ("", "v1", "Node") => cluster.nodes.push(network::node(&at()?)?),
-        ("", "v1", "Service") => cluster.services.push(network::service(&at()?)?),
+    let object = match (group, version, kind) {
+        ("", "v1", "Namespace") => Object::Namespace(namespace(&at()?)?),
+        ("", "v1", "Pod") => Object::Pod(pod::pod(&at()?)?),
+        ("", "v1", "ResourceQuota") => quota::quota(&at()?)?,
+        ("", "v1", "LimitRange") => Object::LimitRange(quota::limit_range(&at()?)?),
+        ("", "v1", "Node") => Object::Node(network::node(&at()?)?),
+        ("", "v1", "Service") => Object::Service(network::service(&at()?)?),
         ("discovery.k8s.io", "v1", "EndpointSlice") => {
-            cluster.endpoint_slices.push(network::endpoint_slice(&at()?)?);
+            Object::EndpointSlice(network::endpoint_slice(&at()?)?)
         }
         ("networking.k8s.io", "v1", "NetworkPolicy") => {
-            let policy = policy::network_policy(&at()?)?;
-            if !is_placed() {
-                out.unplaced.push(format!("NetworkPolicy {:?}", policy.name));
-            }
-            cluster.network_policies.push(Arc::new(policy));
+            Object::NetworkPolicy(Arc::new(policy::network_policy(&at()?)?))
         }
-        _ if policy::is_foreign(group, kind) => {
-            let policy = policy::foreign(group, kind, &at()?)?;
-            if policy.namespace.is_some() && !is_placed() {
-                out.unplaced.push(format!("{} {:?}", policy.kind, policy.name));
-            }
-            cluster.foreign_policies.push(policy);
+        ("capsule.clastix.io", _, "Tenant") => {
+            Object::Tenant(metadata(&at()?)?.name("name", "tenant name", is_object_name)?)
         }
-        _ => out.ignored += 1,
-    }
-    Ok(())
+        _ if policy::is_foreign(group, kind) => Object::Policy(policy::foreign(group, kind, &at()?)?),
+        _ => return Ok(None),
+    };
+    Ok(Some(object))
 }
 
 fn namespace(object: &At<'_>) -> Result<Namespace, YamlError> {

@@ -12,6 +12,11 @@ use super::super::yaml::YamlError;
 use super::at::{At, metadata, namespace_of};
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The older `failure-domain.beta.kubernetes.io` ones are deprecated, and nodes have had these since 1.17.
+const ZONE: &str = "topology.kubernetes.io/zone";
+const REGION: &str = "topology.kubernetes.io/region";
+/// `auto`, `hybrid`, `fargate` or not there.
+const COMPUTE_TYPE: &str = "eks.amazonaws.com/compute-type";
 
 pub(super) fn service(object: &At<'_>) -> Result<ServiceObject, YamlError> {
     let metadata = metadata(object)?;
@@ -120,8 +125,12 @@ pub(super) fn node(object: &At<'_>) -> Result<NodeObject, YamlError> {
         }
     }
     internal.append(&mut external);
+    let mut labels = metadata.texts("labels")?;
     Ok(NodeObject {
         name: metadata.name("name", "node name", is_object_name)?,
         addresses: internal,
+        zone: labels.remove(ZONE),
+        region: labels.remove(REGION),
+        hybrid: labels.get(COMPUTE_TYPE).is_some_and(|v| v == "hybrid"),
     })
 }

@@ -44,6 +44,12 @@ pub(super) fn pod(object: &At<'_>) -> Result<PodObject, YamlError> {
             pod.node = Some(spec.name("nodeName", "node name", is_object_name)?);
         }
         pod.host_network = spec.text("hostNetwork")? == Some("true");
+        pod.terminating = spec.get("activeDeadlineSeconds").is_some();
+        pod.priority_class = spec
+            .text("priorityClassName")?
+            .filter(|c| !c.is_empty())
+            .map(Into::into);
+        pod.best_effort = best_effort(&spec)?;
         let ids = match object.map("status")? {
             Some(status) => container_ids(&status)?,
             None => BTreeMap::new(),
@@ -141,6 +147,19 @@ fn resources(spec: &At<'_>, ids: &BTreeMap<String, Box<str>>, pod: &mut PodObjec
     pod.cpu_limit_ncores = cpu_limit;
     pod.memory_limit_bytes = memory_limit;
     Ok(())
+}
+
+/// Quality of service `BestEffort`: no container asks for or is bounded in CPU or memory, nor is the pod as a whole.
+fn best_effort(spec: &At<'_>) -> Result<bool, YamlError> {
+    let mut parts = spec.list("containers")?;
+    parts.append(&mut spec.list("initContainers")?);
+    for part in parts.iter().chain([spec]) {
+        let (requests, cpu, memory) = one(part)?;
+        if requests != Resources::default() || cpu.is_some_and(|n| n > 0) || memory.is_some_and(|n| n > 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Container name → the runtime's id, without the runtime's name before it. Empty until it was started.

@@ -1,13 +1,17 @@
 //! ResourceQuota and LimitRange objects.
 
-use partywall_aggregator_core::identity::{LimitRangeObject, QuotaObject, is_object_name};
+use std::collections::BTreeSet;
+
+use partywall_aggregator_core::identity::{
+    Classes, LimitRangeObject, QuotaObject, Scope, UnjudgedQuota, is_object_name,
+};
 use partywall_aggregator_core::quantity::{Quantity, QuantityError};
 
 use super::super::yaml::YamlError;
+use super::Object;
 use super::at::{At, metadata, namespace_of};
 
-/// `None`: it bounds only some of the namespace's pods, which cannot be told apart by use.
-pub(super) fn quota(object: &At<'_>) -> Result<Option<QuotaObject>, YamlError> {
+pub(super) fn quota(object: &At<'_>) -> Result<Object, YamlError> {
     let metadata = metadata(object)?;
     let mut quota = QuotaObject {
         namespace: namespace_of(&metadata)?,
@@ -15,11 +19,8 @@ pub(super) fn quota(object: &At<'_>) -> Result<Option<QuotaObject>, YamlError> {
         ..QuotaObject::default()
     };
     let Some(spec) = object.map("spec")? else {
-        return Ok(Some(quota));
+        return Ok(Object::Quota(quota));
     };
-    if !spec.list("scopes")?.is_empty() || spec.get("scopeSelector").is_some() {
-        return Ok(None);
-    }
     if let Some(hard) = spec.map("hard")? {
         quota.cpu_ncores = most_used(&hard, "cpu", Quantity::parse_nanos)?;
         quota.memory_bytes = most_used(&hard, "memory", Quantity::parse_units)?;
@@ -27,7 +28,87 @@ pub(super) fn quota(object: &At<'_>) -> Result<Option<QuotaObject>, YamlError> {
         let count = hard.quantity("count/pods", Quantity::parse_units)?;
         quota.pods = [pods, count].into_iter().flatten().min();
     }
-    Ok(Some(quota))
+    let scopes = scopes(&spec)?;
+    if let Some(reason) = scopes.iter().find_map(|scope| scope.as_ref().err()) {
+        return Ok(Object::UnjudgedQuota(UnjudgedQuota {
+            namespace: quota.namespace,
+            name: quota.name,
+            reason: reason.clone(),
+        }));
+    }
+    quota.scopes = scopes.into_iter().flatten().collect();
+    Ok(Object::Quota(quota))
+}
+
+/// All of them must hold. One that cannot be told of a pod is its reason.
+fn scopes(spec: &At<'_>) -> Result<Vec<Result<Scope, String>>, YamlError> {
+    let mut out = Vec::new();
+    for item in spec.list("scopes")? {
+        let Some(name) = item.yaml.text() else {
+            return item.wrong(&format!("is {}, not a scope", item.yaml.shown()));
+        };
+        out.push(scope(name, Classes::Exists));
+    }
+    let selector = spec.map("scopeSelector")?;
+    let expressions = match &selector {
+        Some(selector) => selector.list("matchExpressions")?,
+        None => Vec::new(),
+    };
+    for expression in expressions {
+        let Some(name) = expression.text("scopeName")? else {
+            return expression.wrong("scopeName is absent");
+        };
+        let mut values = BTreeSet::new();
+        for value in expression.list("values")? {
+            match value.yaml.text() {
+                Some(text) => values.insert(text.to_owned()),
+                None => return value.wrong(&format!("is {}, not a text", value.yaml.shown())),
+            };
+        }
+        let operator = expression.text("operator")?.unwrap_or_default();
+        let classes = match operator {
+            "In" => Classes::In(values),
+            "NotIn" => Classes::NotIn(values),
+            "Exists" => Classes::Exists,
+            "DoesNotExist" => Classes::DoesNotExist,
+            _ => return expression.wrong_at("operator", "is none of In, NotIn, Exists, DoesNotExist"),
+        };
+        let takes_values = matches!(classes, Classes::In(_) | Classes::NotIn(_));
+        let has_values = !expression.list("values")?.is_empty();
+        if takes_values != has_values {
+            let must = if takes_values {
+                "at least one is needed"
+            } else {
+                "none is taken"
+            };
+            return expression.wrong(&format!("values do not fit operator {operator}: {must}"));
+        }
+        if name != "PriorityClass" && classes != Classes::Exists {
+            return expression.wrong_at(
+                "operator",
+                &format!("is {operator:?}, of {name} it must be Exists"),
+            );
+        }
+        out.push(scope(name, classes));
+    }
+    Ok(out)
+}
+
+fn scope(name: &str, classes: Classes) -> Result<Scope, String> {
+    match name {
+        "Terminating" => Ok(Scope::Terminating),
+        "NotTerminating" => Ok(Scope::NotTerminating),
+        "BestEffort" => Ok(Scope::BestEffort),
+        "NotBestEffort" => Ok(Scope::NotBestEffort),
+        "PriorityClass" => Ok(Scope::PriorityClass(classes)),
+        "CrossNamespacePodAffinity" => {
+            Err("scope CrossNamespacePodAffinity: affinity terms of pods are not read".to_owned())
+        }
+        other => Err(format!(
+            "scope {:?} is not known",
+            other.chars().take(80).collect::<String>()
+        )),
+    }
 }
 
 /// What `hard` lets pods use of a resource: limits, because those are what they may use; else requests, by either name.

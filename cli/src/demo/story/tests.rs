@@ -37,6 +37,7 @@ fn seen(breaches: &[Breach]) -> Snapshot {
             pod("red", "batch", 0.8, 0.1, 0.0),
         ],
         ledger: vec![LedgerCell {
+            cluster: "default".into(),
             waiter: "blue".into(),
             runner: "red".into(),
             cores: 0.31,

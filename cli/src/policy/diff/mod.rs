@@ -15,7 +15,7 @@ use compare::Comparison;
 pub(crate) fn diff(common: &Common, args: &PolicyDiff) -> Outcome {
     let (cluster, _) = read_dir("--cluster-from", &args.cluster_from).map_err(usage)?;
     let changed = changed::apply(&cluster, &args.changed, args.replace).map_err(usage)?;
-    let flows = seen::read(common, args.flows.as_deref())?;
+    let flows = seen::read(common, &args.of, args.flows.as_deref())?;
     // Tenants do not matter here: the fence knows namespaces.
     let [before, after] = [cluster, changed.cluster].map(|c| Known::of(living(c), &Policy::default()));
     let mut comparison = Comparison::new(&before, &after, &flows);

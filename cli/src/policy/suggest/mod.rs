@@ -27,7 +27,7 @@ use plan::Plan;
 use scene::Scene;
 
 pub(crate) fn suggest(common: &Common, args: &PolicySuggest) -> Outcome {
-    let flows = seen::read(common, args.flows.as_deref())?;
+    let flows = seen::read(common, &args.of, args.flows.as_deref())?;
     let scene = Scene::read(args, &flows.flows).map_err(usage)?;
     scene::check_asked(&scene, args).map_err(usage)?;
     let plan = Plan::new(&scene, &flows.flows, args);

@@ -172,6 +172,7 @@ fn complete(cluster: &mut Cluster, flows: &[Seen], from_dir: bool) -> BTreeSet<S
         let node = |(name, addresses): (String, BTreeSet<_>)| NodeObject {
             name,
             addresses: addresses.into_iter().collect(),
+            ..NodeObject::default()
         };
         cluster.nodes.extend(nodes.into_iter().map(node));
     }

@@ -173,6 +173,7 @@ fn cluster(pods: Vec<PodObject>, policies: Vec<NetworkPolicy>) -> Cluster {
             .map(|i| NodeObject {
                 name: format!("node-{i}"),
                 addresses: vec![IpAddr::from([192, 0, 2, i])],
+                ..NodeObject::default()
             })
             .collect(),
         network_policies: policies.into_iter().enumerate().map(named).collect(),

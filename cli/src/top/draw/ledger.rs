@@ -27,7 +27,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, paint: Paint) {
     let names = matrix
         .waiters
         .iter()
-        .map(|name| width(name))
+        .map(|waiter| width(&waiter.label()))
         .max()
         .unwrap_or(0)
         .clamp(12, 24);
@@ -75,7 +75,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, paint: Paint) {
         } else {
             Modifier::empty()
         };
-        let name = cut(waiter, names);
+        let name = cut(&waiter.label(), names);
         let blanks = " ".repeat(names - width(&name));
         let mut spans = vec![Span::styled(name + &blanks, Style::new().add_modifier(cursor))];
         for (runner, wide) in &columns {
@@ -83,7 +83,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, paint: Paint) {
             spans.push(right(
                 &cores_or_dot(value),
                 *wide,
-                heat(waiter, runner, value, hottest, paint),
+                heat(&waiter.name, runner, value, hottest, paint),
             ));
         }
         lines.push(Line::from(spans));

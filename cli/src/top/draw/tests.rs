@@ -67,6 +67,32 @@ fn each_view_looks_as_agreed() {
 }
 
 #[test]
+fn two_clusters_are_told_apart() {
+    let now = Instant::now();
+    let mut app = app(now);
+    app.snapshot = Arc::new(sample::two_clusters());
+    press(&mut app, "3");
+    sample::golden("top-two-clusters.txt", &screen(&app, now, 110, 24));
+    press(&mut app, "4");
+    let breaches = screen(&app, now, 110, 30);
+    assert!(
+        breaches.contains("node-a, zone us-east-1a, cluster default"),
+        "{breaches}"
+    );
+    for (view, wanted) in [("1", "eu-1"), ("2", "eu-1"), ("5", "eu-1")] {
+        press(&mut app, view);
+        let narrow = screen(&app, now, 40, 24);
+        assert!(narrow.contains("CLUSTER") && narrow.contains(wanted), "{narrow}");
+    }
+    press(&mut app, "1/eu-1");
+    let filtered = screen(&app, now, 110, 24);
+    assert!(
+        filtered.contains("eu-1") && !filtered.contains("green"),
+        "{filtered}"
+    );
+}
+
+#[test]
 fn what_finds_no_room_below_the_flows_is_counted() {
     let now = Instant::now();
     let mut app = app(now);

@@ -1,6 +1,6 @@
 //! A pod's namespace and its way to the node.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::PathBuf};
 
 use super::{GATEWAY_IPV4, GATEWAY_IPV6, NODE_IPV4, NODE_IPV6, NetNs, SETTINGS};
 use crate::Error;
@@ -70,6 +70,11 @@ impl PodLink {
         };
         link.namespace.ip(&in_pod)?;
         Ok(link)
+    }
+
+    /// Where any process may find the namespace for as long as the link lives.
+    pub fn path(&self) -> PathBuf {
+        self.namespace.path()
     }
 
     /// Runs `job` on a thread that is in it: sockets stay where they were made.

@@ -144,8 +144,69 @@ fn quotas_bound_what_may_be_used() {
         error.contains("spec.hard.pods") && error.contains("-1"),
         "{error}"
     );
-    let scoped = quota("{hard: {cpu: 1}, scopes: [BestEffort]}").unwrap();
-    assert_eq!((scoped.cluster.quotas.len(), scoped.ignored), (0, 1));
+    let scopes = |spec: &str| {
+        let objects = quota(spec).unwrap();
+        assert_eq!(objects.ignored, 0);
+        let names = |q: &QuotaObject| {
+            q.scopes
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(" and ")
+        };
+        let unjudged = objects.cluster.unjudged_quotas.first().map(|q| q.reason.clone());
+        objects.cluster.quotas.first().map(names).or(unjudged).unwrap()
+    };
+    for (spec, shown) in [
+        ("scopes: [BestEffort]", "BestEffort"),
+        (
+            "scopes: [Terminating, NotBestEffort]",
+            "Terminating and NotBestEffort",
+        ),
+        (
+            "scopeSelector: {matchExpressions: [{scopeName: PriorityClass, operator: In, values: [low, high]}]}",
+            "PriorityClass in (high,low)",
+        ),
+        (
+            "scopeSelector: {matchExpressions: [{scopeName: PriorityClass, operator: NotIn, values: [low]}]}",
+            "PriorityClass not in (low)",
+        ),
+        (
+            "scopeSelector: {matchExpressions: [{scopeName: NotTerminating, operator: Exists}]}",
+            "NotTerminating",
+        ),
+        (
+            "scopes: [CrossNamespacePodAffinity]",
+            "scope CrossNamespacePodAffinity: affinity terms of pods are not read",
+        ),
+        ("scopes: [Lunar]", "scope \"Lunar\" is not known"),
+    ] {
+        assert_eq!(scopes(&format!("{{hard: {{cpu: 1}}, {spec}}}")), shown);
+    }
+    for (expression, needles) in [
+        (
+            "{operator: In, values: [a]}",
+            ["matchExpressions[0]", "scopeName is absent"],
+        ),
+        (
+            "{scopeName: PriorityClass, operator: Near}",
+            ["operator", "none of In, NotIn"],
+        ),
+        (
+            "{scopeName: PriorityClass, operator: In}",
+            ["values do not fit", "In"],
+        ),
+        (
+            "{scopeName: BestEffort, operator: DoesNotExist}",
+            ["operator", "must be Exists"],
+        ),
+    ] {
+        let error = quota(&format!(
+            "{{scopeSelector: {{matchExpressions: [{expression}]}}}}"
+        ))
+        .unwrap_err();
+        assert!(needles.iter().all(|n| error.to_string().contains(n)), "{error}");
+    }
 }
 
 #[test]
