@@ -75,7 +75,7 @@ pub(crate) fn test() -> Result<Outcome> {
         "skopeo reads another image than {digest}: {inspected}"
     );
     let manifests = out.join("manifests.yaml");
-    fs::write(&manifests, deploy::manifests(&[("tls.mode", "insecure")])?)?;
+    fs::write(&manifests, deploy::manifests(&[])?)?;
     let path = |path: &Path| path.display().to_string();
     harness::run(
         "image",
@@ -110,7 +110,7 @@ impl Image {
             "aarch64" => ("aarch64-unknown-linux-gnu", "arm64"),
             other => bail!("there are images for x86_64 and aarch64, not for {other}"),
         };
-        let profile = if quick { "image-test" } else { "release" };
+        let profile = if quick { "image-test" } else { "image" };
         let mut cargo = Command::new("cargo");
         cargo
             .args([

@@ -59,9 +59,9 @@ pub const MAX_REACHERS: usize = 1_024;
 
 /// A node without a report for this long is forgotten, its series with it.
 pub const NODE_KEPT_NS: u64 = 600 * NS_PER_S;
-/// A pod that left the cluster data keeps its name this long: its last counters may still be on the way, behind an
-/// agent's queue.
-pub const GONE_POD_KEPT_NS: u64 = 300 * NS_PER_S;
+/// A pod that left the cluster data keeps its name this long: its last counters may still be on the way, behind half an hour of an
+/// agent's queue that is being worked off.
+pub const GONE_POD_KEPT_NS: u64 = 2_700 * NS_PER_S;
 /// Gone pods kept at once.
 pub const MAX_GONE_PODS: usize = 20_000;
 

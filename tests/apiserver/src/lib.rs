@@ -1,4 +1,4 @@
-//! A server that speaks list, watch and TokenReview as a Kubernetes API server does, over HTTP on loopback, for tests.
+//! A server that speaks list, watch and TokenReview as a Kubernetes API server does, for tests: over HTTP on loopback, or over TLS.
 //!
 //! Objects are kept under one growing version, as in etcd. Lists come in pages of one moment, whose tokens expire; items of built-in kinds leave
 //! out their kind. Watches begin at a version, send bookmarks, end in time, and answer 410 where that version is forgotten. What is asked is
@@ -19,7 +19,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 pub use dir::Follower;
 pub use fault::{Fault, What};
@@ -55,6 +59,8 @@ impl Request {
 pub struct Server {
     inner: Arc<Inner>,
     address: SocketAddr,
+    /// Its certificate in PEM; `None`: plain text.
+    certificate: Option<String>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -96,6 +102,32 @@ impl Server {
     /// # Errors
     /// The address cannot be bound.
     pub async fn start(address: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("listening at {address}"))?;
+        Self::serve(listener, None)
+    }
+
+    /// Over TLS, as pods reach the real one, on a socket that may have been made in another network namespace.
+    ///
+    /// # Errors
+    /// The socket has no address.
+    pub fn over_tls(listener: TcpListener) -> Result<Self> {
+        let name = listener.local_addr()?.ip().to_string();
+        let own = rcgen::generate_simple_self_signed([name])?;
+        let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key.into())?;
+        Self::serve(
+            listener,
+            Some((own.cert.pem(), TlsAcceptor::from(Arc::new(config)))),
+        )
+    }
+
+    fn serve(listener: TcpListener, tls: Option<(String, TlsAcceptor)>) -> Result<Self> {
+        let (certificate, tls) = tls.unzip();
         let switch = Switch::new();
         let inner = Arc::new(Inner {
             store: Mutex::default(),
@@ -112,15 +144,19 @@ impl Server {
             }),
             switch: Arc::clone(&switch),
         });
-        let bound = Socket::bind(address, switch).await;
-        let socket = bound.with_context(|| format!("listening at {address}"))?;
+        let socket = Socket::new(listener, tls, switch)?;
         let address = axum::serve::Listener::local_addr(&socket)?;
         let router = http::router(Arc::clone(&inner));
         let task = tokio::spawn(async move {
             // It ends with its task.
             let _ = axum::serve(socket, router).await;
         });
-        Ok(Self { inner, address, task })
+        Ok(Self {
+            inner,
+            address,
+            certificate,
+            task,
+        })
     }
 
     /// On a free port of the loopback interface.
@@ -131,8 +167,26 @@ impl Server {
         Self::start(SocketAddr::from(([127, 0, 0, 1], 0))).await
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.certificate.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// The files that a kubelet puts into a pod for its service account, by name.
+    pub fn service_account(&self, namespace: &str) -> BTreeMap<&'static str, String> {
+        BTreeMap::from([
+            ("token", CLIENT_TOKEN.to_owned()),
+            ("namespace", namespace.to_owned()),
+            ("ca.crt", self.certificate.clone().unwrap_or_default()),
+        ])
     }
 
     /// What a client needs to be let in.

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Opens and closes the socket.
@@ -54,8 +55,16 @@ impl Switch {
     }
 }
 
+/// A client that does not finish its handshake keeps others waiting no longer.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// A connection's bytes, encrypted or not.
+trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
+
 pub(crate) struct Socket {
     address: SocketAddr,
+    tls: Option<TlsAcceptor>,
     /// `None` while it is closed.
     listener: Option<TcpListener>,
     is_open: watch::Receiver<bool>,
@@ -63,10 +72,14 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    pub(crate) async fn bind(address: SocketAddr, switch: Arc<Switch>) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+    pub(crate) fn new(
+        listener: TcpListener,
+        tls: Option<TlsAcceptor>,
+        switch: Arc<Switch>,
+    ) -> io::Result<Self> {
         Ok(Self {
             address: listener.local_addr()?,
+            tls,
             listener: Some(listener),
             is_open: switch.is_open.subscribe(),
             switch,
@@ -96,6 +109,13 @@ impl Listener for Socket {
                 accepted = listener.accept() => if let Ok((stream, peer)) = accepted {
                     let _ = stream.set_nodelay(true);
                     let ended = Box::pin(self.switch.token().cancelled_owned());
+                    let stream: Box<dyn Bytes> = match &self.tls {
+                        None => Box::new(stream),
+                        Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                            Ok(Ok(stream)) => Box::new(stream),
+                            _ => continue,
+                        },
+                    };
                     return (Connection { stream, ended }, peer);
                 },
                 _ = self.is_open.changed() => {}
@@ -110,7 +130,7 @@ impl Listener for Socket {
 
 /// A connection that the switch can end.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Bytes>,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,31 +16,36 @@ const RESCAN: Duration = Duration::from_millis(50);
 
 /// Ended when dropped.
 pub(crate) struct Api {
-    pub(crate) kubeconfig: PathBuf,
+    pub(crate) server: Arc<Server>,
     following: JoinHandle<()>,
 }
 
 impl Api {
-    /// Serves what is in `objects`; the kubeconfig goes to `dir`.
-    pub(crate) async fn serve(objects: &Path, dir: &Path) -> Result<Self> {
-        let server = Server::on_loopback().await?;
+    /// `server` serves what is in `objects`.
+    pub(crate) fn serve(server: Server, objects: &Path) -> Result<Self> {
+        let server = Arc::new(server);
         let mut follower = Follower::new(objects.to_owned());
         follower.sync(&server)?;
-        let kubeconfig = dir.join("kubeconfig");
-        fs::write(&kubeconfig, server.kubeconfig()).with_context(|| kubeconfig.display().to_string())?;
-        let following = tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(RESCAN).await;
-                // A file that is half written now is whole the next time.
-                if let Err(error) = follower.sync(&server) {
-                    eprintln!("the API server's objects: {error:#}");
+        let following = tokio::spawn({
+            let server = Arc::clone(&server);
+            async move {
+                loop {
+                    tokio::time::sleep(RESCAN).await;
+                    // A file that is half written now is whole the next time.
+                    if let Err(error) = follower.sync(&server) {
+                        eprintln!("the API server's objects: {error:#}");
+                    }
                 }
             }
         });
-        Ok(Self {
-            kubeconfig,
-            following,
-        })
+        Ok(Self { server, following })
+    }
+
+    /// A file by which the server is found, in `dir`.
+    pub(crate) fn kubeconfig(&self, dir: &Path) -> Result<PathBuf> {
+        let kubeconfig = dir.join("kubeconfig");
+        fs::write(&kubeconfig, self.server.kubeconfig()).with_context(|| kubeconfig.display().to_string())?;
+        Ok(kubeconfig)
     }
 }
 

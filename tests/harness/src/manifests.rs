@@ -90,6 +90,14 @@ impl Documents {
         of_kind.next().map(|(key, text)| (key, text.as_str()))
     }
 
+    pub(crate) fn of_name(&self, kind: &str, name: &str) -> Option<(&Key, &str)> {
+        let mut named = self
+            .0
+            .iter()
+            .filter(|(key, _)| key.kind == kind && key.name == name);
+        named.next().map(|(key, text)| (key, text.as_str()))
+    }
+
     /// Adds what is new, and puts the rest in the place of what it names.
     pub(crate) fn put(&mut self, others: &Self) {
         for (key, text) in &others.0 {

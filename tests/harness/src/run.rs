@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use partywall_apiserver::Server;
 use partywall_workload::Resources;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{sleep, sleep_until};
@@ -91,11 +92,12 @@ impl Bench {
         let policy = policy.transpose()?;
         let grpc = free_address()?;
         let api = match self.api {
-            true => Some(Api::serve(cluster.dir(), dir).await?),
+            true => Some(Api::serve(Server::on_loopback().await?, cluster.dir())?),
             false => None,
         };
-        let source = match &api {
-            Some(api) => Source::Api(&api.kubeconfig),
+        let kubeconfig = api.as_ref().map(|api| api.kubeconfig(dir)).transpose()?;
+        let source = match &kubeconfig {
+            Some(kubeconfig) => Source::Api(kubeconfig),
             None => Source::Files(cluster.dir()),
         };
         let mut aggregator = Daemon::aggregator(&self.binaries, grpc, source, policy.as_deref(), dir).await?;

@@ -107,9 +107,8 @@ impl Cross {
             .env("CARGO_BUILD_TARGET", TARGET)
             .env("CARGO_ENCODED_RUSTFLAGS", flags)
             .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER)
-            // Link-time optimisation takes most of a build, and shows nothing in an emulated guest.
+            // Optimisation across units shows nothing in an emulated guest.
             .envs([
-                ("CARGO_PROFILE_RELEASE_LTO", "off"),
                 ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
                 ("CARGO_PROFILE_RELEASE_DEBUG", "none"),
             ]);

@@ -17,7 +17,8 @@ const FEATURE: &str = "flows";
 /// Flows of the current agent run.
 #[derive(Debug, Default)]
 pub(crate) struct Flows {
-    known: BTreeMap<u32, Known>,
+    /// Apart from the tree, whose nodes are half empty where indices are handed out in order.
+    known: BTreeMap<u32, Box<Known>>,
     /// By entity.
     folded: BTreeMap<u32, Traffic>,
     pub(crate) news: Vec<News>,
@@ -207,7 +208,7 @@ impl Node {
             };
             flows.known.insert(
                 flow.index,
-                Known {
+                Box::new(Known {
                     flow: *flow,
                     owner,
                     last: Traffic::default(),
@@ -215,7 +216,7 @@ impl Node {
                     old,
                     place: None,
                     mark: 0,
-                },
+                }),
             );
             flows.news.push(News::Begun(flow.index));
         }

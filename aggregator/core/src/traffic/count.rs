@@ -21,14 +21,17 @@ impl Table {
         let Some(record) = self.get(case.id) else {
             return Amount::default();
         };
-        let counted = record.counted.plus(&record.matched);
+        let counted = record.counted.plus(&record.matched.get());
         let mut grown = record.above_base().less(&counted);
         if case.by_receiver
             && case.exact
             && let Some(opener) = case.opener.and_then(|id| self.get(id))
         {
             // Only the opener knows what it began; a receiver's record before this one may have been counted for some of it.
-            grown.opened = opener.above_base().opened.saturating_sub(opener.matched.opened);
+            grown.opened = opener
+                .above_base()
+                .opened
+                .saturating_sub(opener.matched.get().opened);
         }
         let (before, partner) = (record.counted, record.partner);
         let begun = |t: &Traffic| t.opened.max(t.established);
@@ -45,15 +48,17 @@ impl Table {
             };
             if let Some(opener) = self.get_mut(id) {
                 let all = opener.above_base();
-                let room = all.less(&opener.counted).less(&opener.matched);
-                opener.matched = opener.matched.plus(&theirs.least(&room));
-                let sum = opener.counted.plus(&opener.matched).plus(&grown);
+                let matched = opener.matched.get();
+                let room = all.less(&opener.counted).less(&matched);
+                let matched = matched.plus(&theirs.least(&room));
+                let sum = opener.counted.plus(&matched).plus(&grown);
                 over = opener.counted.least(&sum.less(&all)).least(&grown);
                 opener.counted = opener.counted.less(&over);
                 // By the opener's, whichever end told of a connection first: the receiver's record may be one of several.
-                let known = begun(&opener.matched);
-                opener.matched = opener.matched.plus(&grown);
-                connections = begun(&opener.matched).saturating_sub(known);
+                let known = begun(&matched);
+                let matched = matched.plus(&grown);
+                connections = begun(&matched).saturating_sub(known);
+                opener.matched.set(matched);
                 // Shown by itself only for what it alone was counted for.
                 opener.primary &= opener.counted.packets() > 0;
             }
@@ -79,8 +84,9 @@ impl Table {
         let Some(old) = self.get_mut(old).filter(|o| Some(Key::of(o)) == key) else {
             return Traffic::default();
         };
-        let over = old.matched.less(&old.above_base());
-        old.matched = old.matched.less(&over);
+        let matched = old.matched.get();
+        let over = matched.less(&old.above_base());
+        old.matched.set(matched.less(&over));
         over
     }
 }

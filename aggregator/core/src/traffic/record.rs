@@ -14,7 +14,7 @@ pub(super) struct Record {
     pub(super) flow: Flow,
     pub(super) owner: Kind,
     now: Traffic,
-    base: Traffic,
+    base: Seldom,
     /// The aggregator's monotonic clock when its agent read it first and last.
     pub(super) first_ns: u64,
     pub(super) last_ns: u64,
@@ -29,21 +29,39 @@ pub(super) struct Record {
     pub(super) grew_after_ns: u64,
     /// What of it is in the totals under this record, and under the records of its receivers; from the opener's side, above `base`.
     pub(super) counted: Traffic,
-    pub(super) matched: Traffic,
-    /// Everything as of the last judgement, from the opener's side.
+    pub(super) matched: Seldom,
+    /// Everything as of the last judgement, from the opener's side, with what only the opener knows.
     pub(super) marks: Traffic,
     /// A receiver's: its opener.
     pub(super) partner: Option<u32>,
     /// A receiver's: when its opener was last heard of, as of the last judgement.
     pub(super) opener_ns: u64,
     /// What the opener's own record said, as of the last judgement.
-    pub(super) told: Traffic,
+    pub(super) told: Seldom,
     /// The flow is counted and shown by this record, not by the other end's.
     pub(super) primary: bool,
     /// A connection was made against the policies in force.
     pub(super) leaked: bool,
     pub(super) judged: Option<Judged>,
     rate: Rate,
+}
+
+/// Traffic that most flows have none of: it takes no room then, and there are hundreds of thousands.
+#[derive(Debug, Default)]
+pub(super) struct Seldom(Option<Box<Traffic>>);
+
+impl Seldom {
+    pub(super) fn get(&self) -> Traffic {
+        self.0.as_deref().copied().unwrap_or_default()
+    }
+
+    pub(super) fn set(&mut self, traffic: Traffic) {
+        match &mut self.0 {
+            Some(held) => **held = traffic,
+            None if traffic == Traffic::default() => {}
+            none => *none = Some(Box::new(traffic)),
+        }
+    }
 }
 
 /// What was last said of a flow.
@@ -54,8 +72,6 @@ pub(super) struct Judged {
     pub(super) verdict: Verdict,
     pub(super) reason: Arc<str>,
     pub(super) delivered: bool,
-    /// Traffic from the opener's side, with what only the opener knows.
-    pub(super) traffic: Traffic,
 }
 
 /// Bytes at two moments, half a window and more apart.
@@ -71,7 +87,7 @@ impl Record {
             flow,
             owner,
             now: Traffic::default(),
-            base: Traffic::default(),
+            base: Seldom::default(),
             first_ns: at_ns,
             last_ns: at_ns,
             first_unix_ns: unix_ns,
@@ -81,11 +97,11 @@ impl Record {
             waits_since_ns: None,
             grew_after_ns: 0,
             counted: Traffic::default(),
-            matched: Traffic::default(),
+            matched: Seldom::default(),
             marks: Traffic::default(),
             partner: None,
             opener_ns: 0,
-            told: Traffic::default(),
+            told: Seldom::default(),
             primary: false,
             leaked: false,
             judged: None,
@@ -106,7 +122,7 @@ impl Record {
         now: Now,
     ) {
         if let Some(base) = base {
-            self.base = base;
+            self.base.set(base);
             let bytes = base.bytes();
             self.rate.marks = [(at_ns, bytes); 2];
         }
@@ -130,8 +146,8 @@ impl Record {
     /// The same, as far as it was counted under this aggregator.
     pub(super) fn above_base(&self) -> Traffic {
         match self.flow.role {
-            Role::Opened | Role::Unknown => self.now.less(&self.base),
-            Role::Accepted => self.now.less(&self.base).turned(),
+            Role::Opened | Role::Unknown => self.now.less(&self.base.get()),
+            Role::Accepted => self.now.less(&self.base.get()).turned(),
         }
     }
 

@@ -167,7 +167,7 @@ impl Table {
                 && let Some(judged) = record.judged.as_ref()
                 && filter.admits(judged, directory)
             {
-                found.push((judged.traffic.bytes(), id as u32, record, judged));
+                found.push((record.marks.bytes(), id as u32, record, judged));
             }
         }
         found.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -188,7 +188,7 @@ impl Table {
                     (Role::Accepted, None) => Seen::Receiver,
                 },
                 delivered: j.delivered,
-                traffic: j.traffic,
+                traffic: record.marks,
                 first_seen_unix_ns: record.first_unix_ns,
                 last_seen_unix_ns: record.last_unix_ns,
                 bytes_per_second: record.rate(judged.mono_ns, window_ns),

@@ -253,7 +253,11 @@ impl Table {
             now: case.traffic,
             before: if renamed { Traffic::default() } else { record.marks },
             told: case.told,
-            told_before: if joined { Traffic::default() } else { record.told },
+            told_before: if joined {
+                Traffic::default()
+            } else {
+                record.told.get()
+            },
             by_receiver: case.by_receiver,
             receiver_is_covered: !case.shared && cx.is_covered(&case.to, record.first_ns),
             patient: is_waited_for(record, GRACE_NS, teller, cx),
@@ -288,7 +292,7 @@ impl Table {
         record.leaked = leaked;
         record.marks = case.traffic;
         record.opener_ns = case.opener_ns;
-        record.told = case.told;
+        record.told.set(case.told);
         record.mark_rate(cx.now.mono_ns, window_ns);
         record.judged = Some(Judged {
             from: case.from,
@@ -296,7 +300,6 @@ impl Table {
             verdict,
             reason: reason.text(),
             delivered,
-            traffic: case.traffic,
         });
         true
     }

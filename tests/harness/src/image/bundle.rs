@@ -1,7 +1,9 @@
 //! A pod's container as an OCI bundle: what kubelet and containerd make of the manifest, so that runc starts it as a node would.
 
 use std::{
+    collections::BTreeMap,
     fs,
+    net::SocketAddr,
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::Command,
@@ -10,8 +12,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::manifest::{Container, PodTemplate, Variable, VolumeMount};
-use crate::processes::NODE;
+use super::manifest::{Container, PodTemplate, TlsSecret, Variable, VolumeMount};
+use crate::{manifests::Documents, processes::NODE};
 
 /// What the container gets that its manifest does not say: from the node, or from the test.
 pub(crate) struct Surroundings<'a> {
@@ -27,9 +29,14 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) hosts: &'a Path,
     /// The engine's default profile.
     pub(crate) seccomp: &'a Value,
-    /// Beyond the manifest's: (source, destination).
-    pub(crate) mounts: &'a [(PathBuf, &'a str)],
-    pub(crate) args: Vec<String>,
+    /// All that was rendered: Secrets are taken from it.
+    pub(crate) documents: &'a Documents,
+    /// The API server as pods find it.
+    pub(crate) api: SocketAddr,
+    /// What the kubelet puts into a pod for its service account, by name.
+    pub(crate) service_account: &'a BTreeMap<&'static str, String>,
+    /// The token for an audience, as the kubelet asks the API for one.
+    pub(crate) token: &'a dyn Fn(&str) -> String,
 }
 
 /// Unpacks the image `layout` to `bundle`, by a program that is not ours.
@@ -71,16 +78,21 @@ pub(crate) fn config(pod: &PodTemplate, with: &Surroundings<'_>) -> Result<Value
     for variable in &container.env {
         env.push(format!("{}={}", variable.name, value(variable)?));
     }
+    env.push(format!("KUBERNETES_SERVICE_HOST={}", with.api.ip()));
+    env.push(format!("KUBERNETES_SERVICE_PORT={}", with.api.port()));
     let mut mounts = standard_mounts();
     for mount in &container.volume_mounts {
-        mounts.push(volume(pod, mount, with.volumes)?);
+        mounts.push(volume(pod, mount, with)?);
     }
-    for (source, destination) in with.mounts {
-        mounts.push(bind(source, destination, true, false));
+    if pod.automount_service_account_token {
+        let files = with.service_account.iter();
+        let files = files.map(|(name, text)| (*name, text.as_str()));
+        let dir = made(pod, &with.volumes.join("service-account"), 0o444, files)?;
+        mounts.push(bind(&dir, SERVICE_ACCOUNT, true, false));
     }
     mounts.push(bind(with.hosts, "/etc/hosts", false, false));
     let mut command = container.command.clone();
-    command.extend(with.args.iter().cloned());
+    command.extend(container.args.iter().cloned());
     let mut config = json!({
         "ociVersion": "1.0.2",
         "hostname": container.name,
@@ -143,7 +155,29 @@ fn value(variable: &Variable) -> Result<String> {
     }
 }
 
-fn volume(pod: &PodTemplate, mount: &VolumeMount, volumes: &Path) -> Result<Value> {
+/// Where every pod finds its service account.
+pub(crate) const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// Files of a volume as the kubelet makes them: the pod's group may read them where it has one.
+fn made<'f>(
+    pod: &PodTemplate,
+    dir: &Path,
+    mode: u32,
+    files: impl IntoIterator<Item = (&'f str, &'f str)>,
+) -> Result<PathBuf> {
+    fs::create_dir_all(dir)?;
+    for (name, text) in files {
+        let file = dir.join(name);
+        fs::write(&file, text)?;
+        let group = pod.security_context.fs_group;
+        chown(&file, None, group)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode))?;
+    }
+    Ok(dir.to_owned())
+}
+
+fn volume(pod: &PodTemplate, mount: &VolumeMount, with: &Surroundings<'_>) -> Result<Value> {
+    let dir = with.volumes.join(&mount.name);
     let volume = pod
         .volumes
         .iter()
@@ -162,8 +196,20 @@ fn volume(pod: &PodTemplate, mount: &VolumeMount, volumes: &Path) -> Result<Valu
             slave,
         ));
     }
+    if let Some(secret) = &volume.secret {
+        let files = TlsSecret::of(with.documents, &secret.secret_name)?;
+        made(pod, &dir, secret.default_mode, files.files())?;
+        return Ok(bind(&dir, &mount.mount_path, mount.read_only, slave));
+    }
+    if let Some(projected) = &volume.projected {
+        for source in &projected.sources {
+            let asked = &source.service_account_token;
+            let token = (with.token)(&asked.audience);
+            made(pod, &dir, projected.default_mode, [(&*asked.path, &*token)])?;
+        }
+        return Ok(bind(&dir, &mount.mount_path, mount.read_only, slave));
+    }
     if volume.empty_dir.is_some() {
-        let dir = volumes.join(&volume.name);
         fs::create_dir_all(&dir)?;
         // As the kubelet makes them: for everybody, and with the pod's group where it has one.
         let mode = match pod.security_context.fs_group {
@@ -177,7 +223,7 @@ fn volume(pod: &PodTemplate, mount: &VolumeMount, volumes: &Path) -> Result<Valu
         return Ok(bind(&dir, &mount.mount_path, mount.read_only, slave));
     }
     bail!(
-        "volume {}: neither hostPath nor emptyDir: nobody made it for this test",
+        "volume {}: of a kind that nobody makes for this test",
         volume.name
     )
 }

@@ -1,7 +1,11 @@
 //! What the rendered manifests say of the two pods: the part that decides how their processes start.
 
 use anyhow::{Context, Result, anyhow, ensure};
-use serde::{Deserialize, de::IgnoredAny};
+use data_encoding::BASE64;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, IgnoredAny},
+};
 
 use crate::manifests::Documents;
 
@@ -13,11 +17,17 @@ pub(crate) struct PodTemplate {
     pub(crate) host_network: bool,
     #[serde(default, rename = "hostPID")]
     pub(crate) host_pid: bool,
+    #[serde(default = "by_default")]
+    pub(crate) automount_service_account_token: bool,
     pub(crate) security_context: PodSecurity,
     pub(crate) termination_grace_period_seconds: u64,
     containers: Vec<Container>,
     #[serde(default)]
     pub(crate) volumes: Vec<Volume>,
+}
+
+fn by_default() -> bool {
+    true
 }
 
 /// A field that is not known here would not be honoured, so it is refused.
@@ -128,6 +138,49 @@ pub(crate) struct Volume {
     pub(crate) name: String,
     pub(crate) host_path: Option<HostPath>,
     pub(crate) empty_dir: Option<IgnoredAny>,
+    pub(crate) secret: Option<SecretVolume>,
+    pub(crate) projected: Option<Projected>,
+}
+
+/// Kubernetes reads YAML 1.1, where a leading zero says octal.
+fn mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let number = match text.strip_prefix('0') {
+        Some(octal) => u32::from_str_radix(octal, 8),
+        None => text.parse(),
+    };
+    number.map_err(|error| D::Error::custom(format!("{text:?}: {error}")))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct SecretVolume {
+    pub(crate) secret_name: String,
+    #[serde(deserialize_with = "mode")]
+    pub(crate) default_mode: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Projected {
+    #[serde(deserialize_with = "mode")]
+    pub(crate) default_mode: u32,
+    pub(crate) sources: Vec<Source>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Source {
+    pub(crate) service_account_token: ServiceAccountToken,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ServiceAccountToken {
+    pub(crate) path: String,
+    pub(crate) audience: String,
+    #[serde(rename = "expirationSeconds")]
+    _renewed: IgnoredAny,
 }
 
 #[derive(Debug, Deserialize)]
@@ -161,6 +214,84 @@ impl PodTemplate {
 
     pub(crate) fn container(&self) -> Result<&Container> {
         self.containers.first().context("no container")
+    }
+}
+
+/// The files of a Secret of type kubernetes.io/tls.
+#[derive(Debug, Deserialize)]
+pub(crate) struct TlsSecret {
+    #[serde(rename = "tls.crt")]
+    pub(crate) cert: String,
+    #[serde(rename = "tls.key")]
+    pub(crate) key: String,
+    #[serde(rename = "ca.crt")]
+    pub(crate) ca: String,
+}
+
+impl TlsSecret {
+    pub(crate) fn of(documents: &Documents, name: &str) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Object {
+            data: TlsSecret,
+        }
+        let (key, text) = documents
+            .of_name("Secret", name)
+            .with_context(|| format!("the manifests have no Secret {name}"))?;
+        let object: Object = serde_saphyr::from_str(text).map_err(|error| anyhow!("{key}: {error}"))?;
+        let decoded = |text: &str| -> Result<String> {
+            let bytes = BASE64.decode(text.as_bytes()).with_context(|| key.to_string())?;
+            Ok(String::from_utf8(bytes)?)
+        };
+        Ok(Self {
+            cert: decoded(&object.data.cert)?,
+            key: decoded(&object.data.key)?,
+            ca: decoded(&object.data.ca)?,
+        })
+    }
+
+    pub(crate) fn files(&self) -> [(&'static str, &str); 3] {
+        [
+            ("tls.crt", &self.cert),
+            ("tls.key", &self.key),
+            ("ca.crt", &self.ca),
+        ]
+    }
+}
+
+/// What the aggregator's account may do, by the rendered ClusterRole.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Rights {
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Rule {
+    api_groups: Vec<String>,
+    resources: Vec<String>,
+    verbs: Vec<String>,
+}
+
+impl Rights {
+    pub(crate) fn of(documents: &Documents) -> Result<Self> {
+        let (key, text) = documents
+            .of_kind("ClusterRole")
+            .context("the manifests have no ClusterRole")?;
+        serde_saphyr::from_str(text).map_err(|error| anyhow!("{key}: {error}"))
+    }
+
+    /// Whether a request is one of them. `path`: /api/v1/pods or /apis/GROUP/VERSION/RESOURCE.
+    pub(crate) fn admit(&self, verb: &str, path: &str) -> bool {
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let (group, resource) = match parts[..] {
+            ["api", _, resource, ..] => ("", resource),
+            ["apis", group, _, resource, ..] => (group, resource),
+            _ => return false,
+        };
+        self.rules.iter().any(|rule| {
+            let has = |list: &[String], wanted: &str| list.iter().any(|one| one == wanted);
+            has(&rule.api_groups, group) && has(&rule.resources, resource) && has(&rule.verbs, verb)
+        })
     }
 }
 

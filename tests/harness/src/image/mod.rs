@@ -1,12 +1,13 @@
 //! The image as a node runs it: started by runc with the rights, mounts and arguments of the rendered manifests, in network namespaces of
-//! its own, beside the demo's tenants, whose culprit it has to name.
+//! its own, beside the demo's tenants, whose culprit it has to name. Links are encrypted with the certificates that the chart makes, agents show
+//! tokens, and the aggregator learns of the cluster from an API server.
 
 mod bundle;
 mod container;
 mod manifest;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::ErrorKind,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -15,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use partywall_apiserver::{Server, Token};
 use partywall_proto::v1::{
     Breach, BreachKind, BreachState, GetSnapshotRequest, Snapshot, query_service_client::QueryServiceClient,
 };
@@ -24,13 +26,13 @@ use partywall_workload::{
 };
 use serde::Serialize;
 use serde_json::Value;
-use tokio::time::sleep;
-use tonic::transport::Endpoint;
+use tokio::{net::TcpListener, time::sleep};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
-use crate::{bpf::Objects, http, manifests::Documents, processes::NODE, run::cpu_request};
-use bundle::Surroundings;
+use crate::{api::Api, bpf::Objects, http, manifests::Documents, processes::NODE, run::cpu_request};
+use bundle::{SERVICE_ACCOUNT, Surroundings};
 use container::{Container, at_node};
-use manifest::PodTemplate;
+use manifest::{PodTemplate, Rights, TlsSecret};
 
 /// What the image is tested with.
 pub(crate) struct Files<'a> {
@@ -42,6 +44,9 @@ pub(crate) struct Files<'a> {
 /// The image's only one.
 const TAG: &str = env!("CARGO_PKG_VERSION");
 const NAMESPACE: &str = "partywall";
+/// Of the agent; its certificate has the same name.
+const ACCOUNT: &str = "partywall-agent";
+const AGENT_SECRET: &str = "partywall-agent-tls";
 /// The Service's name, by which the agent finds the aggregator.
 const SERVICE: &str = "partywall-aggregator.partywall.svc";
 const AGENT: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 20);
@@ -74,16 +79,19 @@ pub(crate) struct Proved {
     aggregator_user: u32,
     programs: usize,
     maps: usize,
+    /// What the aggregator asked of the API, each kind of question once: all of it is in its ClusterRole.
+    asked: BTreeSet<String>,
 }
 
 impl Proved {
     pub(crate) fn line(&self) -> String {
         format!(
-            "image: {} programs and {} maps with CapEff {}, aggregator as user {}; named after {:.1} s: {}",
+            "image: {} programs and {} maps with CapEff {}, aggregator as user {}, mTLS, tokens reviewed, {} rights of its role used and no other; named after {:.1} s: {}",
             self.programs,
             self.maps,
             self.agent_capabilities,
             self.aggregator_user,
+            self.asked.len(),
             self.named_after_s,
             self.summary
         )
@@ -98,24 +106,32 @@ pub(crate) async fn image(files: &Files<'_>, cgroup_mount: &Path, dir: &Path) ->
         PodTemplate::of(&documents, "DaemonSet")?,
         PodTemplate::of(&documents, "Deployment")?,
     );
+    let network = Network::create()?;
+    let node = network.connect_to_node();
+    let objects = dir.join("objects");
+    write_objects(&objects)?;
+    let api = Api::serve(on_the_node(&node)?, &objects)?;
     let mut stage = Stage {
         layout: files.layout,
+        documents: &documents,
         seccomp,
         dir,
         cgroup_mount,
-        objects: dir.join("objects"),
-        node: None,
-        network: Network::create()?,
+        objects,
+        api,
+        node: network.connect_to_node(),
+        network,
     };
-    stage.objects()?;
-    let node = stage.network.connect_to_node();
-    stage.node = Some(stage.network.connect_to_node());
     let (blue, red) = (
         stage.tenant("blue", "web", 2, 0.5)?,
         stage.tenant("red", "batch", 3, 0.1)?,
     );
 
-    let grpc = SocketAddr::from((AGGREGATOR, aggregator.container()?.port("grpc")?));
+    let asking = Asking {
+        node: &node,
+        address: SocketAddr::from((AGGREGATOR, aggregator.container()?.port("grpc")?)),
+        identity: TlsSecret::of(&documents, AGENT_SECRET)?,
+    };
     let mut aggregator_runs = stage.start("aggregator", &aggregator, AGGREGATOR).await?;
     let mut agent_runs = stage.start("agent", &agent, AGENT).await?;
     let programs = rights(&agent_runs, &aggregator_runs)?;
@@ -132,7 +148,7 @@ pub(crate) async fn image(files: &Files<'_>, cgroup_mount: &Path, dir: &Path) ->
     )?;
     sleep(QUIET).await;
     // A machine that builds beside the test disturbs blue too, and rightly: that is nobody's fault.
-    let mut early = firing(&node, grpc)?;
+    let mut early = asking.firing()?;
     early.retain(|breach| breach.tenant != SYSTEM);
     ensure!(
         early.is_empty(),
@@ -144,19 +160,21 @@ pub(crate) async fn image(files: &Files<'_>, cgroup_mount: &Path, dir: &Path) ->
         sleep(Duration::from_millis(250)).await;
         agent_runs.still_runs()?;
         aggregator_runs.still_runs()?;
-        if let Some(breach) = firing(&node, grpc)?.into_iter().find(is_culprit) {
+        if let Some(breach) = asking.firing()?.into_iter().find(is_culprit) {
             break breach;
         }
         if began.elapsed() > NAMED_PATIENCE {
             bail!(
                 "red was not named within {} s: {:?}\n{}\n{}",
                 NAMED_PATIENCE.as_secs(),
-                firing(&node, grpc)?,
+                asking.firing()?,
                 agent_runs.log(),
                 aggregator_runs.log()
             );
         }
     };
+    asking.refuses_strangers()?;
+    let asked = stage.asked(&Rights::of(&documents)?)?;
     let proved = Proved {
         named_after_s: began.elapsed().as_secs_f64(),
         summary: named.summary,
@@ -164,6 +182,7 @@ pub(crate) async fn image(files: &Files<'_>, cgroup_mount: &Path, dir: &Path) ->
         aggregator_user: NONROOT,
         programs: programs.programs.len(),
         maps: programs.maps.len(),
+        asked,
     };
     agent_runs.stop(agent.termination_grace_period_seconds).await?;
     aggregator_runs
@@ -190,18 +209,68 @@ fn is_culprit(breach: &Breach) -> bool {
         && breach.culprits.iter().any(|culprit| culprit.pod == "red/batch")
 }
 
-fn firing(node: &PodLink, grpc: SocketAddr) -> Result<Vec<Breach>> {
-    let snapshot: Snapshot = at_node(node, async || {
-        let channel = Endpoint::from_shared(format!("http://{grpc}"))?.connect().await?;
-        let mut client = QueryServiceClient::new(channel);
-        Ok(client
-            .get_snapshot(GetSnapshotRequest::default())
-            .await?
-            .into_inner())
-    })?;
-    let mut breaches = snapshot.breaches;
-    breaches.retain(|breach| breach.state() == BreachState::Firing);
-    Ok(breaches)
+/// A client at the node.
+struct Asking<'a> {
+    node: &'a PodLink,
+    address: SocketAddr,
+    identity: TlsSecret,
+}
+
+impl Asking<'_> {
+    /// By its name in the certificate: the node has no DNS.
+    fn tls(&self) -> ClientTlsConfig {
+        ClientTlsConfig::new()
+            .domain_name(SERVICE)
+            .ca_certificate(Certificate::from_pem(&self.identity.ca))
+    }
+
+    fn snapshot(&self, endpoint: &Endpoint) -> Result<Snapshot> {
+        at_node(self.node, async || {
+            let mut client = QueryServiceClient::new(endpoint.connect().await?);
+            Ok(client
+                .get_snapshot(GetSnapshotRequest::default())
+                .await?
+                .into_inner())
+        })
+    }
+
+    fn firing(&self) -> Result<Vec<Breach>> {
+        let own = Identity::from_pem(&self.identity.cert, &self.identity.key);
+        let endpoint = Endpoint::from_shared(format!("https://{}", self.address))?;
+        let mut breaches = self
+            .snapshot(&endpoint.tls_config(self.tls().identity(own))?)?
+            .breaches;
+        breaches.retain(|breach| breach.state() == BreachState::Firing);
+        Ok(breaches)
+    }
+
+    /// Neither plain text nor a client without a certificate is answered.
+    fn refuses_strangers(&self) -> Result<()> {
+        let plain = Endpoint::from_shared(format!("http://{}", self.address))?;
+        let nobody = Endpoint::from_shared(format!("https://{}", self.address))?.tls_config(self.tls())?;
+        for (what, endpoint) in [("plain text", plain), ("a client without a certificate", nobody)] {
+            ensure!(self.snapshot(&endpoint).is_err(), "{what} was answered");
+        }
+        Ok(())
+    }
+}
+
+/// An API server where pods reach the node.
+fn on_the_node(node: &PodLink) -> Result<Server> {
+    let socket = node.within(|| std::net::TcpListener::bind((NODE_IPV4, 0)))??;
+    socket.set_nonblocking(true)?;
+    Server::over_tls(TcpListener::from_std(socket)?)
+}
+
+/// What is there before the first pod.
+fn write_objects(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    fs::write(dir.join("node.yaml"), node_yaml(NODE, &[NODE_IPV4.into()])?)?;
+    let namespaces = [NAMESPACE, "blue", "red"].map(|name| namespace_yaml(name, &BTreeMap::new()));
+    for (number, yaml) in namespaces.into_iter().enumerate() {
+        fs::write(dir.join(format!("namespace-{number}.yaml")), yaml?)?;
+    }
+    Ok(())
 }
 
 /// What the two processes may, by the kernel's word; gives what the agent has in the kernel.
@@ -229,14 +298,14 @@ fn rights(agent: &Container, aggregator: &Container) -> Result<Objects> {
             );
         }
         read_only(&container.within("/written"))?;
-        ensure!(
-            fs::symlink_metadata(container.within("/var/run/secrets/kubernetes.io")).is_err(),
-            "the container has a token for the API"
-        );
         fs::write(container.within("/var/lib/partywall/written"), "")
             .context("the one directory that is to be written cannot be")?;
     }
     read_only(&agent.within("/host/cgroup/written"))?;
+    ensure!(
+        fs::symlink_metadata(agent.within(SERVICE_ACCOUNT)).is_err(),
+        "the agent has a token for the API"
+    );
     for (container, wanted) in [(agent, 0), (aggregator, NONROOT)] {
         let ids = container.status("Uid")?;
         ensure!(
@@ -282,29 +351,18 @@ fn features(node: &PodLink, agent: &PodTemplate) -> Result<()> {
 /// The node and what is on it.
 struct Stage<'a> {
     layout: &'a Path,
+    documents: &'a Documents,
     seccomp: Value,
     dir: &'a Path,
     cgroup_mount: &'a Path,
-    /// Kubernetes YAML that stands for the API server.
+    /// What the API server serves.
     objects: PathBuf,
-    node: Option<PodLink>,
+    api: Api,
+    node: PodLink,
     network: Network,
 }
 
 impl Stage<'_> {
-    fn objects(&self) -> Result<()> {
-        fs::create_dir_all(&self.objects)?;
-        fs::write(
-            self.objects.join("node.yaml"),
-            node_yaml(NODE, &[NODE_IPV4.into()])?,
-        )?;
-        let namespaces = [NAMESPACE, "blue", "red"].map(|name| namespace_yaml(name, &BTreeMap::new()));
-        for (number, yaml) in namespaces.into_iter().enumerate() {
-            fs::write(self.objects.join(format!("namespace-{number}.yaml")), yaml?)?;
-        }
-        Ok(())
-    }
-
     fn pod(&self, namespace: &str, name: &str, address: Ipv4Addr, cores: f64) -> Result<Pod> {
         let mut spec = PodSpec::new(namespace, name);
         spec.requests = cpu_request(cores);
@@ -330,6 +388,21 @@ impl Stage<'_> {
         fs::write(&hosts, format!("127.0.0.1 localhost\n{AGGREGATOR} {SERVICE}\n"))?;
         let link = self.network.connect(&[IpAddr::V4(address)])?;
         let mut pod = self.pod(NAMESPACE, name, address, 0.05)?;
+        let server = &self.api.server;
+        let bound = (name.to_owned(), pod.spec().uid.clone());
+        let token = |audience: &str| {
+            let text = format!("{name}-for-{audience}");
+            let token = Token {
+                user: format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}"),
+                uid: "5a0e4c1d-account".to_owned(),
+                audiences: vec![audience.to_owned()],
+                pod: Some(bound.clone()),
+                node: Some((NODE.to_owned(), "6b1f-node".to_owned())),
+                refused: None,
+            };
+            server.add_token(&text, token);
+            text
+        };
         let container = template.container()?;
         let config = bundle::config(
             template,
@@ -340,30 +413,38 @@ impl Stage<'_> {
                 cgroup: format!("/{}", pod.spec().container_cgroup()),
                 hosts: &hosts,
                 seccomp: &self.seccomp,
-                mounts: &[(self.objects.clone(), "/objects")],
-                args: arguments(&container.args),
+                documents: self.documents,
+                api: server.address(),
+                service_account: &server.service_account(NAMESPACE),
+                token: &token,
             },
         )?;
         pod.connect(link);
         let mut started = Container::start(name, &bundle, &config, pod).await?;
         let (path, port) = container.readiness()?;
-        let node = self.node.as_ref().context("no node")?;
-        started.ready(node, (address, port).into(), path).await?;
+        started.ready(&self.node, (address, port).into(), path).await?;
         Ok(started)
     }
-}
 
-/// The manifest's, but for the one thing that is not here: instead of an API server there are files.
-fn arguments(rendered: &[String]) -> Vec<String> {
-    let mut arguments = Vec::new();
-    for argument in rendered {
-        let flag = argument.split('=').next().unwrap_or_default();
-        match flag {
-            "--kube-api" => arguments.push("--cluster-from=/objects".to_owned()),
-            _ => arguments.push(argument.clone()),
+    /// What the API was asked, which must be within what the role says.
+    fn asked(&self, rights: &Rights) -> Result<BTreeSet<String>> {
+        let mut asked = BTreeSet::new();
+        for request in self.api.server.requests() {
+            let question = format!("{} {}", request.verb, request.path);
+            ensure!(
+                rights.admit(request.verb, &request.path),
+                "{question}: no rule of the ClusterRole has it"
+            );
+            asked.insert(question);
         }
+        for needed in [
+            "watch /api/v1/pods",
+            "create /apis/authentication.k8s.io/v1/tokenreviews",
+        ] {
+            ensure!(asked.contains(needed), "{needed} was not asked: {asked:?}");
+        }
+        Ok(asked)
     }
-    arguments
 }
 
 /// The first ones serve most interrupts.
