@@ -108,7 +108,7 @@ readOnlyRootFilesystem: true
 {{- fail "tls.mode generated makes an authority of this release's own, which an aggregator elsewhere does not know: use provided or certManager where aggregator.enabled is false" }}
 {{- end }}
 {{- with .Values.agent.spool }}
-{{- if and .enabled (gt (include "partywall.kib" .bytes | int64) (include "partywall.kib" .sizeLimit | int64)) }}
+{{- if and .enabled (not .hostPath) (gt (include "partywall.kib" .bytes | int64) (include "partywall.kib" .sizeLimit | int64)) }}
 {{- fail (printf "agent.spool.sizeLimit %s is less than agent.spool.bytes %s: the kubelet would evict the agent" .sizeLimit .bytes) }}
 {{- end }}
 {{- end }}
