@@ -87,10 +87,16 @@ async fn readyz(Extract(admin): Extract<Arc<Admin>>) -> Response {
     }
     let mut degraded = Vec::new();
     let mut clusters = serde_json::Map::new();
+    // One cluster's API that is away keeps its own agents out, not those of the others.
+    let serves_none = !admin.state.clusters().any(|cluster| cluster.is_synced());
     for cluster in admin.state.clusters() {
         let (name, source) = (&*cluster.name, cluster.source.get());
-        if source.api.as_ref().is_some_and(|api| !api.is_synced()) {
-            missing.push(format!("objects of cluster {name}"));
+        if !cluster.is_synced() {
+            let reason = "its objects were not read yet: its agents are told to come again";
+            match serves_none {
+                true => missing.push(format!("objects of cluster {name}")),
+                false => degraded.push(json!({ "cluster": name, "reason": reason })),
+            }
         }
         degraded.extend(source.broken.iter().map(
             |(file, error)| json!({ "cluster": name, "file": file.display().to_string(), "reason": error }),

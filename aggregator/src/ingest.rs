@@ -232,6 +232,14 @@ impl Connection {
     }
 
     fn join(&mut self, cluster: Arc<Cluster>, node: Arc<str>) -> Result<(), Denied> {
+        if !cluster.is_synced() {
+            // Counted now, all of it would be nobody's; the agent keeps it.
+            let words = format!("the objects of cluster {:?} were not read yet", &*cluster.name);
+            return Err(Denied {
+                refusal: StreamRefusal::NotSynced,
+                status: Status::unavailable(words),
+            });
+        }
         let Some(of_node) = self.nodes.join(&cluster.name, &node) else {
             let words = format!("{node:?} has {MAX_STREAMS_PER_NODE} streams already");
             return Err(Denied {

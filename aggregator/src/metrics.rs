@@ -69,6 +69,8 @@ pub enum StreamRefusal {
     TooManyBadTokens,
     ReviewsBusy,
     ApiAway,
+    /// Whose pods these are is not known yet.
+    NotSynced,
     NoApi,
     QueriesBusy,
     TooManyWatches,
@@ -92,6 +94,7 @@ impl StreamRefusal {
             Self::TooManyBadTokens => "too_many_bad_tokens",
             Self::ReviewsBusy => "reviews_busy",
             Self::ApiAway => "api_away",
+            Self::NotSynced => "not_synced",
             Self::NoApi => "no_api",
             Self::QueriesBusy => "queries_busy",
             Self::TooManyWatches => "too_many_watches",

@@ -43,6 +43,11 @@ impl Cluster {
         self.clock.now()
     }
 
+    /// Its objects were read whole once, or there is no API that has them.
+    pub fn is_synced(&self) -> bool {
+        self.source.get().api.is_none_or(|api| api.is_synced())
+    }
+
     /// Takes over what a cluster source knows now: all of it, not a change. Blocks for as long as tens of thousands of pods take; the world goes
     /// on meanwhile.
     pub fn set_objects(&self, objects: &Arc<Objects>) {

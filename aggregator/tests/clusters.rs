@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use partywall_aggregator::config::{Config, NamedSource};
+use partywall_aggregator::identify::api::Target;
 use partywall_aggregator::{Running, start};
+use partywall_apiserver::Server;
 use partywall_proto::v1;
 use support::{Agent, documented, eventually, http, pod, query, running, snapshot};
 use tonic::Code;
@@ -361,5 +363,63 @@ async fn a_stepped_clock_is_told_and_disturbs_nothing() {
     report.waited_ns = None;
     assert_eq!(agent.send(report).await.outcome(), v1::Outcome::Accepted);
     assert_eq!(snapshot(&running).await.nodes[0].clock_offset_seconds, None);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cluster_whose_api_is_away_keeps_only_its_own_agents_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::on_loopback().await.unwrap();
+    server.apply_yaml(&pod("blue", "web", "500m")).unwrap();
+    server.go_away();
+    let path = dir.path().join("kubeconfig");
+    std::fs::write(&path, server.kubeconfig()).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let config = Config {
+        grpc_listen: any,
+        http_listen: any,
+        insecure_plaintext: true,
+        cluster: "here".into(),
+        cluster_from: vec![objects(dir.path(), "here", 4, "navy")],
+        kube_api: vec![NamedSource {
+            cluster: Some("far".into()),
+            source: Target::Kubeconfig { path, context: None },
+        }],
+        ..Config::default()
+    };
+    let running = start(config).await.unwrap();
+    let ready = eventually("readiness", async || {
+        let said = http(running.http_addr, "/readyz").await;
+        said.starts_with("HTTP/1.1 200").then_some(said)
+    });
+    let ready = ready.await;
+    assert!(
+        ready.contains("\"far\"") && ready.contains("not read yet"),
+        "{ready}"
+    );
+    let mut near = agent(&running, "here").await;
+    let web = near.pod("uid-blue-web");
+    let report = near.interval(&[(web, 10)], &[]);
+    assert_eq!(near.send(report).await.outcome(), v1::Outcome::Accepted);
+
+    let mut far = agent(&running, "far").await;
+    let web = far.pod("uid-blue-web");
+    let report = far.interval(&[(web, 10)], &[]);
+    far.reports.send(report.clone()).await.unwrap();
+    let refused = far.receipts.message().await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    let text = http(running.http_addr, "/metrics").await;
+    let line = "partywall_aggregator_streams_refused_total{reason=\"not_synced\"} 1";
+    assert!(text.contains(line), "lacks {line}\n{text}");
+
+    server.come_back();
+    let accepted = eventually("the objects", async || {
+        let mut far = agent(&running, "far").await;
+        far.reports.send(report.clone()).await.unwrap();
+        let receipt = far.receipts.message().await.ok()??;
+        Some(receipt.outcome())
+    });
+    assert_eq!(accepted.await, v1::Outcome::Accepted);
+    assert_eq!(tenant(&of(&running, "far").await, "blue").pods, 1);
     running.stop().await.unwrap();
 }

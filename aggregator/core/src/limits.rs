@@ -57,8 +57,10 @@ pub const MAX_PROBED: usize = 512;
 /// Pods that reached for the node's credentials.
 pub const MAX_REACHERS: usize = 1_024;
 
-/// A node without a report for this long is forgotten, its series with it.
+/// A node without a report for this long is forgotten, its series with it, where no Node object says that it exists.
 pub const NODE_KEPT_NS: u64 = 600 * NS_PER_S;
+/// One that exists: its agent may be cut off for a day, and then its queue goes on from what was counted.
+pub const SILENT_NODE_KEPT_NS: u64 = 86_400 * NS_PER_S;
 /// A pod that left the cluster data keeps its name this long: its last counters may still be on the way, behind half an hour of an
 /// agent's queue that is being worked off.
 pub const GONE_POD_KEPT_NS: u64 = 2_700 * NS_PER_S;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::breach::{Book, Breach, seconds};
 use crate::finding::Finding;
 use crate::identity::{Cluster, Directory, TenantId, TurnedAway};
-use crate::limits::{MAX_NODES, NODE_KEPT_NS, NS_PER_S};
+use crate::limits::{MAX_NODES, NODE_KEPT_NS, NS_PER_S, SILENT_NODE_KEPT_NS};
 use crate::losses::Losses;
 use crate::node::Node;
 use crate::node::checkpoint::{Checkpoint, Mark};
@@ -207,8 +207,11 @@ impl World {
     pub fn judge(&mut self, now: Now) -> Changes {
         self.judged = now;
         let (traffic, gone_waits, journal) = (&mut self.traffic, &mut self.gone_waits, &mut self.journal);
-        self.nodes.retain(|_, node| {
-            let kept = now.mono_ns.saturating_sub(node.received_ns) < NODE_KEPT_NS;
+        let directory = &self.directory;
+        self.nodes.retain(|name, node| {
+            let silent_ns = now.mono_ns.saturating_sub(node.received_ns);
+            let kept = silent_ns < NODE_KEPT_NS
+                || (silent_ns < SILENT_NODE_KEPT_NS && directory.node(name).is_some());
             if !kept {
                 traffic.end_node(node, now);
                 keep_waits(gone_waits, node);

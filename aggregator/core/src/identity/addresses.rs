@@ -486,7 +486,7 @@ mod tests {
         assert_eq!(a.at(ip("10.0.0.1"), 210 * S), nobody);
         set(&mut a, Vec::new(), 600);
         assert_eq!(a.at(ip("10.0.0.1"), 650 * S), nobody);
-        set(&mut a, Vec::new(), 1_000);
+        set(&mut a, Vec::new(), 4_000);
         assert_eq!(a.at(ip("10.0.0.1"), 400 * S), nobody, "long gone");
     }
 

@@ -90,6 +90,7 @@ pub struct Directory {
     ranges: BTreeMap<String, [Range; 2]>,
     /// Where in the cluster data each Namespace object is.
     namespace_objects: BTreeMap<String, usize>,
+    node_objects: BTreeMap<String, usize>,
     addresses: Arc<Addresses>,
     /// With pods that have ended: what they did is judged after.
     fence: Arc<Fence>,
@@ -154,7 +155,7 @@ impl Directory {
 
     /// A Node object.
     pub fn node(&self, name: &str) -> Option<&NodeObject> {
-        self.cluster.nodes.iter().find(|node| node.name == name)
+        self.cluster.nodes.get(*self.node_objects.get(name)?)
     }
 
     /// Labels of a Namespace object.
@@ -224,6 +225,8 @@ impl Directory {
         self.gone = Arc::new(gone);
         let objects = self.cluster.namespaces.iter().enumerate();
         self.namespace_objects = objects.map(|(at, n)| (n.name.clone(), at)).collect();
+        let objects = self.cluster.nodes.iter().enumerate();
+        self.node_objects = objects.map(|(at, n)| (n.name.clone(), at)).collect();
         self.set_fence(&before, now_ns);
         let services = Arc::make_mut(&mut self.addresses).set(&self.cluster, now_ns);
         self.rebuild(policy);

@@ -201,9 +201,7 @@ fn hand_over(shared: &Shared) -> Duration {
     let began = Instant::now();
     let cluster = Arc::new(shared.cluster());
     let of = &shared.of;
-    let mut world = of.lock();
-    world.set_cluster(Arc::clone(&cluster), of.now());
-    drop(world);
+    of.set_objects(&cluster);
     let cost = began.elapsed();
     of.source.update(|status| {
         if status.loads == 0 {
