@@ -152,6 +152,10 @@ impl Directory {
         of_namespaces.chain(of_paths).chain([TenantId::SYSTEM]).collect()
     }
 
+    pub fn nodes(&self) -> &[NodeObject] {
+        &self.cluster.nodes
+    }
+
     /// A Node object.
     pub fn node(&self, name: &str) -> Option<&NodeObject> {
         self.cluster.nodes.iter().find(|node| node.name == name)
