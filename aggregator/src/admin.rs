@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State as Extract;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use partywall_proto::scrape::Format;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,6 @@ use crate::state::State;
 /// Judgements that may be missed before the aggregator calls itself unhealthy.
 const MISSED_JUDGEMENTS: f64 = 5.0;
 const HEALTHY_AGE_MIN: Duration = Duration::from_secs(10);
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Debug)]
 struct Admin {
@@ -45,16 +45,23 @@ pub async fn serve(listener: TcpListener, state: Arc<State>, exporter: Exporter,
     }
 }
 
-async fn metrics(Extract(admin): Extract<Arc<Admin>>) -> Response {
+async fn metrics(Extract(admin): Extract<Arc<Admin>>, headers: HeaderMap) -> Response {
+    let format = Format::accepted(
+        headers
+            .get(header::ACCEPT)
+            .and_then(|accept| accept.to_str().ok()),
+    );
     // A large cluster takes a while to write out: not on a thread that serves sockets.
     let state = Arc::clone(&admin.state);
-    match tokio::task::spawn_blocking(move || admin.exporter.scrape()).await {
+    let scraped =
+        tokio::task::spawn_blocking(move || admin.exporter.scrape().map(|text| format.written(text)));
+    match scraped.await {
         Ok(Ok(text)) => {
             // What a restart would take back is not shown: Prometheus would take it for a counter that began anew.
             if let Some(journal) = state.journal.get() {
                 journal.written(journal.position()).await;
             }
-            ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response()
+            ([(header::CONTENT_TYPE, format.content_type())], text).into_response()
         }
         Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

@@ -12,6 +12,7 @@ use partywall_aggregator_core::identity::{is_namespace_name, is_object_name};
 use crate::auth::Expected;
 use crate::limits::STREAM_LIFE;
 use crate::link::tls;
+use crate::sinks::push::{PushArgs, PushConfig};
 
 use crate::identify::api::Target;
 
@@ -36,6 +37,8 @@ Start here:
 
   partywall-aggregator --insecure-plaintext --kube-api in-cluster     the same objects from the API, watched
   partywall-aggregator --insecure-plaintext --kube-api ~/.kube/config#admin@prod
+
+  partywall-aggregator --insecure-plaintext --cluster-from cluster --alertmanager http://alertmanager:9093
 
 Agents report to --grpc-listen, clients (`partywall top`) ask there; Prometheus scrapes --http-listen. Files are read again when they
 change; one that is broken keeps what it said before. It stops on SIGTERM or SIGINT.";
@@ -118,6 +121,8 @@ pub struct RunArgs {
     /// Tenants that are published by name; the rest is summed in `~other`
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub max_tenants: usize,
+    #[command(flatten)]
+    pub push: PushArgs,
     /// How log lines are written to stderr
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -164,6 +169,8 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     pub max_series_per_tenant: usize,
     pub max_tenants: usize,
+    /// Whom else breaches are told.
+    pub push: PushConfig,
 }
 
 impl Default for Config {
@@ -182,6 +189,7 @@ impl Default for Config {
             policy: None,
             max_series_per_tenant: 200,
             max_tenants: 1_000,
+            push: PushConfig::default(),
         }
     }
 }
@@ -224,7 +232,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn new(flag: &'static str, value: impl fmt::Display, problem: impl fmt::Display) -> Self {
+    pub(crate) fn new(flag: &'static str, value: impl fmt::Display, problem: impl fmt::Display) -> Self {
         Self {
             flag,
             value: value.to_string(),
@@ -257,6 +265,7 @@ impl TryFrom<RunArgs> for Config {
             policy: args.policy,
             max_series_per_tenant: args.max_series_per_tenant,
             max_tenants: args.max_tenants,
+            push: args.push.try_into()?,
         };
         config.check()?;
         Ok(config)

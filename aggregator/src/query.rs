@@ -157,6 +157,20 @@ impl QueryService for Query {
         }
     }
 
+    async fn explain_breach(
+        &self,
+        _request: Request<v1::ExplainBreachRequest>,
+    ) -> Result<Response<v1::BreachExplanation>, Status> {
+        Err(Status::unimplemented("ExplainBreach"))
+    }
+
+    async fn get_headroom(
+        &self,
+        _request: Request<v1::GetHeadroomRequest>,
+    ) -> Result<Response<v1::Headroom>, Status> {
+        Err(Status::unimplemented("GetHeadroom"))
+    }
+
     type WatchBreachesStream = Breaches;
 
     async fn watch_breaches(

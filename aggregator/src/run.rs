@@ -27,6 +27,7 @@ use crate::link::tls::{self, InForce};
 use crate::link::{accept, at_the_door};
 use crate::query::Query;
 use crate::sinks::prometheus::Exporter;
+use crate::sinks::push;
 use crate::state::State;
 use crate::store::Store;
 use crate::{admin, identify, policy_file};
@@ -155,6 +156,11 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         "the judge",
         tokio::spawn(done(judge(Arc::clone(&state), stop.clone()))),
     ));
+    let (senders, figures) = push::senders(&config.push, &state)?;
+    let _ = state.pushed.set(figures);
+    for sender in senders {
+        tasks.push(("a sender of alerts", tokio::spawn(done(sender.run(stop.clone())))));
+    }
     let auth = config
         .agent_tokens
         .map(|expected| Auth::new(Arc::clone(&state), expected, apis));

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use partywall_aggregator_core::breach::{Breach, BreachState};
+use partywall_aggregator_core::breach::{Breach, BreachKind, BreachState};
 use partywall_aggregator_core::identity::Cluster as Objects;
 use partywall_aggregator_core::policy::Policy;
+use partywall_aggregator_core::policy::alerts::Alert;
 use partywall_aggregator_core::{Now, World};
 use partywall_proto::v1;
 use tokio::sync::broadcast;
@@ -18,6 +19,7 @@ use crate::clock::Clock;
 use crate::identify::ClusterStatus;
 use crate::link::tls;
 use crate::metrics::Metrics;
+use crate::sinks::push;
 use crate::store::Journal;
 use crate::wire;
 
@@ -77,6 +79,8 @@ pub struct State {
     pub tls: Shared<tls::Status>,
     /// Set before anything is reported, where totals survive the process.
     pub journal: OnceLock<Arc<Journal>>,
+    /// Whom else breaches are told, set at the start.
+    pub pushed: OnceLock<Vec<Arc<push::Figures>>>,
 }
 
 /// What the policy file's reader says.
@@ -136,6 +140,7 @@ impl State {
             policy: Shared(Mutex::new(status)),
             tls: Shared::default(),
             journal: OnceLock::new(),
+            pushed: OnceLock::new(),
         }
     }
 
@@ -159,6 +164,11 @@ impl State {
     /// Between two judgements.
     pub fn step_seconds(&self) -> f64 {
         self.own.lock().policy().thresholds.windows.step_seconds
+    }
+
+    /// How whoever is on call is told of breaches of this kind.
+    pub fn told(&self, kind: BreachKind) -> Alert {
+        self.own.lock().policy().alerts.of(kind)
     }
 
     /// The last judgement of the cluster that was judged the longest ago.

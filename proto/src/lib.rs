@@ -10,5 +10,7 @@ pub mod v1 {
     include!("generated/partywall.v1.rs");
 }
 
+pub mod scrape;
+
 /// Largest message that either side accepts, in bytes: what one agent may make the aggregator hold.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;

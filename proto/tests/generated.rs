@@ -7,7 +7,7 @@ const FILE: &str = "partywall.v1.rs";
 
 fn generate(out: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files: Vec<PathBuf> = ["ingest", "query"]
+    let files: Vec<PathBuf> = ["ingest", "query", "trail"]
         .iter()
         .map(|name| root.join(format!("partywall/v1/{name}.proto")))
         .collect();

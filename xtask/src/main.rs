@@ -1,5 +1,6 @@
 //! Every developer command of Partywall: `cargo xtask --help`.
 
+mod alerts;
 mod bench;
 mod check;
 mod deploy;
@@ -46,6 +47,8 @@ enum Command {
     Traffic(harness::Args),
     /// Make and remove cgroups by the thousand and watch the agent (as root)
     Churn(harness::Args),
+    /// From noise to an alert in real Alertmanagers while a real Prometheus scrapes; and the rules' tests (as root)
+    Alerts(harness::Args),
     /// Kill the agent again and again and look for what it leaves in the kernel (as root)
     Kill(harness::Args),
     /// Kill the aggregator and agents again and again under load and hold the totals against what was sent (as root)
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::Ledger(args) => harness::run("ledger", &args.rest(), NO_LIMIT).map(drop),
         Command::Traffic(args) => harness::run("traffic", &args.rest(), NO_LIMIT).map(drop),
         Command::Churn(args) => harness::run("churn", &args.rest(), NO_LIMIT).map(drop),
+        Command::Alerts(args) => alerts::run(&args).map(drop),
         Command::Kill(args) => harness::run("kill", &args.rest(), NO_LIMIT).map(drop),
         Command::Restarts(args) => harness::run("restarts", &args.rest(), NO_LIMIT).map(drop),
         Command::Vm(args) => vm::run(&args),

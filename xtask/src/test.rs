@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use anyhow::{Result, bail};
 
 use crate::{
-    bench, check, deploy, ebpf, harness, image, paths, run,
+    alerts, bench, check, deploy, ebpf, harness, image, paths, run,
     stage::{self, Outcome, Stage},
     tools, vm,
 };
@@ -20,10 +20,10 @@ pub(crate) struct Args {
     list: bool,
 }
 
-const STAGES: [Stage; 15] = [
+const STAGES: [Stage; 16] = [
     Stage::new(
         "tools",
-        "install what is missing: eBPF compiler, nextest, cargo-deny, perf, nftables, QEMU, kernels, helm, runc",
+        "install what is missing: eBPF compiler, nextest, cargo-deny, perf, nftables, Prometheus, QEMU, kernels, helm, runc",
         install,
     ),
     Stage::new(
@@ -68,6 +68,11 @@ const STAGES: [Stage; 15] = [
         "traffic",
         "counted packets and bytes against what was sent, also beside a flood",
         traffic,
+    ),
+    Stage::new(
+        "alerts",
+        "the rules' own tests; from noise to real Alertmanagers, one alert and one end; a real Prometheus scrapes",
+        alerts::test,
     ),
     Stage::new(
         "kill",
@@ -129,6 +134,7 @@ fn install() -> Result<Outcome> {
     eprintln!("cargo-deny: {}", paths::shown(&tools::cargo_deny()?));
     tools::perf()?;
     tools::network()?;
+    tools::monitoring()?;
     // Now, and not when their stage comes: what cannot be fetched is known in the first minutes.
     vm::prepare()?;
     image::prepare()?;

@@ -1,7 +1,8 @@
 //! Installs what is missing, by name: Debian packages with apt-get, cargo tools into `target/tools`.
 
 use std::{
-    env,
+    env, fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -78,6 +79,55 @@ pub(crate) fn apt_install(apt_get: impl Fn() -> Command, rest: &[&str]) -> Resul
     // Only the fetching has a limit: an installation is not to be ended half-way.
     run::fetched(&mut install(&["--download-only"]), MIRROR_LIMIT)?;
     run::streamed(&mut install(&[]))
+}
+
+/// Where prometheus, promtool, prometheus-alertmanager and amtool are. Their packages come with services, which tests start for themselves.
+pub(crate) fn monitoring() -> Result<PathBuf> {
+    let why = "hold metrics, rules and alerts against real servers";
+    let packages = ["prometheus", "prometheus-alertmanager"];
+    let missing: Vec<&str> = packages
+        .into_iter()
+        .filter(|package| !installed(package))
+        .collect();
+    // Who has them has their services for a reason.
+    if !missing.is_empty() {
+        let refused = RefusedServices::begin()?;
+        debian_packages(&missing, why)?;
+        drop(refused);
+        if run::succeeds(Command::new("systemctl").arg("--version")) {
+            run::captured(Command::new("systemctl").arg("disable").args(&missing))?;
+        }
+    }
+    Ok("/usr/bin".into())
+}
+
+/// Asked by packages whether they may start their services.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// As long as it lives, no package that is installed starts a service.
+struct RefusedServices {
+    /// Not where somebody else refuses or rules already.
+    ours: bool,
+}
+
+impl RefusedServices {
+    fn begin() -> Result<Self> {
+        let ours = is_root() && !Path::new(POLICY).exists();
+        if ours {
+            // 101: not allowed.
+            fs::write(POLICY, "#!/bin/sh\nexit 101\n").context(POLICY)?;
+            fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755)).context(POLICY)?;
+        }
+        Ok(Self { ours })
+    }
+}
+
+impl Drop for RefusedServices {
+    fn drop(&mut self) {
+        if self.ours {
+            let _already_gone = fs::remove_file(POLICY);
+        }
+    }
 }
 
 /// What the network of scenarios' pods is made with.

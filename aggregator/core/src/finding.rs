@@ -87,7 +87,7 @@ pub(crate) fn who(tenant: &str, culprits: &[Culprit], pods: usize, share: f64) -
 }
 
 /// Bytes in binary units: three digits at the most.
-pub(crate) fn bytes(n: f64) -> String {
+pub fn bytes(n: f64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let (mut value, mut unit) = (n.max(0.0), 0);
     while value >= 999.5 && unit + 1 < UNITS.len() {
@@ -102,7 +102,7 @@ pub(crate) fn bytes(n: f64) -> String {
 }
 
 /// Cores as people read them: two significant digits below ten, never "0" for something.
-pub(crate) fn cores(n: f64) -> String {
+pub fn cores(n: f64) -> String {
     match n {
         n if n >= 9.95 => format!("{n:.0}"),
         n if n >= 0.095 => format!("{n:.2}")

@@ -339,6 +339,19 @@ impl World {
         out
     }
 
+    /// Nodes whose agents ought to report, with their zones: the cluster's that can have one, or, where no Node objects are known, those that did.
+    pub fn expected_nodes(&self) -> Vec<(String, String)> {
+        let objects = self.directory.nodes();
+        if objects.is_empty() {
+            let names = self.nodes.keys();
+            return names.map(|name| (name.to_string(), String::new())).collect();
+        }
+        let with_agents = objects.iter().filter(|node| !node.agentless).take(MAX_NODES);
+        with_agents
+            .map(|node| (node.name.clone(), node.zone.clone().unwrap_or_default()))
+            .collect()
+    }
+
     /// Flows as they were judged last.
     pub fn flows(&self, filter: &FlowFilter) -> FlowList {
         self.traffic

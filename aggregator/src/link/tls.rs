@@ -151,6 +151,16 @@ fn own(files: &Files, texts: &Texts, provider: &CryptoProvider) -> anyhow::Resul
     Ok((certified, validity))
 }
 
+/// Authorities from the file that `flag` names.
+///
+/// # Errors
+/// It cannot be read, is no PEM or holds no certificate: the flag, the path, and what is wrong.
+pub fn roots(flag: &'static str, path: &Path) -> anyhow::Result<RootCertStore> {
+    let pem = read(flag, path)?;
+    let (roots, _) = authorities(path, &pem).with_context(|| format!("{flag} {}", path.display()))?;
+    Ok(roots)
+}
+
 fn authorities(path: &Path, pem: &[u8]) -> anyhow::Result<(RootCertStore, Validity)> {
     let mut roots = RootCertStore::empty();
     let mut soonest: Option<Validity> = None;

@@ -1,8 +1,11 @@
-//! Where findings go. Prometheus asks; nothing is pushed.
+//! Where findings go. Prometheus asks; Alertmanagers and webhooks are told.
 
+mod alertmanager;
 mod flows;
 mod fold;
 mod out;
 mod pods;
 pub mod prometheus;
+pub mod push;
 mod store;
+mod webhook;

@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 
 use super::fold::{Fold, Key, OTHER};
 use super::out::Out;
-use super::{flows, pods, store};
+use super::{flows, pods, push, store};
 use crate::identify::api::Status;
 use crate::link::tls;
 use crate::metrics::Counts;
@@ -91,6 +91,7 @@ struct Moment {
     waits: Vec<(Arc<str>, WaitTotal)>,
     losses: Losses,
     flow_records: usize,
+    expected: Vec<(String, String)>,
 }
 
 impl Collector for Scrape {
@@ -108,6 +109,7 @@ impl Collector for Scrape {
                     waits: world.wait_totals(),
                     losses: world.losses().clone(),
                     flow_records: world.flow_records(),
+                    expected: world.expected_nodes(),
                 }
             };
             out.begin(Arc::clone(&cluster.name));
@@ -120,11 +122,13 @@ impl Collector for Scrape {
                 + oom_kills(&mut out, fold, &moment.snapshot.nodes);
             breaches(&mut out, &moment.snapshot);
             nodes(&mut out, &moment.snapshot.nodes);
+            expected(&mut out, &moment.expected);
             of_cluster(&mut out, cluster, &moment);
         }
         drop(clusters);
         out.end();
         own(&mut out, &self.state);
+        push::write(&mut out, self.state.pushed.get().map_or(&[], Vec::as_slice));
         let journal = self.state.journal.get();
         if let Some(journal) = journal {
             store::write(&mut out, &journal.figures());
@@ -477,6 +481,17 @@ fn breaches(out: &mut Out<'_>, snapshot: &Snapshot) {
                 *n,
             )
         }),
+    );
+}
+
+/// A node that never reported, or is forgotten, has no other series: silence is told by comparing with these.
+fn expected(out: &mut Out<'_>, nodes: &[(String, String)]) {
+    out.gauges(
+        "node_expected",
+        "1: the node's agent ought to report, because the cluster has a Node object of it, or, where it has none at all, because it did",
+        nodes
+            .iter()
+            .map(|(node, zone)| ([("node", node.as_str()), ("zone", zone.as_str())], 1u64)),
     );
 }
 

@@ -7,4 +7,4 @@ mod view;
 
 pub use report::{receipt, report};
 pub use traffic::{add_flows, close_flows, flow_filter};
-pub use view::{add_snapshot, breach, cluster_view, explanation, losses};
+pub use view::{add_snapshot, breach, cluster_view, explanation, known_kind, losses};

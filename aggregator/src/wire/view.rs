@@ -139,8 +139,15 @@ pub fn losses(losses: &Losses) -> Vec<v1::Loss> {
         .collect()
 }
 
-pub fn breach(breach: Breach) -> v1::Breach {
-    let kind = match breach.key.kind {
+/// `None`: none that this build knows.
+pub fn known_kind(kind: v1::BreachKind) -> Option<BreachKind> {
+    BreachKind::ALL
+        .into_iter()
+        .find(|known| wire_kind(*known) == kind)
+}
+
+fn wire_kind(kind: BreachKind) -> v1::BreachKind {
+    match kind {
         BreachKind::NoisyNeighbour => v1::BreachKind::NoisyNeighbour,
         BreachKind::NodeOvercommitted => v1::BreachKind::NodeOvercommitted,
         BreachKind::SystemNoise => v1::BreachKind::SystemNoise,
@@ -153,7 +160,11 @@ pub fn breach(breach: Breach) -> v1::Breach {
         BreachKind::FenceLeak => v1::BreachKind::FenceLeak,
         BreachKind::Probe => v1::BreachKind::Probe,
         BreachKind::CredentialReach => v1::BreachKind::CredentialReach,
-    };
+    }
+}
+
+pub fn breach(breach: Breach) -> v1::Breach {
+    let kind = wire_kind(breach.key.kind);
     let state = match breach.state {
         BreachState::Pending => v1::BreachState::Pending,
         BreachState::Firing => v1::BreachState::Firing,

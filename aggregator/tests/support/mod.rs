@@ -1,4 +1,5 @@
 //! A real aggregator, agents that report what they are told, and clients that ask.
+#![allow(dead_code, reason = "shared by the test files, each uses its part")]
 
 use std::net::SocketAddr;
 use std::path::Path;

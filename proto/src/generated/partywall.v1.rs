@@ -836,6 +836,221 @@ pub mod ingest_service_server {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainBreachRequest {
+    /// Or the first digits of it, where no other breach begins so.
+    #[prost(string, tag = "1")]
+    pub fingerprint: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub cluster: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BreachExplanation {
+    #[prost(message, optional, tag = "1")]
+    pub breach: ::core::option::Option<Breach>,
+    /// Oldest first.
+    #[prost(message, repeated, tag = "2")]
+    pub timeline: ::prost::alloc::vec::Vec<Moment>,
+    /// Who ran while the victim waited, most first; of breaches about CPU.
+    #[prost(message, repeated, tag = "3")]
+    pub ledger: ::prost::alloc::vec::Vec<LedgerSlice>,
+    /// What those concerned were promised, and what they use.
+    #[prost(message, repeated, tag = "4")]
+    pub parties: ::prost::alloc::vec::Vec<PartyFacts>,
+    /// Rules and objects that made it a breach.
+    #[prost(message, repeated, tag = "5")]
+    pub rules: ::prost::alloc::vec::Vec<RuleFact>,
+    /// What would have to change; any one of them would do.
+    #[prost(message, repeated, tag = "6")]
+    pub remedies: ::prost::alloc::vec::Vec<Remedy>,
+    /// What is not known, and why.
+    #[prost(string, repeated, tag = "7")]
+    pub doubts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Moment {
+    #[prost(uint64, tag = "1")]
+    pub at_unix_ns: u64,
+    #[prost(string, tag = "2")]
+    pub what: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LedgerSlice {
+    /// A tenant, or a class in angle brackets, as of LedgerCell.runner.
+    #[prost(string, tag = "1")]
+    pub runner: ::prost::alloc::string::String,
+    #[prost(double, tag = "2")]
+    pub cores: f64,
+    /// Of the victim's wait.
+    #[prost(double, tag = "3")]
+    pub share: f64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PartyFacts {
+    /// "culprit", "victim" or "neighbour".
+    #[prost(string, tag = "1")]
+    pub role: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub tenant: ::prost::alloc::string::String,
+    /// "namespace/name"; empty: the tenant as a whole.
+    #[prost(string, tag = "3")]
+    pub pod: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub node: ::prost::alloc::string::String,
+    /// Absent: not known.
+    #[prost(double, optional, tag = "5")]
+    pub used_cores: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "6")]
+    pub entitled_cores: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "7")]
+    pub limit_cores: ::core::option::Option<f64>,
+    #[prost(uint64, optional, tag = "8")]
+    pub memory_bytes: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "9")]
+    pub entitled_memory_bytes: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "10")]
+    pub limit_memory_bytes: ::core::option::Option<u64>,
+    #[prost(double, optional, tag = "11")]
+    pub quota_cores: ::core::option::Option<f64>,
+    #[prost(uint64, optional, tag = "12")]
+    pub quota_memory_bytes: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RuleFact {
+    /// The threshold's name in the policy file, or "NetworkPolicy blue/deny-all".
+    #[prost(string, tag = "1")]
+    pub rule: ::prost::alloc::string::String,
+    /// What it asks, with the figure in force.
+    #[prost(string, tag = "2")]
+    pub asks: ::prost::alloc::string::String,
+    /// What was measured against it.
+    #[prost(string, tag = "3")]
+    pub found: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Remedy {
+    /// "request", "limit", "quota", "network_policy", "allowance" or "placement".
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// Who would have to do it: a tenant, or "platform".
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub what: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub why: ::prost::alloc::string::String,
+    /// The object to apply, or the part of it to change. Nothing applies it.
+    #[prost(string, tag = "5")]
+    pub yaml: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetHeadroomRequest {
+    /// Empty: all clusters.
+    #[prost(string, tag = "1")]
+    pub cluster: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Headroom {
+    #[prost(uint64, tag = "1")]
+    pub judged_unix_ns: u64,
+    /// Uses are the highest mean over a minute within this time; shorter after a start.
+    #[prost(uint64, tag = "2")]
+    pub over_ns: u64,
+    /// The share of capacity up to which a pool is meant to be used.
+    #[prost(double, tag = "3")]
+    pub mark: f64,
+    #[prost(message, repeated, tag = "4")]
+    pub pools: ::prost::alloc::vec::Vec<PoolHeadroom>,
+    #[prost(message, repeated, tag = "5")]
+    pub zones: ::prost::alloc::vec::Vec<ZoneLoss>,
+}
+/// The nodes of one pool in one zone.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PoolHeadroom {
+    #[prost(string, tag = "1")]
+    pub cluster: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub zone: ::prost::alloc::string::String,
+    /// Of the first of the known node labels that a node bears; empty where there is none.
+    #[prost(string, tag = "3")]
+    pub pool: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub nodes: u32,
+    /// Nodes of which no agent tells now.
+    #[prost(uint32, tag = "5")]
+    pub silent_nodes: u32,
+    #[prost(message, optional, tag = "6")]
+    pub cpu: ::core::option::Option<ResourceRoom>,
+    #[prost(message, optional, tag = "7")]
+    pub memory: ::core::option::Option<ResourceRoom>,
+    /// What is not known of it, and why.
+    #[prost(string, repeated, tag = "8")]
+    pub doubts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Cores, or bytes.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct ResourceRoom {
+    /// What pods may have: allocatable. Absent: no Node object says.
+    #[prost(double, optional, tag = "1")]
+    pub capacity: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "2")]
+    pub used_now: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "3")]
+    pub used_most: ::core::option::Option<f64>,
+    #[prost(double, tag = "4")]
+    pub requested: f64,
+}
+/// What would become of the pods of a zone without it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ZoneLoss {
+    #[prost(string, tag = "1")]
+    pub cluster: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub zone: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub nodes: u32,
+    #[prost(uint32, tag = "4")]
+    pub pods: u32,
+    #[prost(message, optional, tag = "5")]
+    pub by_use: ::core::option::Option<Fit>,
+    #[prost(message, optional, tag = "6")]
+    pub by_requests: ::core::option::Option<Fit>,
+    /// Tenants of which pods would find no room, by use.
+    #[prost(message, repeated, tag = "7")]
+    pub tenants: ::prost::alloc::vec::Vec<TenantFit>,
+    /// As a person would say it.
+    #[prost(string, tag = "8")]
+    pub summary: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Fit {
+    /// Absent: cannot be told, and `why`.
+    #[prost(bool, optional, tag = "1")]
+    pub fits: ::core::option::Option<bool>,
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+    /// What is to be moved, and what is free up to the mark elsewhere.
+    #[prost(double, tag = "3")]
+    pub moved_cores: f64,
+    #[prost(double, tag = "4")]
+    pub free_cores: f64,
+    #[prost(double, tag = "5")]
+    pub moved_memory_bytes: f64,
+    #[prost(double, tag = "6")]
+    pub free_memory_bytes: f64,
+    /// Pods that found no node, the largest first placed.
+    #[prost(uint32, tag = "7")]
+    pub pods_left_over: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TenantFit {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub pods: u32,
+    #[prost(uint32, tag = "3")]
+    pub pods_left_over: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExplainNamespaceRequest {
     #[prost(string, tag = "1")]
     pub namespace: ::prost::alloc::string::String,
@@ -1693,6 +1908,53 @@ pub mod query_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Everything known of one breach, as a person would tell it. NOT_FOUND where no breach that lives, was resolved lately or is in the trail has that fingerprint.
+        pub async fn explain_breach(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExplainBreachRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BreachExplanation>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/partywall.v1.QueryService/ExplainBreach",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("partywall.v1.QueryService", "ExplainBreach"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Use against capacity by node pool and zone, and what would become of a zone's tenants without it.
+        pub async fn get_headroom(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetHeadroomRequest>,
+        ) -> std::result::Result<tonic::Response<super::Headroom>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/partywall.v1.QueryService/GetHeadroom",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("partywall.v1.QueryService", "GetHeadroom"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1741,6 +2003,19 @@ pub mod query_service_server {
             tonic::Response<super::NamespaceExplanation>,
             tonic::Status,
         >;
+        /// Everything known of one breach, as a person would tell it. NOT_FOUND where no breach that lives, was resolved lately or is in the trail has that fingerprint.
+        async fn explain_breach(
+            &self,
+            request: tonic::Request<super::ExplainBreachRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BreachExplanation>,
+            tonic::Status,
+        >;
+        /// Use against capacity by node pool and zone, and what would become of a zone's tenants without it.
+        async fn get_headroom(
+            &self,
+            request: tonic::Request<super::GetHeadroomRequest>,
+        ) -> std::result::Result<tonic::Response<super::Headroom>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct QueryServiceServer<T> {
@@ -2000,6 +2275,96 @@ pub mod query_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/partywall.v1.QueryService/ExplainBreach" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainBreachSvc<T: QueryService>(pub Arc<T>);
+                    impl<
+                        T: QueryService,
+                    > tonic::server::UnaryService<super::ExplainBreachRequest>
+                    for ExplainBreachSvc<T> {
+                        type Response = super::BreachExplanation;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExplainBreachRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as QueryService>::explain_breach(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainBreachSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/partywall.v1.QueryService/GetHeadroom" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetHeadroomSvc<T: QueryService>(pub Arc<T>);
+                    impl<
+                        T: QueryService,
+                    > tonic::server::UnaryService<super::GetHeadroomRequest>
+                    for GetHeadroomSvc<T> {
+                        type Response = super::Headroom;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetHeadroomRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as QueryService>::get_headroom(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetHeadroomSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -2037,6 +2402,717 @@ pub mod query_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "partywall.v1.QueryService";
     impl<T> tonic::server::NamedService for QueryServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Empty fields do not restrict. Times are Unix time; `to` 0 means now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetHistoryRequest {
+    #[prost(uint64, tag = "1")]
+    pub from_unix_ns: u64,
+    #[prost(uint64, tag = "2")]
+    pub to_unix_ns: u64,
+    /// Named on either side.
+    #[prost(string, tag = "3")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub cluster: ::prost::alloc::string::String,
+    #[prost(enumeration = "BreachKind", repeated, tag = "5")]
+    pub kinds: ::prost::alloc::vec::Vec<i32>,
+    #[prost(string, tag = "6")]
+    pub fingerprint: ::prost::alloc::string::String,
+    /// At most so many, the newest; 0: as many as there are.
+    #[prost(uint32, tag = "7")]
+    pub limit: u32,
+}
+/// One time that a breach fired: from then until it was resolved.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HistoryEntry {
+    /// As of its last record: resolved as it was at its worst, else as it was when it fired.
+    #[prost(message, optional, tag = "1")]
+    pub breach: ::core::option::Option<Breach>,
+    /// Positions in the chain; 0 where there is none (yet).
+    #[prost(uint64, tag = "2")]
+    pub fired_sequence: u64,
+    #[prost(uint64, tag = "3")]
+    pub resolved_sequence: u64,
+    /// Why its end is not known: the aggregator ended while it fired. Empty: it is resolved, or fires still.
+    #[prost(string, tag = "4")]
+    pub end_unknown: ::prost::alloc::string::String,
+}
+/// Did a tenant reach another? Empty fields do not restrict; `to` 0 means now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditRequest {
+    #[prost(uint64, tag = "1")]
+    pub from_unix_ns: u64,
+    #[prost(uint64, tag = "2")]
+    pub to_unix_ns: u64,
+    /// Who opened.
+    #[prost(string, tag = "3")]
+    pub from_tenant: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub to_tenant: ::prost::alloc::string::String,
+    /// Either of the two.
+    #[prost(string, tag = "5")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub cluster: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AuditAnswer {
+    /// The times that the answer is about: those asked for, widened to whole slots.
+    #[prost(uint64, tag = "1")]
+    pub from_unix_ns: u64,
+    #[prost(uint64, tag = "2")]
+    pub to_unix_ns: u64,
+    /// How finely the trail knows when something crossed.
+    #[prost(uint64, tag = "3")]
+    pub slot_ns: u64,
+    /// A question for one pair has one, also where nothing crossed; else those between which something did or cannot be told.
+    #[prost(message, repeated, tag = "4")]
+    pub pairs: ::prost::alloc::vec::Vec<PairAnswer>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PairAnswer {
+    #[prost(string, tag = "1")]
+    pub cluster: ::prost::alloc::string::String,
+    /// Who opened.
+    #[prost(string, tag = "2")]
+    pub from: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub to: ::prost::alloc::string::String,
+    #[prost(enumeration = "Reached", tag = "4")]
+    pub reached: i32,
+    /// The answer as a person would say it.
+    #[prost(string, tag = "5")]
+    pub summary: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "6")]
+    pub crossings: ::prost::alloc::vec::Vec<Crossing>,
+    /// The share of the slots asked about in which whatever crossed would have been seen, 0 to 1.
+    #[prost(double, tag = "7")]
+    pub covered: f64,
+    #[prost(message, repeated, tag = "8")]
+    pub gaps: ::prost::alloc::vec::Vec<Gap>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Crossing {
+    #[prost(enumeration = "Verdict", tag = "1")]
+    pub verdict: i32,
+    /// Something arrived.
+    #[prost(bool, tag = "2")]
+    pub delivered: bool,
+    /// Of the hours that the question touches: amounts are kept by the hour.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    #[prost(uint64, tag = "4")]
+    pub packets: u64,
+    #[prost(uint64, tag = "5")]
+    pub connections: u64,
+    /// The first and the last slot of the question in which something moved.
+    #[prost(uint64, tag = "6")]
+    pub first_unix_ns: u64,
+    #[prost(uint64, tag = "7")]
+    pub last_unix_ns: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Gap {
+    #[prost(uint64, tag = "1")]
+    pub from_unix_ns: u64,
+    #[prost(uint64, tag = "2")]
+    pub to_unix_ns: u64,
+    /// snake_case: "aggregator_away", "agent_silent", "flows_not_seen", "flows_folded", "unnamed_peer", "pruned".
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    /// Where it is one node's.
+    #[prost(string, tag = "4")]
+    pub node: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadTrailRequest {
+    /// From this position on; 0: from the oldest that is kept.
+    #[prost(uint64, tag = "1")]
+    pub from_sequence: u64,
+}
+/// A link of the chain. `hash` is SHA-256 over previous_hash, the sequence (8 bytes, big endian) and `body`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrailRecord {
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub previous_hash: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub hash: ::prost::bytes::Bytes,
+    /// An encoded TrailBody, as it was hashed.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub body: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TrailBody {
+    #[prost(uint64, tag = "1")]
+    pub at_unix_ns: u64,
+    #[prost(oneof = "trail_body::What", tags = "2, 3, 4, 5")]
+    pub what: ::core::option::Option<trail_body::What>,
+}
+/// Nested message and enum types in `TrailBody`.
+pub mod trail_body {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum What {
+        /// Fired or was resolved.
+        #[prost(message, tag = "2")]
+        Breach(super::Breach),
+        #[prost(message, tag = "3")]
+        Hour(super::TrailHour),
+        #[prost(message, tag = "4")]
+        Start(super::TrailStart),
+        #[prost(message, tag = "5")]
+        Pruned(super::TrailPruned),
+    }
+}
+/// An aggregator began to write. What fired before it and was not resolved has no known end.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrailStart {
+    #[prost(string, tag = "1")]
+    pub version: ::prost::alloc::string::String,
+}
+/// Records up to this one were taken out, as retention or the size bound asks.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrailPruned {
+    #[prost(uint64, tag = "1")]
+    pub up_to_sequence: u64,
+    /// Of the last one taken out: what follows goes on from it.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub hash: ::prost::bytes::Bytes,
+    /// "age" or "size".
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// What crossed in one hour of one cluster, once no more is awaited of it. What comes later still is a further record of the same hour, to be added.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TrailHour {
+    #[prost(string, tag = "1")]
+    pub cluster: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub hour_unix_s: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub crossings: ::prost::alloc::vec::Vec<TrailCrossing>,
+    #[prost(message, repeated, tag = "4")]
+    pub coverage: ::prost::alloc::vec::Vec<TrailCoverage>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrailCrossing {
+    #[prost(string, tag = "1")]
+    pub from: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub to: ::prost::alloc::string::String,
+    #[prost(enumeration = "Verdict", tag = "3")]
+    pub verdict: i32,
+    #[prost(bool, tag = "4")]
+    pub delivered: bool,
+    #[prost(uint64, tag = "5")]
+    pub bytes: u64,
+    #[prost(uint64, tag = "6")]
+    pub packets: u64,
+    #[prost(uint64, tag = "7")]
+    pub connections: u64,
+    /// Slots of the hour in which something moved: pairs of (slots skipped, slots set).
+    #[prost(uint32, repeated, tag = "8")]
+    pub slots: ::prost::alloc::vec::Vec<u32>,
+}
+/// Slots of the hour in which something may have crossed from or to this tenant unseen, and why.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrailCoverage {
+    /// Empty: any tenant.
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    /// As of Gap.reason.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub node: ::prost::alloc::string::String,
+    /// As of TrailCrossing.slots.
+    #[prost(uint32, repeated, tag = "4")]
+    pub slots: ::prost::alloc::vec::Vec<u32>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Reached {
+    Unspecified = 0,
+    Yes = 1,
+    /// And the whole time was seen.
+    No = 2,
+    /// Nothing was seen, and not everything was looked at: `gaps` says what was not.
+    Unknown = 3,
+}
+impl Reached {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "REACHED_UNSPECIFIED",
+            Self::Yes => "REACHED_YES",
+            Self::No => "REACHED_NO",
+            Self::Unknown => "REACHED_UNKNOWN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "REACHED_UNSPECIFIED" => Some(Self::Unspecified),
+            "REACHED_YES" => Some(Self::Yes),
+            "REACHED_NO" => Some(Self::No),
+            "REACHED_UNKNOWN" => Some(Self::Unknown),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod trail_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// FAILED_PRECONDITION where the aggregator keeps no trail.
+    #[derive(Debug, Clone)]
+    pub struct TrailServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> TrailServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> TrailServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            TrailServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Each time that a breach fired, oldest first.
+        pub async fn get_history(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetHistoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::HistoryEntry>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/partywall.v1.TrailService/GetHistory",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("partywall.v1.TrailService", "GetHistory"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Did one tenant reach another between two times: yes, no, or unknown.
+        pub async fn audit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AuditRequest>,
+        ) -> std::result::Result<tonic::Response<super::AuditAnswer>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/partywall.v1.TrailService/Audit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("partywall.v1.TrailService", "Audit"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The trail as it is on the disk, in the order of its chain: for copies, and for whoever verifies it without trusting the aggregator.
+        pub async fn read_trail(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadTrailRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::TrailRecord>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/partywall.v1.TrailService/ReadTrail",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("partywall.v1.TrailService", "ReadTrail"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod trail_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with TrailServiceServer.
+    #[async_trait]
+    pub trait TrailService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the GetHistory method.
+        type GetHistoryStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::HistoryEntry, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Each time that a breach fired, oldest first.
+        async fn get_history(
+            &self,
+            request: tonic::Request<super::GetHistoryRequest>,
+        ) -> std::result::Result<tonic::Response<Self::GetHistoryStream>, tonic::Status>;
+        /// Did one tenant reach another between two times: yes, no, or unknown.
+        async fn audit(
+            &self,
+            request: tonic::Request<super::AuditRequest>,
+        ) -> std::result::Result<tonic::Response<super::AuditAnswer>, tonic::Status>;
+        /// Server streaming response type for the ReadTrail method.
+        type ReadTrailStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::TrailRecord, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The trail as it is on the disk, in the order of its chain: for copies, and for whoever verifies it without trusting the aggregator.
+        async fn read_trail(
+            &self,
+            request: tonic::Request<super::ReadTrailRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ReadTrailStream>, tonic::Status>;
+    }
+    /// FAILED_PRECONDITION where the aggregator keeps no trail.
+    #[derive(Debug)]
+    pub struct TrailServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> TrailServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for TrailServiceServer<T>
+    where
+        T: TrailService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/partywall.v1.TrailService/GetHistory" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetHistorySvc<T: TrailService>(pub Arc<T>);
+                    impl<
+                        T: TrailService,
+                    > tonic::server::ServerStreamingService<super::GetHistoryRequest>
+                    for GetHistorySvc<T> {
+                        type Response = super::HistoryEntry;
+                        type ResponseStream = T::GetHistoryStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetHistoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TrailService>::get_history(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetHistorySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/partywall.v1.TrailService/Audit" => {
+                    #[allow(non_camel_case_types)]
+                    struct AuditSvc<T: TrailService>(pub Arc<T>);
+                    impl<
+                        T: TrailService,
+                    > tonic::server::UnaryService<super::AuditRequest> for AuditSvc<T> {
+                        type Response = super::AuditAnswer;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AuditRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TrailService>::audit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AuditSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/partywall.v1.TrailService/ReadTrail" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadTrailSvc<T: TrailService>(pub Arc<T>);
+                    impl<
+                        T: TrailService,
+                    > tonic::server::ServerStreamingService<super::ReadTrailRequest>
+                    for ReadTrailSvc<T> {
+                        type Response = super::TrailRecord;
+                        type ResponseStream = T::ReadTrailStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadTrailRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TrailService>::read_trail(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadTrailSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for TrailServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "partywall.v1.TrailService";
+    impl<T> tonic::server::NamedService for TrailServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

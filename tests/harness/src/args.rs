@@ -75,6 +75,21 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         seccomp: PathBuf,
     },
+    /// From noise to an alert in real Alertmanagers, while a real Prometheus scrapes: how long it takes, and that no alert comes twice
+    Alerts {
+        /// Runs that are measured
+        #[arg(long, default_value_t = 20)]
+        times: usize,
+        /// Directory with prometheus-alertmanager, amtool, prometheus and promtool
+        #[arg(long, value_name = "DIR", default_value = "/usr/bin")]
+        servers: PathBuf,
+        /// Rule file that Prometheus judges by; may be repeated
+        #[arg(long, value_name = "FILE")]
+        rules: Vec<PathBuf>,
+        /// Keep the webhook's bodies there, one in a line
+        #[arg(long, value_name = "FILE")]
+        bodies: Option<PathBuf>,
+    },
     /// Kill the agent without warning: the kernel keeps nothing of it
     Kill {
         #[arg(long, default_value_t = 20)]

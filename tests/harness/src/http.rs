@@ -1,4 +1,4 @@
-//! The one HTTP request that the harness makes.
+//! The HTTP requests that the harness makes.
 
 use std::net::SocketAddr;
 
@@ -10,10 +10,17 @@ use tokio::{
 
 /// Status code and body of `GET path`.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+    get_as(address, path, "*/*").await
+}
+
+/// The same, with what is accepted.
+pub(crate) async fn get_as(address: SocketAddr, path: &str, accept: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)
         .await
         .with_context(|| format!("cannot reach {address}"))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    // 1.0: no answer comes in chunks.
+    let request =
+        format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut response = String::new();
     stream.read_to_string(&mut response).await?;

@@ -1,5 +1,7 @@
 //! Compares what was raised with what the scenario says. Pure: all times are seconds since the observation began.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::scenario::{Expect, Refuse};
@@ -138,7 +140,8 @@ fn judge_one(expect: &Expect, raised: &[Raised], began: &[Began]) -> Judged {
         Some(format!("early: {seconds:.1} s, not before {least:.1} s"))
     } else {
         let open = open.filter(|_| expect.resolved);
-        open.map(|breach| format!("{} did not clear before the end", breach.title()))
+        let open = open.map(|breach| format!("{} did not clear before the end", breach.title()));
+        open.or_else(|| flapped(expect, matching()))
     };
     Judged {
         expect: expect.clone(),
@@ -146,6 +149,17 @@ fn judge_one(expect: &Expect, raised: &[Raised], began: &[Began]) -> Judged {
         seconds: Some(seconds),
         problem,
     }
+}
+
+/// A breach that fired more or less often than it must.
+fn flapped<'a>(expect: &Expect, matching: impl Iterator<Item = &'a Raised>) -> Option<String> {
+    let times = expect.times?;
+    let mut fired: BTreeMap<String, usize> = BTreeMap::new();
+    for breach in matching {
+        *fired.entry(breach.title()).or_default() += 1;
+    }
+    let (title, count) = fired.into_iter().find(|(_, count)| *count != times)?;
+    Some(format!("{title} fired {count} times, not {times}"))
 }
 
 /// When the work that caused the breach began: the last work of the two tenants that began before the breach fired. Where
@@ -173,6 +187,7 @@ mod tests {
             within_s: 5.0,
             not_before_s: None,
             resolved,
+            times: None,
         }
     }
 
@@ -300,6 +315,26 @@ mod tests {
                 .unwrap()
                 .contains("did not clear")
         );
+    }
+
+    #[test]
+    fn what_must_fire_once_must_not_flap() {
+        let once = |victim| raised("red", victim, 3.0, Some(9.0));
+        let times = |times| Expect {
+            times: Some(times),
+            ..expect("red", None, true)
+        };
+        // Two victims are two breaches, each with a life of its own.
+        let seen = [once("blue"), once("green")];
+        assert_eq!(problem(times(1), &seen, &[]), None);
+        let again = [
+            once("blue"),
+            once("green"),
+            raised("red", "blue", 12.0, Some(20.0)),
+        ];
+        let flaps = problem(times(1), &again, &[]).unwrap();
+        assert_eq!(flaps, "NoisyNeighbour red→blue (blue/web) fired 2 times, not 1");
+        assert!(problem(times(2), &again, &[]).unwrap().contains("green"));
     }
 
     #[test]

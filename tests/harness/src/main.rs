@@ -1,5 +1,6 @@
 //! Ground truth: real pods, the real agent, the real aggregator, compared with what a file or the kernel says.
 
+mod alerts;
 mod api;
 mod args;
 mod bpf;
@@ -174,6 +175,23 @@ async fn command(args: Args) -> Result<bool> {
             println!("{}", proved.line());
             write_json(json.as_deref(), &proved)?;
             Ok(true)
+        }
+        Command::Alerts {
+            times,
+            servers,
+            rules,
+            bodies,
+        } => {
+            let files = alerts::Files {
+                servers,
+                rules,
+                bodies,
+            };
+            let shown =
+                alerts::alerts(&binaries()?, files, &cgroup_mount, times, &logs.dir("alerts")?).await?;
+            println!("{}", shown.line());
+            write_json(json.as_deref(), &shown)?;
+            Ok(shown.is_right())
         }
         Command::Kill { times } => {
             let killed = kill::kill(&binaries()?, times, &logs.dir("kill")?).await?;

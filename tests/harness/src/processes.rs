@@ -103,6 +103,21 @@ impl Daemon {
         Self::spawn("partywall-aggregator", command, http, logs)
     }
 
+    /// One that tells others of breaches, at fixed addresses (gRPC, HTTP). Not ready yet.
+    pub(crate) fn telling_aggregator(
+        binaries: &Binaries,
+        (grpc, http): (SocketAddr, SocketAddr),
+        cluster: &Path,
+        arguments: &[String],
+        logs: &Path,
+    ) -> Result<Self> {
+        let mut command = Command::new(binaries.0.join("partywall-aggregator"));
+        command.args([format!("--grpc-listen={grpc}"), format!("--http-listen={http}")]);
+        command.arg("--insecure-plaintext");
+        command.arg("--cluster-from").arg(cluster).args(arguments);
+        Self::spawn("partywall-aggregator", command, http, logs)
+    }
+
     pub(crate) async fn agent(binaries: &Binaries, report_to: SocketAddr, logs: &Path) -> Result<Self> {
         let http = free_address()?;
         let mut command = Command::new(binaries.0.join("partywall-agent"));
@@ -207,6 +222,11 @@ impl Daemon {
 
     /// SIGKILL.
     pub(crate) fn kill(mut self) -> Result<ExitStatus> {
+        self.kill_now()
+    }
+
+    /// SIGKILL; what is known of it stays.
+    pub(crate) fn kill_now(&mut self) -> Result<ExitStatus> {
         self.child.kill()?;
         Ok(self.child.wait()?)
     }

@@ -36,6 +36,11 @@ metadata:
     pod-security.kubernetes.io/enforce: privileged
 ";
 
+/// Files of the chart that are of use without it, and what says where they come from.
+pub(crate) const RULES: [&str; 2] = ["partywall.rules.yaml", "partywall-breaches.rules.yaml"];
+const RULES_PREFACE: &str =
+    "# Copied from deploy/helm/partywall/files by `cargo xtask deploy`; do not edit.\n";
+
 /// Kinds that are not Kubernetes' own: it has no schema for them.
 const FOREIGN: [&str; 5] = [
     "Certificate",
@@ -54,7 +59,7 @@ struct Case {
     kept: Option<&'static str>,
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     Case {
         name: "defaults",
         values: "",
@@ -91,6 +96,11 @@ const CASES: [Case; 9] = [
         kept: None,
     },
     Case {
+        name: "alerting",
+        values: "aggregator: {alertmanagers: [\"https://am-0.monitoring.svc:9093\", \"https://am-1.monitoring.svc:9093/am\"], alertmanagerTokenSecret: am-token, webhooks: [{url: \"https://hooks.example/a?b=c\"}, {secret: chat}], webhookTokenSecret: hook-token, pushCaSecret: corp-ca, externalUrl: \"https://partywall.example\", runbookUrl: \"https://docs.example/runbook.md\"}\nnetworkPolicy: {alertTo: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}], alertPorts: [9093]}\nmonitoring: {prometheusRule: {enabled: true}}\n",
+        kept: None,
+    },
+    Case {
         name: "hybrid",
         values: "agent: {lockdownFile: true, queueBytes: 64MiB, maxUnavailable: 1, spool: {bytes: 2GiB, sizeLimit: 3Gi}}\naggregator: {service: {type: LoadBalancer, annotations: {a: b}, loadBalancerSourceRanges: [10.80.0.0/16]}, policy: \"system_namespaces: [kube-system]\\n\", clusters: [{name: site-b.example, secret: site-b}]}\nnetworkPolicy: {agentCidrs: [10.80.0.0/16], apiServerCidrs: [10.0.0.0/24], grpcFrom: [{ipBlock: {cidr: 10.90.0.0/16}}]}\nimage: {repository: registry.example/partywall, digest: \"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\", pullSecrets: [registry]}\n",
         kept: None,
@@ -110,6 +120,11 @@ pub(crate) fn prepare() -> Result<()> {
         paths::shown(&tools::kubernetes_validate()?)
     );
     Ok(())
+}
+
+/// A Python that can judge by JSON Schema.
+pub(crate) fn python() -> Result<PathBuf> {
+    Ok(tools::kubernetes_validate()?.with_file_name("python"))
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -140,6 +155,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             fs::write(&path, manifests)?;
             rendered.push(path);
         }
+    }
+    for name in RULES {
+        let path = chart.dir.join("files").join(name);
+        let rules = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let kept = paths::root().join("deploy/prometheus").join(name);
+        keep(&kept, &format!("{RULES_PREFACE}{rules}"), args.check)?;
     }
     let values = fs::read_to_string(chart.dir.join("values.yaml"))?;
     keep(

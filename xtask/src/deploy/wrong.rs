@@ -1,7 +1,7 @@
 //! Values that make no sense: helm has to refuse each, and to name it.
 
 /// What is set, as `--set` takes it, and what the message must contain.
-pub(crate) const WRONG: [(&str, &[&str]); 33] = [
+pub(crate) const WRONG: [(&str, &[&str]); 39] = [
     // Misspelt, at every level.
     ("agnet.enabled=true", &["agnet"]),
     ("agent.intervall=1s", &["/agent", "intervall"]),
@@ -64,7 +64,28 @@ pub(crate) const WRONG: [(&str, &[&str]); 33] = [
         "aggregator.clusters[0].name=b",
         &["/aggregator/clusters/0", "secret"],
     ),
+    (
+        "aggregator.alertmanagers[0]=am:9093",
+        &["/aggregator/alertmanagers/0", "am:9093"],
+    ),
+    (
+        "aggregator.alertmanagers[0]=http://u:p@am:9093",
+        &["/aggregator/alertmanagers/0"],
+    ),
+    (
+        "aggregator.webhooks[0].uri=http://hook",
+        &["/aggregator/webhooks/0", "uri"],
+    ),
+    (
+        "aggregator.webhooks[0].url=http://hook,aggregator.webhooks[0].secret=s",
+        &["/aggregator/webhooks/0"],
+    ),
+    ("networkPolicy.alertPorts[0]=am", &["/networkPolicy/alertPorts/0"]),
     // Each well-formed, and together nonsense.
+    (
+        "aggregator.alertmanagers[0]=http://am:9093,aggregator.alertmanagerTokenSecret=t",
+        &["aggregator.alertmanagers", "http://am:9093", "https"],
+    ),
     (
         "aggregator.enabled=false,tls.mode=provided",
         &["agent.aggregatorUrl"],

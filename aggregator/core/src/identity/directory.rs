@@ -153,6 +153,10 @@ impl Directory {
         of_namespaces.chain(of_paths).chain([TenantId::SYSTEM]).collect()
     }
 
+    pub fn nodes(&self) -> &[NodeObject] {
+        &self.cluster.nodes
+    }
+
     /// A Node object.
     pub fn node(&self, name: &str) -> Option<&NodeObject> {
         self.cluster.nodes.get(*self.node_objects.get(name)?)

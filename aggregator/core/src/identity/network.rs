@@ -75,6 +75,8 @@ pub struct NodeObject {
     pub region: Option<String>,
     /// The label `eks.amazonaws.com/compute-type` is `hybrid`: it stands elsewhere and belongs to a cluster in the cloud.
     pub hybrid: bool,
+    /// It has no kernel of its own (Fargate, a virtual kubelet): the chart puts no agent there.
+    pub agentless: bool,
 }
 
 /// A Service object.

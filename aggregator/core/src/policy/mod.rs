@@ -3,6 +3,7 @@
 //! The numbers are declared once, in [`table::SETTINGS`]: key, unit, default, range, meaning, reason. The parser, the checks, the
 //! documented default file ([`Policy::default_yaml`]) and the reference all come from that table.
 
+pub mod alerts;
 mod fence;
 mod parse;
 mod parse_fence;
@@ -11,6 +12,7 @@ pub mod table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+pub use alerts::Alerts;
 pub use fence::{Allowance, Ends, Fence, PodIdentity, Side};
 pub use parse::PolicyError;
 
@@ -29,6 +31,7 @@ pub struct Policy {
     /// Path rules, in the file's order; the longest matching prefix wins.
     pub paths: Vec<PathRule>,
     pub fence: Fence,
+    pub alerts: Alerts,
 }
 
 /// Host cgroups below `prefix` belong to a tenant: for hosts without Kubernetes.
@@ -144,6 +147,7 @@ impl Default for Policy {
             tenant_label: None,
             paths: Vec::new(),
             fence: Fence::default(),
+            alerts: Alerts::default(),
         }
     }
 }

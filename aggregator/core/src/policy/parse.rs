@@ -52,6 +52,7 @@ struct Raw {
     probe: Option<Numbers>,
     credential_reach: Option<Numbers>,
     fence: Option<super::parse_fence::RawFence>,
+    alerts: Option<BTreeMap<String, Spanned<super::alerts::RawAlert>>>,
     tenants: Option<Vec<RawTenant>>,
     system_namespaces: Option<Vec<Spanned<String>>>,
     tenant_label: Option<Spanned<String>>,
@@ -227,6 +228,9 @@ fn check(raw: Raw) -> Result<Policy, PolicyError> {
     }
     if let Some(fence) = raw.fence {
         super::parse_fence::fence(fence, &mut policy.fence)?;
+    }
+    if let Some(raw) = raw.alerts {
+        super::alerts::parse(raw, &mut policy.alerts)?;
     }
     Ok(policy)
 }

@@ -230,7 +230,7 @@ pub(super) fn default_yaml() -> String {
         }
         out.push('\n');
     }
-    out + REST
+    out + &super::alerts::yaml() + REST
 }
 
 /// `text` as comment lines of at most 110 columns.

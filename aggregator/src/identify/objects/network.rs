@@ -12,6 +12,8 @@ use super::super::yaml::YamlError;
 use super::at::{At, metadata, namespace_of};
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Set by virtual kubelets, as by convention.
+const NODE_TYPE: &str = "type";
 /// The older `failure-domain.beta.kubernetes.io` ones are deprecated, and nodes have had these since 1.17.
 const ZONE: &str = "topology.kubernetes.io/zone";
 const REGION: &str = "topology.kubernetes.io/region";
@@ -132,5 +134,7 @@ pub(super) fn node(object: &At<'_>) -> Result<NodeObject, YamlError> {
         zone: labels.remove(ZONE),
         region: labels.remove(REGION),
         hybrid: labels.get(COMPUTE_TYPE).is_some_and(|v| v == "hybrid"),
+        agentless: labels.get(COMPUTE_TYPE).is_some_and(|v| v == "fargate")
+            || labels.get(NODE_TYPE).is_some_and(|v| v == "virtual-kubelet"),
     })
 }

@@ -112,6 +112,16 @@ readOnlyRootFilesystem: true
 {{- fail (printf "agent.spool.sizeLimit %s is less than agent.spool.bytes %s: the kubelet would evict the agent" .sizeLimit .bytes) }}
 {{- end }}
 {{- end }}
+{{- range .Values.aggregator.alertmanagers }}
+{{- if and $.Values.aggregator.alertmanagerTokenSecret (hasPrefix "http://" .) }}
+{{- fail (printf "aggregator.alertmanagers %q: with aggregator.alertmanagerTokenSecret it must be https, the token would be seen" .) }}
+{{- end }}
+{{- end }}
+{{- range $index, $webhook := .Values.aggregator.webhooks }}
+{{- if and $.Values.aggregator.webhookTokenSecret (hasPrefix "http://" ($webhook.url | default "")) }}
+{{- fail (printf "aggregator.webhooks[%d].url %q: with aggregator.webhookTokenSecret it must be https, the token would be seen" $index $webhook.url) }}
+{{- end }}
+{{- end }}
 {{- range $index, $cluster := .Values.aggregator.clusters }}
 {{- if eq $cluster.name $.Values.cluster.name }}
 {{- fail (printf "aggregator.clusters[%d].name %q is cluster.name too: every cluster needs a name of its own" $index $cluster.name) }}

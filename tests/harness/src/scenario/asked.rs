@@ -49,12 +49,20 @@ impl Checker<'_> {
                 let why = format!("`{least}` is not between zero and within_s");
                 return self.refuse(&entry.breach, "not_before_s", &why);
             }
+            if entry.times == Some(0) {
+                return self.refuse(
+                    &entry.breach,
+                    "times",
+                    "must be at least one: [[refuse]] is for none",
+                );
+            }
             let raw::Expect {
                 tenant,
                 against,
                 within_s,
                 not_before_s,
                 resolved,
+                times,
                 ..
             } = entry;
             expect.push(Expect {
@@ -64,6 +72,7 @@ impl Checker<'_> {
                 within_s,
                 not_before_s,
                 resolved,
+                times,
             });
         }
         Ok(expect)

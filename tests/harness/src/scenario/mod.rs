@@ -183,6 +183,8 @@ pub(crate) struct Expect {
     /// On the same clock. For what must be waited for: raised earlier, it is wrong.
     pub(crate) not_before_s: Option<f64>,
     pub(crate) resolved: bool,
+    /// How often each breach that it names fires.
+    pub(crate) times: Option<usize>,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -166,6 +166,7 @@ pub(super) struct Expect {
     pub(super) not_before_s: Option<f64>,
     #[serde(default)]
     pub(super) resolved: bool,
+    pub(super) times: Option<usize>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,0 +1,318 @@
+//! What one target has still to be told. Pure: time is an argument, sending is the caller's.
+//!
+//! The truth is the set of breaches that fire, not the stream of their changes: it is compared with the judge's own now and then, and a change that was
+//! missed on the way is found so.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use partywall_proto::v1::{Breach, BreachState};
+
+use super::alert::Alert;
+
+/// Changes that wait for a target: as many as breaches may live in a cluster. Some 2 KiB each, shared among targets: 20 MiB in the worst case.
+pub(super) const MAX_WAITING: usize = 10_000;
+/// How long a change waits at most: who was away for longer wants to know what fires now, which is told in any case.
+pub(super) const MAX_AGE: Duration = Duration::from_mins(15);
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    /// By fingerprint, as it was last told or is to be.
+    firing: BTreeMap<String, Arc<Alert>>,
+    changes: VecDeque<Change>,
+    /// Fingerprints of what is to be told again, the oldest first.
+    repeats: VecDeque<String>,
+    number: u64,
+    pub(super) lost: Lost,
+}
+
+#[derive(Debug)]
+struct Change {
+    /// Tells it from one that took its place while it was on its way.
+    number: u64,
+    since: Instant,
+    alert: Arc<Alert>,
+}
+
+/// Changes that the target was never told of, and never will be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// More than [`MAX_WAITING`] waited.
+    pub(super) full: u64,
+    /// It waited for [`MAX_AGE`].
+    pub(super) expired: u64,
+    /// The target said that it does not take it.
+    pub(super) refused: u64,
+    /// More changes came at once than the stream of them holds.
+    pub(super) missed: u64,
+}
+
+/// What goes into one request.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) alerts: Vec<Arc<Alert>>,
+    changes: Vec<u64>,
+}
+
+impl Outbox {
+    pub(super) fn firing(&self) -> usize {
+        self.firing.len()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Takes over a change, or what is known already. `make`: the alert of a breach that begins to fire; `None`: nobody is to be told of it.
+    pub(super) fn note(&mut self, breach: Breach, make: impl FnOnce(Breach) -> Option<Alert>, now: Instant) {
+        let known = self.firing.get(&breach.fingerprint).cloned();
+        match (breach.state(), known) {
+            (BreachState::Firing, Some(known)) if known.breach.firing_unix_ns == breach.firing_unix_ns => {
+                // The same, as it is by now.
+                let fingerprint = breach.fingerprint.clone();
+                self.firing.insert(fingerprint, Arc::new(known.with(breach)));
+            }
+            (BreachState::Firing, known) => {
+                // It fires anew: that it ended meanwhile was missed.
+                if let Some(known) = known {
+                    self.resolve(&known, breach.firing_unix_ns, now);
+                }
+                if let Some(alert) = make(breach) {
+                    let alert = Arc::new(alert);
+                    self.firing
+                        .insert(alert.breach.fingerprint.clone(), Arc::clone(&alert));
+                    self.change(alert, now);
+                }
+            }
+            (BreachState::Resolved, Some(known)) if known.breach.firing_unix_ns == breach.firing_unix_ns => {
+                self.firing.remove(&breach.fingerprint);
+                self.change(Arc::new(known.with(breach)), now);
+            }
+            // Pending is nobody's business yet, and what was never told needs no end.
+            _ => {}
+        }
+    }
+
+    /// Compares with what lives by the judge's own word.
+    pub(super) fn reconcile(
+        &mut self,
+        live: Vec<Breach>,
+        make: impl Fn(Breach) -> Option<Alert>,
+        now: Instant,
+        now_unix_ns: u64,
+    ) {
+        let fires = |breach: &Breach| breach.state() == BreachState::Firing;
+        let there: std::collections::BTreeSet<String> = live
+            .iter()
+            .filter(|breach| fires(breach))
+            .map(|breach| breach.fingerprint.clone())
+            .collect();
+        let gone = self
+            .firing
+            .values()
+            .filter(|alert| !there.contains(&alert.breach.fingerprint));
+        let gone: Vec<_> = gone.cloned().collect();
+        for alert in gone {
+            self.resolve(&alert, now_unix_ns, now);
+        }
+        for breach in live.into_iter().filter(fires) {
+            self.note(breach, &make, now);
+        }
+    }
+
+    fn resolve(&mut self, known: &Alert, at_unix_ns: u64, now: Instant) {
+        self.firing.remove(&known.breach.fingerprint);
+        let mut breach = known.breach.clone();
+        breach.state = BreachState::Resolved.into();
+        breach.resolved_unix_ns = at_unix_ns;
+        self.change(Arc::new(known.with(breach)), now);
+    }
+
+    fn change(&mut self, alert: Arc<Alert>, now: Instant) {
+        self.number += 1;
+        let number = self.number;
+        // Its end says all that its beginning would have said.
+        if let Some(same) = self.changes.iter_mut().find(|c| c.alert.is_same_life(&alert)) {
+            (same.number, same.alert) = (number, alert);
+            return;
+        }
+        if self.changes.len() >= MAX_WAITING {
+            self.changes.pop_front();
+            self.lost.full += 1;
+        }
+        self.changes.push_back(Change {
+            number,
+            since: now,
+            alert,
+        });
+    }
+
+    /// All that fires is told again.
+    pub(super) fn repeat(&mut self) {
+        self.repeats = self.firing.keys().cloned().collect();
+    }
+
+    /// Up to `most` alerts: changes first. `None`: there is nothing to tell.
+    pub(super) fn batch(&mut self, most: usize, now: Instant) -> Option<Batch> {
+        while let Some(oldest) = self.changes.front()
+            && now.saturating_duration_since(oldest.since) > MAX_AGE
+        {
+            self.changes.pop_front();
+            self.lost.expired += 1;
+        }
+        let mut batch = Batch::default();
+        for change in self.changes.iter().take(most) {
+            batch.alerts.push(Arc::clone(&change.alert));
+            batch.changes.push(change.number);
+        }
+        while batch.changes.is_empty()
+            && batch.alerts.len() < most
+            && let Some(fingerprint) = self.repeats.pop_front()
+        {
+            batch.alerts.extend(self.firing.get(&fingerprint).cloned());
+        }
+        (!batch.alerts.is_empty()).then_some(batch)
+    }
+
+    /// The target has taken it.
+    pub(super) fn accepted(&mut self, batch: &Batch) {
+        self.drop_changes(batch);
+    }
+
+    /// The target will not take it, however often it is told.
+    pub(super) fn refused(&mut self, batch: &Batch) {
+        self.lost.refused += self.drop_changes(batch);
+    }
+
+    fn drop_changes(&mut self, batch: &Batch) -> u64 {
+        let before = self.changes.len();
+        self.changes
+            .retain(|change| !batch.changes.contains(&change.number));
+        (before - self.changes.len()) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use partywall_aggregator_core::policy::alerts::Severity;
+    use partywall_proto::v1::BreachKind;
+
+    fn breach(name: &str, state: BreachState, fired: u64) -> Breach {
+        Breach {
+            fingerprint: name.to_owned(),
+            kind: BreachKind::NoisyNeighbour.into(),
+            state: state.into(),
+            firing_unix_ns: fired,
+            ..Breach::default()
+        }
+    }
+
+    fn make(breach: Breach) -> Option<Alert> {
+        Alert::new(breach, Severity::Warning)
+    }
+
+    fn told(batch: Option<Batch>) -> Vec<String> {
+        let alerts = batch.map(|b| b.alerts).unwrap_or_default();
+        let one = |alert: &Arc<Alert>| {
+            let state = if alert.is_firing() { "fires" } else { "ended" };
+            format!(
+                "{} {state} {}",
+                alert.breach.fingerprint, alert.breach.firing_unix_ns
+            )
+        };
+        alerts.iter().map(one).collect()
+    }
+
+    #[test]
+    fn a_change_waits_until_it_is_taken_and_its_end_takes_its_place() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        outbox.note(breach("a", BreachState::Pending, 0), make, now);
+        outbox.note(breach("a", BreachState::Resolved, 0), make, now);
+        assert!(outbox.batch(10, now).is_none(), "it never fired");
+        outbox.note(breach("a", BreachState::Firing, 5), make, now);
+        let first = outbox.batch(10, now).unwrap();
+        assert_eq!(told(outbox.batch(10, now)), ["a fires 5"], "until it is taken");
+        outbox.note(breach("a", BreachState::Resolved, 5), make, now);
+        outbox.accepted(&first);
+        assert_eq!(
+            told(outbox.batch(10, now)),
+            ["a ended 5"],
+            "that was on its way meanwhile"
+        );
+        outbox.note(breach("a", BreachState::Firing, 9), make, now);
+        assert_eq!(
+            told(outbox.batch(10, now)),
+            ["a ended 5", "a fires 9"],
+            "two lives"
+        );
+        assert_eq!(outbox.firing(), 1);
+    }
+
+    #[test]
+    fn what_fires_is_repeated_and_what_changes_comes_first() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        for name in ["a", "b", "c"] {
+            outbox.note(breach(name, BreachState::Firing, 1), make, now);
+        }
+        let all = outbox.batch(10, now).unwrap();
+        outbox.accepted(&all);
+        assert!(outbox.batch(10, now).is_none());
+        outbox.repeat();
+        outbox.note(breach("b", BreachState::Resolved, 1), make, now);
+        let first = outbox.batch(2, now).unwrap();
+        outbox.accepted(&first);
+        assert_eq!(told(Some(first)), ["b ended 1"]);
+        assert_eq!(told(outbox.batch(2, now)), ["a fires 1", "c fires 1"]);
+        assert!(outbox.batch(10, now).is_none());
+    }
+
+    #[test]
+    fn what_was_missed_is_found_by_comparing() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        for name in ["a", "b", "c"] {
+            outbox.note(breach(name, BreachState::Firing, 1), make, now);
+        }
+        let all = outbox.batch(10, now).unwrap();
+        outbox.accepted(&all);
+        // b ended, c ended and fires anew, d is new; e only pends.
+        let live = vec![
+            breach("a", BreachState::Firing, 1),
+            breach("c", BreachState::Firing, 7),
+            breach("d", BreachState::Firing, 8),
+            breach("e", BreachState::Pending, 0),
+        ];
+        outbox.reconcile(live, make, now, 9);
+        let batch = outbox.batch(10, now).unwrap();
+        assert_eq!(batch.alerts[0].breach.resolved_unix_ns, 9);
+        assert_eq!(
+            told(Some(batch)),
+            ["b ended 1", "c ended 1", "c fires 7", "d fires 8"]
+        );
+    }
+
+    #[test]
+    fn everything_is_bounded_and_what_goes_is_counted() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        for n in 0..MAX_WAITING + 2 {
+            outbox.note(breach(&format!("{n:06}"), BreachState::Firing, 1), make, now);
+        }
+        assert_eq!((outbox.waiting(), outbox.lost.full), (MAX_WAITING, 2));
+        let refused = outbox.batch(3, now).unwrap();
+        outbox.refused(&refused);
+        assert_eq!(outbox.lost.refused, 3);
+        let later = now + MAX_AGE + Duration::from_secs(1);
+        assert!(outbox.batch(3, later).is_none());
+        assert_eq!(outbox.lost.expired, (MAX_WAITING - 3) as u64);
+        assert_eq!(outbox.firing(), MAX_WAITING + 2, "which fire all the same");
+    }
+
+    #[test]
+    fn nobody_is_told_of_what_the_policy_keeps_back() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        outbox.note(breach("a", BreachState::Firing, 1), |_| None, now);
+        outbox.note(breach("a", BreachState::Resolved, 1), make, now);
+        assert!(outbox.batch(10, now).is_none());
+    }
+}
