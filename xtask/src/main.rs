@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod dashboards;
 mod deploy;
 mod ebpf;
 mod harness;
