@@ -33,13 +33,27 @@ interface Target {
 
 interface Transformations {
   merge: Record<string, never>;
-  organize: { excludeByName: Record<string, boolean>; indexByName: Record<string, number>; renameByName: Record<string, string> };
-  groupingToMatrix: { rowField: string; columnField: string; valueField: string; emptyValue: "null" | "empty" | "zero" };
+  organize: {
+    excludeByName: Record<string, boolean>;
+    indexByName: Record<string, number>;
+    renameByName: Record<string, string>;
+  };
+  groupingToMatrix: {
+    rowField: string;
+    columnField: string;
+    valueField: string;
+    emptyValue: "null" | "empty" | "zero";
+  };
 }
 
-type Transformation = { [Id in keyof Transformations]: { id: Id; options: Transformations[Id] } }[keyof Transformations];
+type Transformation = {
+  [Id in keyof Transformations]: { id: Id; options: Transformations[Id] };
+}[keyof Transformations];
 
-interface Of<Kind extends string, Options, Custom> extends Pick<Json<dashboard.Panel>, "title" | "description" | "datasource"> {
+interface Of<Kind extends string, Options, Custom> extends Pick<
+  Json<dashboard.Panel>,
+  "title" | "description" | "datasource"
+> {
   type: Kind;
   id: number;
   gridPos: Json<dashboard.GridPos>;
@@ -64,4 +78,15 @@ type Panel =
 /** What Prometheus adds to an annotation. */
 type Annotation = Json<dashboard.AnnotationQuery> & { expr: string; titleFormat: string };
 
-export type Dashboard = Omit<Json<dashboard.Dashboard>, "panels" | "annotations"> & { panels: Panel[]; annotations: { list: Annotation[] } };
+export type Dashboard = Omit<Json<dashboard.Dashboard>, "panels" | "annotations"> & {
+  panels: Panel[];
+  annotations: { list: Annotation[] };
+};
+
+// That the compiler refuses what is wrong: where it did not, these lines themselves would be errors.
+// @ts-expect-error no such kind
+export const noKind: Panel["type"] = "graph";
+// @ts-expect-error no such word
+export const noWord: stat.Options["colorMode"] | Json<stat.Options["colorMode"]> = "valeu";
+// @ts-expect-error no such field
+export const noField: Json<dashboard.GridPos> = { x: 0, y: 0, w: 1, h: 1, z: 1 };

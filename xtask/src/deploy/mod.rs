@@ -82,12 +82,12 @@ const CASES: [Case; 9] = [
     },
     Case {
         name: "persistent",
-        values: "aggregator: {persistence: {enabled: true, storageClassName: gp3, size: 10Gi}, podDisruptionBudget: {maxUnavailable: 0}, priorityClassName: high}\n",
+        values: "aggregator: {persistence: {enabled: true, storageClassName: gp3, size: 10Gi}, podDisruptionBudget: {maxUnavailable: 0}, priorityClassName: high, page: false}\n",
         kept: None,
     },
     Case {
         name: "monitored",
-        values: "monitoring: {annotations: true, serviceMonitor: true, podMonitor: true, labels: {release: prometheus}, prometheusRule: {enabled: true, alertLabels: {team: platform}}}\nnetworkPolicy: {metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}\n",
+        values: "monitoring: {annotations: true, serviceMonitor: true, podMonitor: true, labels: {release: prometheus}, dashboards: {enabled: true, annotations: {grafana_folder: Partywall}}, prometheusRule: {enabled: true, alertLabels: {team: platform}}}\nnetworkPolicy: {metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}\n",
         kept: None,
     },
     Case {

@@ -4,7 +4,8 @@
 const HIDDEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
 
 /** A name as it is, with nothing hidden in it. */
-export const plain = (name) => String(name).replace(HIDDEN, (c) => `⟨${c.codePointAt(0).toString(16).padStart(2, "0")}⟩`);
+export const plain = (name) =>
+  String(name).replace(HIDDEN, (c) => `⟨${c.codePointAt(0).toString(16).padStart(2, "0")}⟩`);
 
 /** "0.430": cores, in columns. */
 export function cores(n) {

@@ -43,25 +43,72 @@ export function ledger(all, ui) {
   const clusters = ui.clusters(all);
   const cluster = clusters[0];
   const node = cluster.nodes.some((n) => n.name === ui.route.on) ? ui.route.on : "";
-  const entry = node ? detail(`api/node?cluster=${encodeURIComponent(cluster.name)}&name=${encodeURIComponent(node)}`, ui.redraw, 2000) : null;
+  const entry = node
+    ? detail(`api/node?cluster=${encodeURIComponent(cluster.name)}&name=${encodeURIComponent(node)}`, ui.redraw, 2000)
+    : null;
   const data = node ? entry.answer?.ledger : cluster.ledger;
   const most = ui.sizes.ledger;
   const tools = [
-    h("label", {}, "Node ", h("select", { "data-go": "on", key: "on", "aria-label": "Node" }, h("option", { value: "", selected: !node }, "all nodes"), cluster.nodes.map((n) => h("option", { value: n.name, selected: n.name === node }, plain(n.name))))),
-    h("label", {}, "Show ", h("select", { "data-size": "ledger", key: "size" }, SIZES.map((n) => h("option", { value: n, selected: n === most }, `the ${n} most involved`)))),
-    h("input", { type: "search", key: "filter", placeholder: "Tenant", "aria-label": "Bring a tenant in", "data-filter": "ledger" }),
+    h(
+      "label",
+      {},
+      "Node ",
+      h(
+        "select",
+        { "data-go": "on", key: "on", "aria-label": "Node" },
+        h("option", { value: "", selected: !node }, "all nodes"),
+        cluster.nodes.map((n) => h("option", { value: n.name, selected: n.name === node }, plain(n.name))),
+      ),
+    ),
+    h(
+      "label",
+      {},
+      "Show ",
+      h(
+        "select",
+        { "data-size": "ledger", key: "size" },
+        SIZES.map((n) => h("option", { value: n, selected: n === most }, `the ${n} most involved`)),
+      ),
+    ),
+    h("input", {
+      type: "search",
+      key: "filter",
+      placeholder: "Tenant",
+      "aria-label": "Bring a tenant in",
+      "data-filter": "ledger",
+    }),
   ];
   return h(
     "div",
     { class: "view", key: "ledger" },
-    h("div", { class: "title" }, h("h1", {}, "Who waits for whom"), h("p", { class: "muted" }, `A row's tenant waited for a CPU while a column's ran there: cores, mean over ${duration(cluster.window_seconds)}.`, clusters.length > 1 ? ` Cluster ${plain(cluster.name)}: choose another above.` : "")),
-    card({ id: "ledger", class: "flush" }, node ? `On ${plain(node)}` : `On ${many(cluster.nodes.length, "node")}`, tools, data ? heatMap(data, cluster, most, ui) : entry?.problem ? empty("This node's ledger cannot be told.", plain(entry.problem)) : h("p", { class: "loading" }, "Asking…")),
+    h(
+      "div",
+      { class: "title" },
+      h("h1", {}, "Who waits for whom"),
+      h(
+        "p",
+        { class: "muted" },
+        `A row's tenant waited for a CPU while a column's ran there: cores, mean over ${duration(cluster.window_seconds)}.`,
+        clusters.length > 1 ? ` Cluster ${plain(cluster.name)}: choose another above.` : "",
+      ),
+    ),
+    card(
+      { id: "ledger", class: "flush" },
+      node ? `On ${plain(node)}` : `On ${many(cluster.nodes.length, "node")}`,
+      tools,
+      data
+        ? heatMap(data, cluster, most, ui)
+        : entry?.problem
+          ? empty("This node's ledger cannot be told.", plain(entry.problem))
+          : h("p", { class: "loading" }, "Asking…"),
+    ),
   );
 }
 
 function heatMap(data, cluster, most, ui) {
   const { shown, left, sums } = fold(data, most, ui.filter.ledger.toLowerCase());
-  if (!sums.size) return empty("Nobody waited.", `No task of any tenant waited for a CPU in this window. ${seen(cluster.nodes)}`);
+  if (!sums.size)
+    return empty("Nobody waited.", `No task of any tenant waited for a CPU in this window. ${seen(cluster.nodes)}`);
   const tenants = left.length ? [...shown, OTHER] : shown;
   const classes = CLASSES.filter((name) => [...sums.keys()].some((key) => key.endsWith(`\n${name}`)));
   const others = (row) => tenants.reduce((sum, column) => sum + (sums.get(`${row}\n${column}`) ?? 0), 0);
@@ -69,7 +116,12 @@ function heatMap(data, cluster, most, ui) {
   const cell = (row, column) => {
     if (column === "Σ") {
       const value = others(row);
-      return { cls: "sum", content: value >= 0.0005 ? cores(value) : "", says: `${who(row, left.length)} waited ${cores(value)} cores for other tenants in all`, value };
+      return {
+        cls: "sum",
+        content: value >= 0.0005 ? cores(value) : "",
+        says: `${who(row, left.length)} waited ${cores(value)} cores for other tenants in all`,
+        value,
+      };
     }
     if (row === column) return row === OTHER ? crossed(row, column) : { cls: "own", content: "" };
     if (column === "self") return calm(row, column, "while tasks of its own ran");
@@ -79,18 +131,59 @@ function heatMap(data, cluster, most, ui) {
   const crossed = (row, column) => {
     const value = sums.get(`${row}\n${column}`) ?? 0;
     if (value < 0.0005) return null;
-    return { cls: `l${level(value)}`, content: brief(value), says: `${who(row, left.length)} waited ${cores(value)} cores while ${who(column, left.length)} ran`, value, href: row === OTHER ? null : link({ tenant: row, cluster: cluster.name }) };
+    return {
+      cls: `l${level(value)}`,
+      content: brief(value),
+      says: `${who(row, left.length)} waited ${cores(value)} cores while ${who(column, left.length)} ran`,
+      value,
+      href: row === OTHER ? null : link({ tenant: row, cluster: cluster.name }),
+    };
   };
   const calm = (row, column, words) => {
     const value = sums.get(`${row}\n${column}`) ?? 0;
     if (value < 0.0005) return null;
-    return { cls: `calm c${level(value)}`, content: brief(value), says: `${who(row, left.length)} waited ${cores(value)} cores ${words}`, value };
+    return {
+      cls: `calm c${level(value)}`,
+      content: brief(value),
+      says: `${who(row, left.length)} waited ${cores(value)} cores ${words}`,
+      value,
+    };
   };
   const silent = cluster.nodes.filter((n) => !reports(n));
   return [
-    matrix({ id: "ledger-grid", rows: tenants, columns, cell, corner: h("span", {}, "waits ↓ · runs →"), caption: "Who waited while who ran, in cores", cluster: cluster.name, left: { rows: left.length, columns: left.length }, groups: ["Σ", "self"] }),
-    h("p", { class: "readout", "data-readout": "Point at a cell, or walk with the arrow keys." }, "Point at a cell, or walk with the arrow keys."),
-    h("div", { class: "legend" }, scale(), h("span", {}, h("span", { class: "swatch own" }), "the tenant itself"), h("span", {}, h("span", { class: "swatch c4" }), "nobody's fault: own tasks, idle CPUs, limits"), h("span", { class: "muted" }, "0.01 cores make a victim, by the default policy")),
-    silent.length ? h("p", { class: "note warn" }, `${many(silent.length, "node")} did not report lately: ${silent.slice(0, 5).map((n) => plain(n.name)).join(", ")}. What happened there is not in it.`) : null,
+    matrix({
+      id: "ledger-grid",
+      rows: tenants,
+      columns,
+      cell,
+      corner: h("span", {}, "waits ↓ · runs →"),
+      caption: "Who waited while who ran, in cores",
+      cluster: cluster.name,
+      left: { rows: left.length, columns: left.length },
+      groups: ["Σ", "self"],
+    }),
+    h(
+      "p",
+      { class: "readout", "data-readout": "Point at a cell, or walk with the arrow keys." },
+      "Point at a cell, or walk with the arrow keys.",
+    ),
+    h(
+      "div",
+      { class: "legend" },
+      scale(),
+      h("span", {}, h("span", { class: "swatch own" }), "the tenant itself"),
+      h("span", {}, h("span", { class: "swatch c4" }), "nobody's fault: own tasks, idle CPUs, limits"),
+      h("span", { class: "muted" }, "0.01 cores make a victim, by the default policy"),
+    ),
+    silent.length
+      ? h(
+          "p",
+          { class: "note warn" },
+          `${many(silent.length, "node")} did not report lately: ${silent
+            .slice(0, 5)
+            .map((n) => plain(n.name))
+            .join(", ")}. What happened there is not in it.`,
+        )
+      : null,
   ];
 }

@@ -42,7 +42,7 @@ export function largest(weights, most, always = []) {
 const head = (name, cluster, left) => {
   if (name === OTHER) return h("span", { class: "class", title: `${left} others, summed` }, `${left} others`);
   const words = classWords(name);
-  if (words) return h("span", { class: "class", title: words }, words);
+  if (words) return h("span", { class: "class", title: words }, name.replace(/[<>]/g, ""));
   if (!isTenant(name)) return h("span", { class: "class" }, plain(name));
   return h("a", { href: link({ tenant: name, cluster }), title: plain(name), tabindex: "-1" }, plain(name));
 };
@@ -57,7 +57,9 @@ export function matrix({ id, rows, columns, cell, corner, caption, cluster, left
     "tr",
     {},
     h("th", { class: "corner", scope: "col" }, corner),
-    columns.map((column) => h("th", { scope: "col", key: column, class: line(column) }, h("div", {}, head(column, cluster, left.columns)))),
+    columns.map((column) =>
+      h("th", { scope: "col", key: column, class: line(column) }, h("div", {}, head(column, cluster, left.columns))),
+    ),
   );
   let first = true;
   const body = rows.map((row) => {
@@ -78,9 +80,10 @@ export function matrix({ id, rows, columns, cell, corner, caption, cluster, left
     });
     return h("tr", { key: row, "data-row": row }, h("th", { scope: "row" }, head(row, cluster, left.rows)), cells);
   });
+  const room = columns.length <= 12 ? "roomy" : columns.length <= 20 ? "airy" : "";
   return h(
     "div",
-    { class: "scroll matrix" },
+    { class: `scroll matrix ${room}` },
     h("table", { id, role: "grid", "aria-label": caption }, h("thead", {}, header), h("tbody", {}, body)),
   );
 }
@@ -111,13 +114,17 @@ export function walk(root, follow) {
     const cell = cellOf(event);
     if (!cell) return;
     if (event.key === "Enter" && cell.dataset.href) return follow(cell.dataset.href);
-    const [down, right] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] ?? [0, 0];
+    const [down, right] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[
+      event.key
+    ] ?? [0, 0];
     if (!down && !right) return;
     event.preventDefault();
     let next = cell;
     // On to the next cell that says something.
     do {
-      next = down ? next.parentElement[down > 0 ? "nextElementSibling" : "previousElementSibling"]?.cells[next.cellIndex] : next[right > 0 ? "nextElementSibling" : "previousElementSibling"];
+      next = down
+        ? next.parentElement[down > 0 ? "nextElementSibling" : "previousElementSibling"]?.cells[next.cellIndex]
+        : next[right > 0 ? "nextElementSibling" : "previousElementSibling"];
     } while (next && next.nodeName === "TD" && !next.dataset.says);
     if (next?.dataset.says) {
       for (const one of [cell, next]) one.dataset.roving = "";

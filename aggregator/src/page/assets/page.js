@@ -33,15 +33,35 @@ function route() {
     }
   }
   const text = (key) => (typeof values[key] === "string" ? values[key] : undefined);
-  const view = text("breach") ? "breaches" : text("tenant") ? "tenant" : text("node") ? "node" : (Object.keys(VIEWS).find((name) => values[name]) ?? "overview");
-  return { view, tenant: text("tenant"), cluster: text("cluster"), node: text("node"), breach: text("breach"), from: text("from"), to: text("to"), on: text("on") };
+  const view = text("breach")
+    ? "breaches"
+    : text("tenant")
+      ? "tenant"
+      : text("node")
+        ? "node"
+        : (Object.keys(VIEWS).find((name) => values[name]) ?? "overview");
+  return {
+    view,
+    tenant: text("tenant"),
+    cluster: text("cluster"),
+    node: text("node"),
+    breach: text("breach"),
+    from: text("from"),
+    to: text("to"),
+    on: text("on"),
+  };
 }
 
 /** What a person has chosen; views read it, the listeners below write it. */
 const ui = {
   route: route(),
   filter: { tenants: "", ledger: "", fence: "", breaches: "", nodes: "" },
-  order: { "tenant-table": { id: "breaches", down: true }, "node-table": { id: "age", down: true }, "pod-table": { id: "stolen", down: true }, "traffic-table": { id: "bytes", down: true } },
+  order: {
+    "tenant-table": { id: "breaches", down: true },
+    "node-table": { id: "age", down: true },
+    "pod-table": { id: "stolen", down: true },
+    "traffic-table": { id: "bytes", down: true },
+  },
   sizes: { ledger: 24, fence: 24 },
   flags: { neutral: false },
   /** The one that was chosen, else all. */
@@ -75,14 +95,36 @@ function navigation(all) {
   const here = BELONGS[ui.route.view] ?? ui.route.view;
   const firing = breachesOf(ui.clusters(all)).filter((b) => b.state === "firing").length;
   const links = Object.entries(VIEWS).map(([view, words]) =>
-    h("a", { key: view, href: link({ [view]: true, cluster: ui.route.cluster }), "aria-current": view === here ? "page" : null }, words, view === "breaches" && firing ? h("span", { class: "badge", "aria-label": `${firing} firing` }, count(firing)) : null),
+    h(
+      "a",
+      {
+        key: view,
+        href: link({ [view]: true, cluster: ui.route.cluster }),
+        "aria-current": view === here ? "page" : null,
+      },
+      words,
+      view === "breaches" && firing
+        ? h("span", { class: "badge", "aria-label": `${firing} firing` }, count(firing))
+        : null,
+    ),
   );
   const choice =
     all.clusters.length > 1
-      ? h("select", { key: "cluster", "data-go": "cluster", "aria-label": "Cluster" }, h("option", { value: "", selected: !ui.route.cluster }, `all ${all.clusters.length} clusters`), all.clusters.map((c) => h("option", { value: c.name, selected: c.name === ui.route.cluster }, plain(c.name))))
+      ? h(
+          "select",
+          { key: "cluster", "data-go": "cluster", "aria-label": "Cluster" },
+          h("option", { value: "", selected: !ui.route.cluster }, `all ${all.clusters.length} clusters`),
+          all.clusters.map((c) => h("option", { value: c.name, selected: c.name === ui.route.cluster }, plain(c.name))),
+        )
       : null;
   render($("nav"), links, choice);
-  render($("foot"), h("span", {}, `Partywall ${all.version}`), h("a", { href: "metrics" }, "metrics"), h("a", { href: "readyz" }, "ready?"), h("span", { class: "muted" }, "read-only; every figure is also at /metrics and in partywall top"));
+  render(
+    $("foot"),
+    h("span", {}, `Partywall ${all.version}`),
+    h("a", { href: "metrics" }, "metrics"),
+    h("a", { href: "readyz" }, "ready?"),
+    h("span", { class: "muted" }, "read-only; every figure is also at /metrics and in partywall top"),
+  );
 }
 
 /** How old what is shown is, and whether anything comes. */
@@ -96,11 +138,24 @@ function freshness() {
   const state = !all ? (lost ? "lost" : "waiting") : lost ? "lost" : stale ? "stale" : "live";
   const judged = all ? Math.min(...all.clusters.map((c) => c.judged_unix_ms)) : 0;
   const words = { waiting: "asking", live: "live", stale: "nothing new", lost: "no connection" }[state];
-  render($("live"), h("span", { class: `dot ${state}`, "aria-hidden": "true" }), h("span", { class: "words" }, words), judged ? h("time", { class: "muted", datetime: new Date(judged).toISOString(), title: "When everything was judged" }, clock(judged)) : null);
+  render(
+    $("live"),
+    h("span", { class: `dot ${state}`, "aria-hidden": "true" }),
+    h("span", { class: "words" }, words),
+    judged
+      ? h(
+          "time",
+          { class: "muted", datetime: new Date(judged).toISOString(), title: "When everything was judged" },
+          clock(judged),
+        )
+      : null,
+  );
   document.documentElement.dataset.state = state;
   const notice = $("notice");
   const say = {
-    lost: all ? `No connection to the aggregator for ${duration((now - known.heardAt) / 1000)}: ${known.problem}. What is shown is of ${clock(judged)}; trying again.` : `The aggregator does not answer: ${known.problem}. Trying again.`,
+    lost: all
+      ? `No connection to the aggregator for ${duration((now - known.heardAt) / 1000)}: ${known.problem}. What is shown is of ${clock(judged)}; trying again.`
+      : `The aggregator does not answer: ${known.problem}. Trying again.`,
     stale: `The aggregator answers, and has judged nothing for ${duration(old)}. What is shown is of ${clock(judged)}; see /healthz.`,
   }[state];
   notice.hidden = !say;
@@ -112,7 +167,10 @@ function freshness() {
 const THEMES = ["auto", "light", "dark"];
 const SHAPES = {
   auto: [s("circle", { cx: 8, cy: 8, r: 5.6 }), s("path", { class: "solid", d: "M8 2.4a5.6 5.6 0 0 1 0 11.2z" })],
-  light: [s("circle", { cx: 8, cy: 8, r: 3 }), s("path", { d: "M8 1v1.6M8 13.4V15M1 8h1.6M13.4 8H15M3 3l1.2 1.2M11.8 11.8L13 13M13 3l-1.2 1.2M4.2 11.8L3 13" })],
+  light: [
+    s("circle", { cx: 8, cy: 8, r: 3 }),
+    s("path", { d: "M8 1v1.6M8 13.4V15M1 8h1.6M13.4 8H15M3 3l1.2 1.2M11.8 11.8L13 13M13 3l-1.2 1.2M4.2 11.8L3 13" }),
+  ],
   dark: [s("path", { d: "M13.2 9.6A5.6 5.6 0 1 1 6.4 2.8a4.6 4.6 0 0 0 6.8 6.8z" })],
 };
 
@@ -132,7 +190,13 @@ function theme(name) {
   button.dataset.theme = chosen;
   button.setAttribute("aria-label", `Theme: ${chosen}`);
   button.title = `Theme: ${chosen === "auto" ? "as the system" : chosen}`;
-  button.replaceChildren(s("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, SHAPES[chosen].map((shape) => shape.cloneNode(true))));
+  button.replaceChildren(
+    s(
+      "svg",
+      { viewBox: "0 0 16 16", "aria-hidden": "true" },
+      SHAPES[chosen].map((shape) => shape.cloneNode(true)),
+    ),
+  );
 }
 
 theme(stored());

@@ -31,23 +31,37 @@ export function tenant(name, cluster, cls = "") {
 }
 
 export const nodeLink = (name, cluster) =>
-  name ? h("a", { class: "name", href: link({ node: name, cluster }), title: plain(name) }, plain(name)) : h("span", { class: "muted" }, "all nodes");
+  name
+    ? h("a", { class: "name", href: link({ node: name, cluster }), title: plain(name) }, plain(name))
+    : h("span", { class: "muted" }, "all nodes");
 
 /** Why there is nothing to see, and what would have to be. */
-export const empty = (what, why) => h("div", { class: "empty" }, h("p", { class: "what" }, what), h("p", { class: "why" }, why));
+export const empty = (what, why) =>
+  h("div", { class: "empty" }, h("p", { class: "what" }, what), h("p", { class: "why" }, why));
 
 /** A card: a heading, what stands beside it, and what it is about. */
 export const card = (attributes, heading, aside, ...body) =>
-  h("section", { ...attributes, class: `card ${attributes.class ?? ""}` }, h("div", { class: "head" }, h("h2", {}, heading), aside ? h("div", { class: "aside" }, aside) : null), ...body);
+  h(
+    "section",
+    { ...attributes, class: `card ${attributes.class ?? ""}` },
+    h("div", { class: "head" }, h("h2", {}, heading), aside ? h("div", { class: "aside" }, aside) : null),
+    ...body,
+  );
 
 /** Use against what was promised and what may be used. */
 export function bar(used, entitled, quota, label) {
   const scale = Math.max(used, entitled ?? 0, quota ?? 0, 1e-9);
   const share = (n) => `${Math.min(100, (n / scale) * 100).toFixed(2)}%`;
-  const over = entitled !== null && entitled !== undefined && used > entitled * 1.005 && used > 0.001;
+  // Without a promise there is nothing to be over.
+  const over = entitled > 0 && used > entitled * 1.005;
   return h(
     "span",
-    { class: over ? "bar over" : "bar", role: "img", "aria-label": label, title: label },
+    {
+      class: `bar ${over ? "over" : entitled === 0 && !quota ? "free" : ""}`,
+      role: "img",
+      "aria-label": label,
+      title: label,
+    },
     h("span", { class: "fill", style: { width: share(used) } }),
     entitled ? h("span", { class: "tick promised", style: { left: share(entitled) } }) : null,
     quota ? h("span", { class: "tick quota", style: { left: share(quota) } }) : null,
@@ -56,7 +70,11 @@ export function bar(used, entitled, quota, label) {
 
 /** A share of something, as a bar. */
 export const shareBar = (share, cls = "") =>
-  h("span", { class: `bar ${cls}`, "aria-hidden": "true" }, h("span", { class: "fill", style: { width: `${Math.min(100, share * 100).toFixed(2)}%` } }));
+  h(
+    "span",
+    { class: `bar ${cls}`, "aria-hidden": "true" },
+    h("span", { class: "fill", style: { width: `${Math.min(100, share * 100).toFixed(2)}%` } }),
+  );
 
 /** A line of figures, the newest at the right. */
 export function spark(points, pick, label, cls = "") {
@@ -69,10 +87,21 @@ export function spark(points, pick, label, cls = "") {
   return h(
     "figure",
     { class: `spark ${cls}` },
-    h("figcaption", {}, label, h("b", {}, cores(values.at(-1) ?? 0)), h("span", { class: "muted" }, ` most ${cores(most)}`)),
+    h(
+      "figcaption",
+      {},
+      label,
+      h("b", {}, cores(values.at(-1) ?? 0)),
+      h("span", { class: "muted" }, ` most ${cores(most)}`),
+    ),
     s(
       "svg",
-      { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": `${label}: now ${cores(values.at(-1) ?? 0)} cores, at most ${cores(most)} since this page was opened` },
+      {
+        viewBox: `0 0 ${width} ${height}`,
+        preserveAspectRatio: "none",
+        role: "img",
+        "aria-label": `${label}: now ${cores(values.at(-1) ?? 0)} cores, at most ${cores(most)} since this page was opened`,
+      },
       s("path", { class: "area", d: path ? `${path}L${width} ${height}L${x(0).toFixed(1)} ${height}Z` : "" }),
       s("path", { class: "stroke", d: path }),
     ),
@@ -90,9 +119,14 @@ export const VERDICTS = {
 };
 
 export const verdictIcon = (verdict) =>
-  s("svg", { class: `icon v-${verdict}`, viewBox: "0 0 16 16", "aria-hidden": "true" }, s("path", { d: VERDICTS[verdict].shape }));
+  s(
+    "svg",
+    { class: `icon v-${verdict}`, viewBox: "0 0 16 16", "aria-hidden": "true" },
+    s("path", { d: VERDICTS[verdict].shape }),
+  );
 
-export const verdictTag = (verdict) => h("span", { class: `verdict v-${verdict}`, title: VERDICTS[verdict].words }, verdictIcon(verdict), verdict);
+export const verdictTag = (verdict) =>
+  h("span", { class: `verdict v-${verdict}`, title: VERDICTS[verdict].words }, verdictIcon(verdict), verdict);
 
 const KINDS = {
   NoisyNeighbour: "cpu",
@@ -119,7 +153,11 @@ export const stateTag = (state) => h("span", { class: `state s-${state}` }, stat
 
 /** Figures in a row: `[["used", "0.4 cores"], …]` */
 export const facts = (rows, cls = "") =>
-  h("dl", { class: `facts ${cls}` }, rows.filter(Boolean).map(([name, value, title]) => h("div", { title }, h("dt", {}, name), h("dd", {}, value))));
+  h(
+    "dl",
+    { class: `facts ${cls}` },
+    rows.filter(Boolean).map(([name, value, title]) => h("div", { title }, h("dt", {}, name), h("dd", {}, value))),
+  );
 
 /**
  * A table that can be sorted. `columns`: `{id, label, title, cls, by(row), cell(row), descending}`; `order`: `{id, down}`.
@@ -131,7 +169,11 @@ export function table(id, columns, rows, order, caption) {
   const heads = columns.map((column) => {
     const sort = chosen === column ? (order.down ? "descending" : "ascending") : null;
     const label = column.by
-      ? h("button", { type: "button", "data-sort": column.id, "data-table": id, "data-down": column.descending ? "1" : "0" }, column.label)
+      ? h(
+          "button",
+          { type: "button", "data-sort": column.id, "data-table": id, "data-down": column.descending ? "1" : "0" },
+          column.label,
+        )
       : column.label;
     return h("th", { scope: "col", class: column.cls, title: column.title, "aria-sort": sort }, label);
   });
@@ -143,13 +185,26 @@ export function table(id, columns, rows, order, caption) {
       { id },
       h("caption", { class: "hidden" }, caption),
       h("thead", {}, h("tr", {}, heads)),
-      h("tbody", {}, sorted.map((row) => h("tr", { key: row.key }, columns.map((column, at) => h(at ? "td" : "th", { class: column.cls, scope: at ? null : "row" }, column.cell(row)))))),
+      h(
+        "tbody",
+        {},
+        sorted.map((row) =>
+          h(
+            "tr",
+            { key: row.key },
+            columns.map((column, at) =>
+              h(at ? "td" : "th", { class: column.cls, scope: at ? null : "row" }, column.cell(row)),
+            ),
+          ),
+        ),
+      ),
     ),
   );
 }
 
 function compare(a, b) {
   // What is absent goes last among the large, first among the small.
-  if (typeof a === "string" || typeof b === "string") return String(a).localeCompare(String(b), "en", { numeric: true });
+  if (typeof a === "string" || typeof b === "string")
+    return String(a).localeCompare(String(b), "en", { numeric: true });
   return (a ?? -Infinity) - (b ?? -Infinity);
 }

@@ -249,7 +249,6 @@ async fn browse(
         .arg(tools.dir.join("check.mjs"))
         .arg(&asked)
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
         .kill_on_drop(true);
     let output = timeout(BROWSER_LIMIT, command.output())
         .await
@@ -257,7 +256,8 @@ async fn browse(
         .context("cannot start node")?;
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
-        bail!("the page, part {part}: {}\n{said}", output.status);
+        let why = String::from_utf8_lossy(&output.stderr);
+        bail!("the page, part {part}: {}\n{why}", output.status);
     }
     serde_json::from_str(&said).with_context(|| format!("the browser's script said {said:?}"))
 }

@@ -95,9 +95,9 @@ fn report(node: &str, pods: &[Told], second: u64) -> Report {
     entities.push(Entity {
         index: host,
         born_boot_ns: 0,
-        // A name that turns the direction of text, and one that would be markup.
+        // Would be markup.
         kind: Some(Kind::Host(HostCgroup {
-            path: "/system.slice/\u{202e}gnp.<script>globalThis.ran=1</script>".to_owned(),
+            path: "/system.slice/<script>globalThis.ran=1</script>".to_owned(),
         })),
     });
     let waits = |pod: &Told| pod.waits.iter().map(|(_, ns)| ns * second).sum::<u64>();
