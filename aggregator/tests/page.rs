@@ -9,8 +9,8 @@ use std::time::Duration;
 use partywall_aggregator::config::Config;
 use partywall_aggregator::start;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use support::{Agent, eventually, http, pod, running, snapshot};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Head and body of `GET path` with one more header. Version 1.0, so that no answer comes in chunks.
 async fn get(addr: SocketAddr, path: &str, header: &str) -> (String, String) {
@@ -58,7 +58,10 @@ async fn files_are_guarded_and_sent_once() {
         assert!(!body.is_empty());
         let weak = format!("If-None-Match: \"else\", W/{}", etag(&head));
         let (head, body) = get(running.http_addr, path, &weak).await;
-        assert!(head.starts_with("http/1.0 304") && body.is_empty(), "{path}: {head}");
+        assert!(
+            head.starts_with("http/1.0 304") && body.is_empty(),
+            "{path}: {head}"
+        );
         assert!(head.contains("content-security-policy"), "{head}");
     }
     let text = http(running.http_addr, "/else").await;
@@ -95,7 +98,10 @@ async fn answers_say_what_the_snapshot_says() {
     );
     assert_eq!(breach["culprits"][0]["pod"], "red/batch");
     let stolen = breach["evidence"].as_array().unwrap();
-    assert!(stolen.iter().any(|figure| figure[0] == "stolen_cores"), "{breach}");
+    assert!(
+        stolen.iter().any(|figure| figure[0] == "stolen_cores"),
+        "{breach}"
+    );
 
     // Nothing is reported any more: both are asked for the same.
     let truth = snapshot(&running).await;
@@ -128,7 +134,10 @@ async fn answers_say_what_the_snapshot_says() {
     let flows = json(running.http_addr, "/api/flows?from=red&to=blue").await;
     assert_eq!(flows["flows"], Value::Array(Vec::new()));
     let history = json(running.http_addr, "/api/history").await;
-    assert_eq!((&history["source"], &history["left_out"]), (&"memory".into(), &0.into()));
+    assert_eq!(
+        (&history["source"], &history["left_out"]),
+        (&"memory".into(), &0.into())
+    );
     for (path, needle) in [
         ("/api/tenant?name=nobody", "nobody"),
         ("/api/node?name=", "node"),
@@ -155,7 +164,12 @@ async fn one_answer_serves_until_something_is_judged_anew() {
     assert!(body.contains("\"judged_unix_ms\""), "{body}");
     let old = etag(&head).to_owned();
     eventually("another answer", async || {
-        let (head, _) = get(running.http_addr, "/api/snapshot", &format!("If-None-Match: {old}")).await;
+        let (head, _) = get(
+            running.http_addr,
+            "/api/snapshot",
+            &format!("If-None-Match: {old}"),
+        )
+        .await;
         head.starts_with("http/1.0 200").then_some(())
     })
     .await;
@@ -181,6 +195,10 @@ async fn without_the_page_there_are_metrics_and_probes_alone() {
             "{path}: {text}"
         );
     }
-    assert!(http(running.http_addr, "/metrics").await.starts_with("HTTP/1.1 200"));
+    assert!(
+        http(running.http_addr, "/metrics")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
     running.stop().await.unwrap();
 }

@@ -201,7 +201,7 @@ async function everything(page) {
   same(marks.get("red green"), "leaked");
   same(marks.get("red amber"), "blocked");
   same(marks.get("blue green"), "allowed");
-  await page.click("#fence-grid tr[data-row=red] td[data-key=green]");
+  await page.click("#fence-grid tr[data-row=red] td[data-column=green]");
   await page.waitForSelector("#flow-table tbody tr");
   const flows = await text(page, "#flow-table");
   ok(flows.includes("green/only-blue") || flows.includes("only-blue"), `the flow names the policy: ${flows}`);

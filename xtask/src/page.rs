@@ -15,12 +15,25 @@ pub(crate) fn prepare() -> Result<PathBuf> {
     tools::network()?;
     tools::prometheus()?;
     tools::chromium()?;
-    tools::npm_packages("playwright", &[PLAYWRIGHT], "drive the browser that looks at the page")
+    tools::npm_packages(
+        "playwright",
+        &[PLAYWRIGHT],
+        "drive the browser that looks at the page",
+    )
 }
 
 pub(crate) fn test() -> Result<Outcome> {
     let playwright = prepare()?;
-    let text = |path: PathBuf| path.into_os_string().into_string().ok().context("a path that is no UTF-8");
+    let text = |path: PathBuf| {
+        path.into_os_string()
+            .into_string()
+            .ok()
+            .context("a path that is no UTF-8")
+    };
     let (playwright, pictures) = (text(playwright)?, text(paths::target().join("page"))?);
-    harness::run("page", &["--playwright", &playwright, "--pictures", &pictures], LIMIT)
+    harness::run(
+        "page",
+        &["--playwright", &playwright, "--pictures", &pictures],
+        LIMIT,
+    )
 }

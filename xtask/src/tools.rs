@@ -183,7 +183,14 @@ pub(crate) fn npm_packages(name: &str, packages: &[&str], why: &str) -> Result<P
     std::fs::write(dir.join("package.json"), "{ \"private\": true }\n")?;
     run::fetched(
         Command::new("npm")
-            .args(["install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"])
+            .args([
+                "install",
+                "--silent",
+                "--ignore-scripts",
+                "--no-audit",
+                "--no-fund",
+                "--no-package-lock",
+            ])
             .args(packages)
             .current_dir(&dir),
         MIRROR_LIMIT,

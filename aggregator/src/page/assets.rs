@@ -34,7 +34,7 @@ macro_rules! asset {
     };
 }
 
-pub(super) static ALL: [Asset; 14] = [
+pub(super) static ALL: [Asset; 16] = [
     asset!("/", HTML, "index.html"),
     asset!("/page.css", CSS, "page.css"),
     asset!("/icon.svg", SVG, "icon.svg"),
@@ -45,6 +45,8 @@ pub(super) static ALL: [Asset; 14] = [
     asset!("/parts.js", SCRIPT, "parts.js"),
     asset!("/matrix.js", SCRIPT, "matrix.js"),
     asset!("/overview.js", SCRIPT, "overview.js"),
+    asset!("/seen.js", SCRIPT, "seen.js"),
+    asset!("/tenant.js", SCRIPT, "tenant.js"),
     asset!("/ledger.js", SCRIPT, "ledger.js"),
     asset!("/fence.js", SCRIPT, "fence.js"),
     asset!("/breaches.js", SCRIPT, "breaches.js"),

@@ -6,6 +6,7 @@
 
 mod answer;
 mod assets;
+mod detail;
 mod fresh;
 mod history;
 mod view;
@@ -141,7 +142,7 @@ async fn node(Extract(page): Extract<Arc<Page>>, Query(asked): Query<Named>) -> 
     let cluster = page.cluster(&asked.cluster)?;
     let body = page
         .asked
-        .answer(move || view::node(&cluster, &asked.name))
+        .answer(move || detail::node(&cluster, &asked.name))
         .await?;
     Ok(json(body))
 }
@@ -151,7 +152,7 @@ async fn tenant(Extract(page): Extract<Arc<Page>>, Query(asked): Query<Named>) -
     let cluster = page.cluster(&asked.cluster)?;
     let body = page
         .asked
-        .answer(move || view::tenant(&cluster, &asked.name))
+        .answer(move || detail::tenant(&cluster, &asked.name))
         .await?;
     Ok(json(body))
 }
@@ -175,7 +176,10 @@ async fn flows(Extract(page): Extract<Arc<Page>>, Query(asked): Query<Ends>) -> 
         to: asked.to,
         ..FlowFilter::default()
     };
-    let body = page.asked.answer(move || view::flows(&cluster, &filter)).await?;
+    let body = page
+        .asked
+        .answer(move || detail::flows(&cluster, &filter))
+        .await?;
     Ok(json(body))
 }
 

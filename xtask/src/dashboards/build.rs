@@ -151,7 +151,8 @@ impl Panel {
             .and_then(|config| config.get_mut("overrides"))
             .and_then(Value::as_array_mut)
         {
-            overrides.push(json!({ "matcher": { "id": "byName", "options": column }, "properties": properties }));
+            overrides
+                .push(json!({ "matcher": { "id": "byName", "options": column }, "properties": properties }));
         }
         self
     }

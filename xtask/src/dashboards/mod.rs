@@ -36,6 +36,9 @@ pub(crate) fn run(check: bool) -> Result<()> {
         );
     }
     let judged = schema::judge(&made)?;
-    println!("dashboards: {} with {judged} panels, as Grafana's types have them", made.len());
+    println!(
+        "dashboards: {} with {judged} panels, as Grafana's types have them",
+        made.len()
+    );
     Ok(())
 }

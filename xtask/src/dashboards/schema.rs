@@ -13,7 +13,11 @@ const PACKAGES: [&str; 2] = ["@grafana/schema@13.2.3", "typescript@5.9.3"];
 
 /// A directory with compiler and types; makes it when it is not there yet.
 pub(super) fn prepare() -> Result<PathBuf> {
-    tools::npm_packages("grafana-schema", &PACKAGES, "hold dashboards against Grafana's types")
+    tools::npm_packages(
+        "grafana-schema",
+        &PACKAGES,
+        "hold dashboards against Grafana's types",
+    )
 }
 
 /// How many panels there are. `boards`: names and JSON.
@@ -22,7 +26,9 @@ pub(super) fn judge(boards: &[(&str, String)]) -> Result<usize> {
     fs::write(dir.join("schema.ts"), include_str!("schema.ts"))?;
     let mut source = String::from("import type { Dashboard } from \"./schema\";\n\n");
     for (at, (name, text)) in boards.iter().enumerate() {
-        source.push_str(&format!("// {name}\nexport const board{at}: Dashboard = {text};\n\n"));
+        source.push_str(&format!(
+            "// {name}\nexport const board{at}: Dashboard = {text};\n\n"
+        ));
     }
     let judged = dir.join("dashboards.ts");
     fs::write(&judged, source)?;
@@ -30,7 +36,14 @@ pub(super) fn judge(boards: &[(&str, String)]) -> Result<usize> {
     compiler
         .arg(dir.join("node_modules/typescript/bin/tsc"))
         .args(["--noEmit", "--strict", "--skipLibCheck", "--pretty", "false"])
-        .args(["--module", "esnext", "--moduleResolution", "bundler", "--target", "es2022"])
+        .args([
+            "--module",
+            "esnext",
+            "--moduleResolution",
+            "bundler",
+            "--target",
+            "es2022",
+        ])
         .arg(&judged)
         .current_dir(&dir);
     let output = compiler.output()?;

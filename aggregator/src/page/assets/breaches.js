@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { detail } from "./feed.js";
 import { bytes, clock, cores, duration, figure, many, percent, plain, rate } from "./format.js";
-import { breachesOf, seen } from "./overview.js";
+import { breachesOf, seen } from "./seen.js";
 import { card, empty, facts, kindTag, link, nodeLink, shareBar, stateTag, table, tenant } from "./parts.js";
 
 const since = (b) => ((b.resolved_unix_ms || Date.now()) - (b.firing_unix_ms || b.since_unix_ms)) / 1000;

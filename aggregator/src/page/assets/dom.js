@@ -38,6 +38,7 @@ export function morph(old, wanted) {
   for (const { name } of [...old.attributes]) {
     if (name === "style" || (name === "open" && old.nodeName === "DETAILS")) continue;
     if (name === "tabindex" && old.dataset.roving !== undefined) continue;
+    if (name === "aria-label" && old === document.activeElement) continue;
     if (!wanted.hasAttribute(name)) old.removeAttribute(name);
   }
   for (const { name, value } of wanted.attributes) {
@@ -52,9 +53,11 @@ export function morph(old, wanted) {
 
 function children(old, wanted) {
   const keyed = new Map();
-  for (const child of old.childNodes) {
+  for (const child of old.children) {
     const key = keyOf(child);
+    // Cells have none: there are too many to look at each.
     if (key !== undefined) keyed.set(key, child);
+    else if (child.nodeName === "TD") break;
   }
   let at = old.firstChild;
   for (const next of [...wanted.childNodes]) {

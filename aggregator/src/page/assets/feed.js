@@ -78,7 +78,9 @@ export function follow(draw) {
       failures = 0;
     } catch (error) {
       failures += 1;
-      known.problem = error.name === "TimeoutError" ? "no answer within 10 s" : error.message;
+      // Browsers tell a page no more than that a request failed, each in words of its own.
+      const words = { TimeoutError: "no answer within 10 s", TypeError: "it cannot be reached" };
+      known.problem = words[error.name] ?? error.message;
     }
     draw();
     const step = (known.all?.step_seconds ?? 1) * 1000;

@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 import { detail } from "./feed.js";
 import { bytes, clock, count, many, plain, rate } from "./format.js";
 import { OTHER, largest, matrix } from "./matrix.js";
-import { seen } from "./overview.js";
+import { seen } from "./seen.js";
 import { VERDICTS, card, empty, facts, link, table, tenant, verdictIcon, verdictTag } from "./parts.js";
 
 const ORDER = Object.keys(VERDICTS);

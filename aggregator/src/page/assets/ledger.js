@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 import { detail } from "./feed.js";
 import { brief, cores, duration, many, plain } from "./format.js";
 import { OTHER, largest, level, matrix, scale } from "./matrix.js";
-import { reports, seen } from "./overview.js";
+import { reports, seen } from "./seen.js";
 import { card, classWords, empty, isTenant, link } from "./parts.js";
 
 /** In the order in which they are shown. */

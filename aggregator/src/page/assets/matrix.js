@@ -65,11 +65,10 @@ export function matrix({ id, rows, columns, cell, corner, caption, cluster, left
   const body = rows.map((row) => {
     const cells = columns.map((column) => {
       const found = cell(row, column) ?? { cls: "none" };
+      // No key and no name for assistive technology yet (`walk` gives it with the focus): there are ten thousand of these.
       const attributes = {
-        class: `${found.cls ?? ""} ${line(column) ?? ""}`.trim(),
-        key: column,
-        role: "gridcell",
-        "aria-label": found.says,
+        class: `${found.cls ?? ""} ${line(column) ?? ""}`.trim() || null,
+        "data-column": column,
         "data-says": found.says,
         "data-href": found.href,
         "data-value": found.value,
@@ -104,7 +103,9 @@ export function walk(root, follow) {
   });
   root.addEventListener("focusin", (event) => {
     const cell = cellOf(event);
-    if (cell) say(cell);
+    if (!cell) return;
+    cell.setAttribute("aria-label", cell.dataset.says);
+    say(cell);
   });
   root.addEventListener("click", (event) => {
     const cell = cellOf(event);

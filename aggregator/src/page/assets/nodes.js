@@ -3,7 +3,8 @@
 import { h } from "./dom.js";
 import { detail } from "./feed.js";
 import { bytes, cores, count, duration, many, percent, plain } from "./format.js";
-import { podTable, reports } from "./overview.js";
+import { reports } from "./seen.js";
+import { podTable } from "./tenant.js";
 import { bar, card, empty, facts, link, nodeLink, shareBar, table } from "./parts.js";
 
 const lost = (losses) => losses.reduce((sum, l) => sum + (l.count > 0 ? 1 : 0), 0);

@@ -8,8 +8,10 @@ import { clock, count, duration, plain } from "./format.js";
 import { ledger } from "./ledger.js";
 import { walk } from "./matrix.js";
 import { nodes, oneNode } from "./nodes.js";
-import { breachesOf, oneTenant, overview } from "./overview.js";
+import { overview } from "./overview.js";
 import { link } from "./parts.js";
+import { breachesOf } from "./seen.js";
+import { oneTenant } from "./tenant.js";
 
 const VIEWS = { overview: "Overview", ledger: "Ledger", fence: "Fence", breaches: "Breaches", nodes: "Nodes" };
 const DRAW = { overview, ledger, fence, breaches, nodes, tenant: oneTenant, node: oneNode };

@@ -208,3 +208,6 @@ function compare(a, b) {
     return String(a).localeCompare(String(b), "en", { numeric: true });
   return (a ?? -Infinity) - (b ?? -Infinity);
 }
+
+/** Cores that are worth a look: as much as makes a victim, by the default policy. */
+export const heat = (n) => h("span", { class: n >= 0.01 ? "hot" : "" }, cores(n));

@@ -49,8 +49,13 @@ pub(crate) struct Tools<'a> {
 
 /// A browser's part of the run is a minute at the most.
 const BROWSER_LIMIT: Duration = Duration::from_secs(150);
-/// Until reports that were on their way are counted and judged.
-const STILL: Duration = Duration::from_millis(2_500);
+/// Nobody has reported for longer than the page lets pass, and something of what was reported is in the window (10 s) yet.
+const SILENT: Duration = Duration::from_millis(5_500);
+/// Until a change of the policy is in force and was judged by.
+const STILL: Duration = Duration::from_millis(2_000);
+/// Judged now and then, or not again in this run.
+const MOVING: &str = "windows: {step_seconds: 0.5}\n";
+const STANDING: &str = "windows: {step_seconds: 60}\n";
 const CROWD: usize = 200;
 
 #[derive(Debug, Serialize)]
@@ -100,7 +105,11 @@ async fn scene(
     let file = tools.dir.join("scene.toml");
     let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let scenario = scenario::parse(&text).with_context(|| file.display().to_string())?;
-    let namespaces: BTreeSet<&str> = scenario.pods.iter().map(|pod| pod.spec.namespace.as_str()).collect();
+    let namespaces: BTreeSet<&str> = scenario
+        .pods
+        .iter()
+        .map(|pod| pod.spec.namespace.as_str())
+        .collect();
     let cluster = Cluster::create(
         dir.join("cluster"),
         scenario.manifests.as_deref(),
@@ -113,7 +122,9 @@ async fn scene(
     }
     let grpc = free_address()?;
     let source = Source::Files(cluster.dir());
-    let mut aggregator = Daemon::aggregator(binaries, grpc, source, None, dir).await?;
+    let policy = dir.join("policy.yaml");
+    fs::write(&policy, MOVING)?;
+    let mut aggregator = Daemon::aggregator(binaries, grpc, source, Some(&policy), dir).await?;
     let mut agent = Daemon::agent(binaries, grpc, dir).await?;
     let node_b = Standin::start(grpc, "node-b", standin::node_b()).await?;
     let targets = [("partywall", aggregator.http), ("partywall-agents", agent.http)];
@@ -142,16 +153,18 @@ async fn scene(
         Err(error) => bail!("{error:#}\n{}", aggregator.log_tail(5)),
     };
 
-    // Nothing reports any more: what is known stands still, and must be the same to the last digit whoever asks.
+    // Nothing reports any more, and nothing is judged: what is known stands still, and must be the same whoever asks.
     drop(node_b);
     pause(&agent, Signal::STOP)?;
+    sleep(SILENT).await;
+    fs::write(&policy, STANDING)?;
     sleep(STILL).await;
     let before = observer.snapshot().await?;
     let still = browse(tools, "still", aggregator.http, Some(&before), dir).await;
     let after = observer.snapshot().await?;
     pause(&agent, Signal::CONT)?;
     if cells(&before) != cells(&after) {
-        bail!("the ledger moved while nobody reported: what the page shows cannot be held against it");
+        bail!("the ledger moved while nobody judged: what the page shows cannot be held against it");
     }
     let still = still?;
 
@@ -204,12 +217,17 @@ type Cell<'a> = (&'a str, &'a str, f64);
 
 fn cells(snapshot: &Snapshot) -> Vec<Cell<'_>> {
     let cells = snapshot.ledger.iter();
-    cells.map(|cell| (&*cell.waiter, &*cell.runner, cell.cores)).collect()
+    cells
+        .map(|cell| (&*cell.waiter, &*cell.runner, cell.cores))
+        .collect()
 }
 
 /// "VERDICT_OPEN" → "open"
 fn word(verdict: Verdict) -> String {
-    verdict.as_str_name().trim_start_matches("VERDICT_").to_lowercase()
+    verdict
+        .as_str_name()
+        .trim_start_matches("VERDICT_")
+        .to_lowercase()
 }
 
 /// Runs one part of the browser's script; what it said.

@@ -43,7 +43,10 @@ impl Prometheus {
         let mut command = Command::new("prometheus");
         command
             .arg(format!("--config.file={}", file.display()))
-            .arg(format!("--storage.tsdb.path={}", dir.join("prometheus").display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                dir.join("prometheus").display()
+            ))
             .arg(format!("--web.listen-address={address}"));
         let mut daemon = Daemon::spawn("prometheus", command, address, dir)?;
         let deadline = Instant::now() + READY_PATIENCE;
@@ -98,7 +101,10 @@ impl Prometheus {
         let path = format!("/api/v1/label/{label}/values?match[]={}", encoded(selector));
         let answer = self.ask(&path).await?;
         let values = answer["data"].as_array().cloned().unwrap_or_default();
-        Ok(values.iter().filter_map(|value| Some(value.as_str()?.to_owned())).collect())
+        Ok(values
+            .iter()
+            .filter_map(|value| Some(value.as_str()?.to_owned()))
+            .collect())
     }
 
     async fn ask(&self, path: &str) -> Result<Value> {

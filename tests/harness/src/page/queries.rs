@@ -34,12 +34,18 @@ const CHOICES: [[(&str, &str); 3]; 2] = [
 ];
 
 /// What Grafana makes of its own variables with a scrape each second.
-const OWN: [(&str, &str); 3] = [("__rate_interval", "8s"), ("__interval", "2s"), ("__range", "30s")];
+const OWN: [(&str, &str); 3] = [
+    ("__rate_interval", "8s"),
+    ("__interval", "2s"),
+    ("__range", "30s"),
+];
 
 fn put_in(query: &str, values: &[(&str, &str)]) -> String {
     let mut query = query.to_owned();
     for (name, value) in values.iter().chain(&OWN) {
-        query = query.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value);
+        query = query
+            .replace(&format!("${{{name}}}"), value)
+            .replace(&format!("${name}"), value);
     }
     query
 }
@@ -53,7 +59,11 @@ pub(super) async fn judge(prometheus: &Prometheus, dir: &Path) -> Result<Judged>
         .collect();
     files.sort();
     for file in files {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let board: Value = serde_json::from_str(&fs::read_to_string(&file)?).context(name.clone())?;
         judged.dashboards += 1;
         for asked in asked_by(&name, &board, &mut judged)? {
@@ -75,13 +85,17 @@ pub(super) async fn judge(prometheus: &Prometheus, dir: &Path) -> Result<Judged>
                 continue;
             };
             judged.variables += 1;
-            let inside = query.strip_prefix("label_values(").and_then(|q| q.strip_suffix(')'));
+            let inside = query
+                .strip_prefix("label_values(")
+                .and_then(|q| q.strip_suffix(')'));
             let (selector, label) = inside
                 .and_then(|inside| inside.rsplit_once(", "))
                 .with_context(|| format!("{name}: {query} is no label_values(…, label)"))?;
             let selector = put_in(selector, &CHOICES[0]);
             if prometheus.label_values(&selector, label).await?.is_empty() {
-                judged.empty.push(format!("{name}: variable {}: {query}", variable["name"]));
+                judged
+                    .empty
+                    .push(format!("{name}: variable {}: {query}", variable["name"]));
             }
         }
     }
@@ -113,7 +127,9 @@ fn asked_by(name: &str, board: &Value, judged: &mut Judged) -> Result<Vec<Asked>
         }
     }
     for annotation in board["annotations"]["list"].as_array().into_iter().flatten() {
-        let query = annotation["expr"].as_str().context("an annotation without a query")?;
+        let query = annotation["expr"]
+            .as_str()
+            .context("an annotation without a query")?;
         asked.push(Asked {
             place: format!("{name}: {}", annotation["name"]),
             query: query.to_owned(),

@@ -8,7 +8,8 @@ use std::{
 use anyhow::{Context, Result};
 use partywall_proto::v1::{
     AgentCost, Coverage, CpuSample, Entity, Feature, HostCgroup, LedgerRow, Loss, MemoryEvents, MemorySample,
-    OomKill, OomScope, Pod, Pressure, Reclaim, Report, entity::Kind, ingest_service_client::IngestServiceClient,
+    OomKill, OomScope, Pod, Pressure, Reclaim, Report, entity::Kind,
+    ingest_service_client::IngestServiceClient,
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -41,7 +42,9 @@ impl Standin {
             .await
             .context("a stand-in cannot reach the aggregator")?;
         let (reports, out) = mpsc::channel(1);
-        let receipts = IngestServiceClient::new(channel).ingest(ReceiverStream::new(out)).await?;
+        let receipts = IngestServiceClient::new(channel)
+            .ingest(ReceiverStream::new(out))
+            .await?;
         let mut receipts = receipts.into_inner();
         let node = node.to_owned();
         let task = tokio::spawn(async move {
@@ -183,7 +186,10 @@ fn report(node: &str, pods: &[Told], second: u64) -> Report {
             features: vec![
                 feature("ledger", ""),
                 feature("memory", ""),
-                feature("flows", "cgroup_skb: the kernel refuses it (EPERM): bpf is locked down"),
+                feature(
+                    "flows",
+                    "cgroup_skb: the kernel refuses it (EPERM): bpf is locked down",
+                ),
             ],
             losses: vec![Loss {
                 stage: "uplink".to_owned(),
