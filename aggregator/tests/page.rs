@@ -153,7 +153,7 @@ async fn answers_say_what_the_snapshot_says() {
 #[tokio::test]
 async fn one_answer_serves_until_something_is_judged_anew() {
     let dir = tempfile::tempdir().unwrap();
-    let running = running(dir.path(), Some("windows: {step_seconds: 5}\n")).await;
+    let running = running(dir.path(), Some("windows: {fast_seconds: 5, step_seconds: 5}\n")).await;
     let (head, body) = eventually("two answers between two judgements", async || {
         let (head, body) = get(running.http_addr, "/api/snapshot", "a: b").await;
         let same = format!("If-None-Match: {}", etag(&head));

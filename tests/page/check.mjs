@@ -119,15 +119,13 @@ const cells = (page, id) =>
   page.evaluate((table) => {
     const columns = [...document.querySelectorAll(`#${table} thead th`)].map((th) => th.dataset.key);
     return [...document.querySelectorAll(`#${table} tbody tr`)].flatMap((tr) =>
-      [...tr.cells]
-        .slice(1)
-        .map((td, at) => ({
-          row: tr.dataset.row,
-          column: columns[at + 1],
-          value: td.dataset.value,
-          text: td.textContent,
-          says: td.dataset.says,
-        })),
+      [...tr.cells].slice(1).map((td, at) => ({
+        row: tr.dataset.row,
+        column: columns[at + 1],
+        value: td.dataset.value,
+        text: td.textContent,
+        says: td.dataset.says,
+      })),
     );
   }, id);
 

@@ -44,9 +44,9 @@ impl Asked {
             Problem::Busy
         };
         let inside = Arc::clone(&self.inside).try_acquire_owned().map_err(|_| busy())?;
-        let answering = match timeout(QUERY_PATIENCE, Arc::clone(&self.answering).acquire_owned()).await {
-            Ok(Ok(answering)) => answering,
-            _ => return Err(busy()),
+        let waited = timeout(QUERY_PATIENCE, Arc::clone(&self.answering).acquire_owned()).await;
+        let Ok(Ok(answering)) = waited else {
+            return Err(busy());
         };
         // Ten thousand pods are looked through: not on a thread that serves sockets.
         let made = tokio::task::spawn_blocking(move || {

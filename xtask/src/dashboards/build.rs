@@ -144,7 +144,7 @@ impl Panel {
         self
     }
 
-    fn overridden(mut self, column: &str, properties: Value) -> Self {
+    fn overridden(mut self, column: &str, properties: &Value) -> Self {
         if let Some(overrides) = self
             .value
             .get_mut("fieldConfig")
@@ -330,7 +330,7 @@ pub(super) fn table(title: &str, about: &str, labels: &[(&str, &str)], columns: 
         };
         order.insert(field.clone(), json!(order.len()));
         renamed.insert(field, json!(heading));
-        panel = panel.overridden(heading, json!([{ "id": "unit", "value": unit.id() }]));
+        panel = panel.overridden(heading, &json!([{ "id": "unit", "value": unit.id() }]));
     }
     panel.transformed(json!([
         { "id": "merge", "options": {} },
@@ -430,7 +430,7 @@ impl Board {
             "refresh": 1,
             "hide": 0,
         }))
-        .chain(self.variables.into_iter().map(variable))
+        .chain(self.variables.iter().map(variable))
         .collect();
         json!({
             "uid": self.uid,
@@ -470,7 +470,7 @@ impl Board {
     }
 }
 
-fn variable(variable: Variable) -> Value {
+fn variable(variable: &Variable) -> Value {
     let Variable {
         name,
         label,

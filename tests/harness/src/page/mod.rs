@@ -55,7 +55,7 @@ const SILENT: Duration = Duration::from_millis(5_500);
 const STILL: Duration = Duration::from_millis(2_000);
 /// Judged now and then, or not again in this run.
 const MOVING: &str = "windows: {step_seconds: 0.5}\n";
-const STANDING: &str = "windows: {step_seconds: 60}\n";
+const STANDING: &str = "windows: {length_seconds: 60, fast_seconds: 60, step_seconds: 60}\n";
 const CROWD: usize = 200;
 
 #[derive(Debug, Serialize)]
