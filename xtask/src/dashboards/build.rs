@@ -489,7 +489,7 @@ fn variable(variable: &Variable) -> Value {
         "multi": all,
         "includeAll": all,
     });
-    if all {
+    if *all {
         value["allValue"] = json!(".*");
         value["current"] = json!({ "text": "All", "value": "$__all" });
     }
