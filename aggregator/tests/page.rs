@@ -9,7 +9,7 @@ use std::time::Duration;
 use partywall_aggregator::config::Config;
 use partywall_aggregator::start;
 use serde_json::Value;
-use support::{Agent, eventually, http, pod, running, snapshot};
+use support::{Agent, documented, eventually, http, pod, running, snapshot};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Head and body of `GET path` with one more header. Version 1.0, so that no answer comes in chunks.
@@ -195,10 +195,8 @@ async fn without_the_page_there_are_metrics_and_probes_alone() {
             "{path}: {text}"
         );
     }
-    assert!(
-        http(running.http_addr, "/metrics")
-            .await
-            .starts_with("HTTP/1.1 200")
-    );
+    let metrics = http(running.http_addr, "/metrics").await;
+    assert!(metrics.starts_with("HTTP/1.1 200"));
+    documented(&metrics);
     running.stop().await.unwrap();
 }
