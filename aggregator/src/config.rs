@@ -74,7 +74,7 @@ pub struct RunArgs {
     /// Address for agents and clients (gRPC); port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7441")]
     pub grpc_listen: String,
-    /// Address of /metrics, /healthz and /readyz; port 0 takes a free one
+    /// Address of the page, /metrics, /healthz and /readyz; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7442")]
     pub http_listen: String,
     /// Certificate of this aggregator for agents and clients, PEM, with what lies between it and its authority
@@ -123,6 +123,9 @@ pub struct RunArgs {
     pub max_tenants: usize,
     #[command(flatten)]
     pub push: PushArgs,
+    /// Do not show the page on --http-listen: metrics and probes alone
+    #[arg(long)]
+    pub no_page: bool,
     /// How log lines are written to stderr
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -171,6 +174,8 @@ pub struct Config {
     pub max_tenants: usize,
     /// Whom else breaches are told.
     pub push: PushConfig,
+    /// Whether the HTTP port shows the page.
+    pub page: bool,
 }
 
 impl Default for Config {
@@ -190,6 +195,7 @@ impl Default for Config {
             max_series_per_tenant: 200,
             max_tenants: 1_000,
             push: PushConfig::default(),
+            page: true,
         }
     }
 }
@@ -266,6 +272,7 @@ impl TryFrom<RunArgs> for Config {
             max_series_per_tenant: args.max_series_per_tenant,
             max_tenants: args.max_tenants,
             push: args.push.try_into()?,
+            page: !args.no_page,
         };
         config.check()?;
         Ok(config)

@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use anyhow::{Result, bail};
 
 use crate::{
-    alerts, bench, check, deploy, ebpf, harness, image, paths, run,
+    alerts, bench, check, deploy, ebpf, harness, image, page, paths, run,
     stage::{self, Outcome, Stage},
     tools, vm,
 };
@@ -20,10 +20,10 @@ pub(crate) struct Args {
     list: bool,
 }
 
-const STAGES: [Stage; 16] = [
+const STAGES: [Stage; 17] = [
     Stage::new(
         "tools",
-        "install what is missing: eBPF compiler, nextest, cargo-deny, perf, nftables, Prometheus, QEMU, kernels, helm, runc",
+        "install what is missing: eBPF compiler, nextest, cargo-deny, perf, nftables, QEMU, kernels, helm, runc, Prometheus, Alertmanager, Chromium",
         install,
     ),
     Stage::new(
@@ -54,6 +54,11 @@ const STAGES: [Stage; 16] = [
         kernels,
     ),
     Stage::new("demo", "the command in the README names the culprit", demo),
+    Stage::new(
+        "page",
+        "the page in Chromium, every query of the dashboards in Prometheus",
+        page::test,
+    ),
     Stage::new(
         "image",
         "the image, started by runc as the chart says, names a culprit with three capabilities",
@@ -138,6 +143,7 @@ fn install() -> Result<Outcome> {
     // Now, and not when their stage comes: what cannot be fetched is known in the first minutes.
     vm::prepare()?;
     image::prepare()?;
+    page::prepare()?;
     Ok(Outcome::Passed)
 }
 

@@ -18,6 +18,7 @@ mod manifests;
 mod measure;
 mod memory;
 mod observe;
+mod page;
 mod plan;
 mod processes;
 mod record;
@@ -192,6 +193,26 @@ async fn command(args: Args) -> Result<bool> {
             println!("{}", shown.line());
             write_json(json.as_deref(), &shown)?;
             Ok(shown.is_right())
+        }
+        Command::Page {
+            dir,
+            dashboards,
+            playwright,
+            chromium,
+            pictures,
+        } => {
+            let tools = page::Tools {
+                playwright: &playwright,
+                chromium: &chromium,
+                dir: &dir,
+                dashboards: &dashboards,
+                pictures: &pictures,
+            };
+            let shown = page::page(&tools, &binaries()?, &cgroup_mount, &logs.dir("page")?).await?;
+            println!("{}", shown.line());
+            println!("pictures of it: {}", pictures.display());
+            write_json(json.as_deref(), &shown)?;
+            Ok(true)
         }
         Command::Kill { times } => {
             let killed = kill::kill(&binaries()?, times, &logs.dir("kill")?).await?;
