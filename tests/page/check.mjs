@@ -450,6 +450,11 @@ async function crowd() {
   );
   ok(first < 3000, `first drawn after ${first} ms`);
   ok(redraw < 1500, `a redraw takes ${redraw} ms`);
+  same(
+    await page.evaluate(() => document.documentElement.dataset.state),
+    "live",
+    "asked for less often, it is live all the same",
+  );
   await picture(page, "crowd-ledger-96-light-wide");
   const bytes = (await (await fetch(`${home}api/snapshot`)).arrayBuffer()).byteLength;
   await close();

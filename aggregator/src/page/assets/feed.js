@@ -7,6 +7,8 @@ export const known = {
   /** When something was judged anew, and when anything was heard at all. */
   changedAt: 0,
   heardAt: 0,
+  /** Seconds between two questions. */
+  pause: 1,
   /** Why nothing is heard. */
   problem: null,
 };
@@ -85,13 +87,25 @@ export function follow(draw) {
     draw();
     const step = (known.all?.step_seconds ?? 1) * 1000;
     const pause = failures ? Math.min(10_000, 1000 * 2 ** (failures - 1)) : Math.max(step, large ? 3000 : 1000);
+    known.pause = pause / 1000;
     if (!document.hidden) timer = setTimeout(round, pause);
   };
+  let hiddenAt = 0;
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) round();
+    const now = performance.now();
+    if (document.hidden) {
+      hiddenAt = now;
+      return;
+    }
+    // Nothing was asked meanwhile: that was no silence of the aggregator's.
+    if (known.all) {
+      known.changedAt += now - hiddenAt;
+      known.heardAt += now - hiddenAt;
+    }
+    round();
   });
   addEventListener("online", round);
-  setInterval(draw, 1000);
+  setInterval(() => document.hidden || draw(), 1000);
   return round();
 }
 

@@ -135,7 +135,7 @@ function freshness() {
   const all = known.all;
   const step = all?.step_seconds ?? 1;
   const old = known.changedAt ? (now - known.changedAt) / 1000 : 0;
-  const stale = known.changedAt > 0 && old > step * STALE_STEPS + 1;
+  const stale = known.changedAt > 0 && old > step * STALE_STEPS + known.pause + 1;
   const lost = known.problem !== null;
   const state = !all ? (lost ? "lost" : "waiting") : lost ? "lost" : stale ? "stale" : "live";
   const judged = all ? Math.min(...all.clusters.map((c) => c.judged_unix_ms)) : 0;
