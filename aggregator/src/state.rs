@@ -19,6 +19,8 @@ use crate::identify::ClusterStatus;
 use crate::link::tls;
 use crate::metrics::Metrics;
 use crate::store::Journal;
+use crate::trail::Trail;
+use crate::turns::Turns;
 use crate::wire;
 
 /// Changes of breaches that a watching client may be behind. A burst of a thousand is a node with every pod a victim.
@@ -72,6 +74,9 @@ pub struct State {
     pub tls: Shared<tls::Status>,
     /// Set before anything is reported, where totals survive the process.
     pub journal: OnceLock<Arc<Journal>>,
+    /// Set before anything is judged, where breaches and what crossed are kept for good.
+    pub trail: OnceLock<Arc<Trail>>,
+    pub turns: Turns,
 }
 
 /// What the policy file's reader says.
@@ -131,6 +136,8 @@ impl State {
             policy: Shared(Mutex::new(status)),
             tls: Shared::default(),
             journal: OnceLock::new(),
+            trail: OnceLock::new(),
+            turns: Turns::default(),
         }
     }
 
@@ -175,15 +182,23 @@ impl State {
         let mut fired = Vec::new();
         for cluster in self.clusters() {
             let mut world = cluster.lock();
-            let changes = world.judge(self.now());
+            let now = self.now();
+            let changes = world.judge(now);
             if let Some(journal) = self.journal.get() {
                 journal.note_marks(&cluster.name, &mut world);
             }
+            let mut told = Vec::with_capacity(changes.breaches.len());
             for breach in changes.breaches {
                 log(&breach);
                 fired.extend((breach.state == BreachState::Firing).then_some(breach.key.kind));
+                told.push(Arc::new(wire::breach(breach)));
+            }
+            if let Some(trail) = self.trail.get() {
+                trail.judged(cluster, &mut world, &told, now);
+            }
+            for breach in told {
                 // Nobody watches: nobody misses it.
-                let _ = self.changes.send(Arc::new(wire::breach(breach)));
+                let _ = self.changes.send(breach);
             }
             // The lock is held to here so that who begins to watch sees either the breach or its change, never neither.
             drop(world);

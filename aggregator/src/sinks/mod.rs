@@ -6,3 +6,4 @@ mod out;
 mod pods;
 pub mod prometheus;
 mod store;
+mod trail;
