@@ -524,6 +524,7 @@ impl World {
             });
         }
         let doubts = std::mem::take(&mut crossed.doubts);
+        let no_one = || Arc::<str>::from("");
         for (node, cover) in &mut self.covers {
             let late = cover.take_late(next, &crossed.pending);
             taken
@@ -539,23 +540,28 @@ impl World {
                 when: when.clone(),
             };
             match whose {
-                Whose::Anybody => taken.doubts.push(doubt(Arc::from(""), Arc::from(""))),
-                Whose::Tenant(tenant) => taken.doubts.push(doubt(name(tenant), Arc::from(""))),
-                Whose::Owner(node, Kind::Pod(uid)) => {
+                Whose::Anybody => taken.doubts.push(doubt(no_one(), no_one())),
+                Whose::Tenant(tenant) => taken.doubts.push(doubt(name(tenant), no_one())),
+                // Of no node: what its agent tells later takes nothing of it back.
+                Whose::Owner(_, Kind::Pod(uid)) => {
                     // One that is in no data may be anybody's.
                     let tenant = self.directory.pod(&uid).map(|pod| name(pod.tenant));
-                    taken.doubts.push(doubt(tenant.unwrap_or_default(), node));
+                    taken.doubts.push(doubt(tenant.unwrap_or_default(), no_one()));
                 }
-                Whose::Owner(node, Kind::Host(path)) => {
+                Whose::Owner(_, Kind::Host(path)) => {
                     let rule = self.policy.path_rule(&path);
                     let tenant = rule.and_then(|(_, r)| self.directory.tenants.find(&r.tenant));
-                    taken
-                        .doubts
-                        .push(doubt(name(tenant.unwrap_or(TenantId::SYSTEM)), node));
+                    let tenant = name(tenant.unwrap_or(TenantId::SYSTEM));
+                    taken.doubts.push(doubt(tenant, no_one()));
                 }
-                Whose::OnNode(node) | Whose::Owner(node, Kind::Unknown(_)) => {
-                    for tenant in self.tenants_on([&*node].into()) {
-                        taken.doubts.push(doubt(tenant.1, Arc::clone(&node)));
+                Whose::Owner(node, Kind::Unknown(_)) => {
+                    for (_, tenant) in self.tenants_on([&*node].into()) {
+                        taken.doubts.push(doubt(tenant, no_one()));
+                    }
+                }
+                Whose::OnNode(node) => {
+                    for (_, tenant) in self.tenants_on([&*node].into()) {
+                        taken.doubts.push(doubt(tenant, Arc::clone(&node)));
                     }
                 }
             }

@@ -24,7 +24,7 @@ const ASIDE: &str = "trail.redb.corrupt";
 /// Pages kept in memory, of all that is read.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// Records taken out in one commit: breaches wait for it.
-const PRUNED_AT_ONCE: usize = 512;
+const PRUNED_AT_ONCE: u64 = 512;
 
 /// "version"; "kept_bytes": what all records of the chain take, as [`cost`] has it.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -250,6 +250,9 @@ impl File {
             let head = writer.finish()?;
             self.commit(txn, head)?;
             all += taken;
+            if taken < PRUNED_AT_ONCE {
+                return Ok(all);
+            }
         }
     }
 
@@ -489,7 +492,7 @@ impl<'t> Writer<'t> {
             };
             self.append(now_ns, What::Pruned(pruned))?;
         }
-        Ok(taken as u64)
+        Ok(taken)
     }
 }
 
@@ -621,5 +624,227 @@ fn is_corrupt(error: &redb::Error) -> bool {
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
         ),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use partywall_aggregator_core::trail::{HOUR_SLOTS, SLOT_NS, Slots, reason};
+    use partywall_proto::trail::{Broken, Verifier};
+
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+    const DAY: u64 = 86_400 * S;
+    const NOW: u64 = 20_000 * DAY;
+
+    fn breach(name: &str, at_ns: u64, state: v1::BreachState) -> (u64, Arc<v1::Breach>) {
+        let resolved = state == v1::BreachState::Resolved;
+        let breach = v1::Breach {
+            fingerprint: name.to_owned(),
+            tenant: "red".into(),
+            state: state.into(),
+            firing_unix_ns: if resolved { at_ns - S } else { at_ns },
+            resolved_unix_ns: if resolved { at_ns } else { 0 },
+            ..v1::Breach::default()
+        };
+        (at_ns, Arc::new(breach))
+    }
+
+    fn fires(name: &str, at_ns: u64) -> Change {
+        Change {
+            breaches: vec![breach(name, at_ns, v1::BreachState::Firing)],
+            ..Change::default()
+        }
+    }
+
+    fn hour(number: u64) -> (Arc<str>, u64, Hour) {
+        let mut hour = Hour {
+            seen: Slots::all(),
+            ..Hour::default()
+        };
+        let key = partywall_aggregator_core::trail::hours::CrossingKey {
+            from: "red".into(),
+            to: "blue".into(),
+            verdict: partywall_aggregator_core::traffic::Verdict::Open,
+            delivered: true,
+        };
+        hour.crossings
+            .entry(key)
+            .or_default()
+            .slots
+            .set(number % HOUR_SLOTS);
+        ("default".into(), number, hour)
+    }
+
+    fn episodes(file: &File) -> Vec<Episode> {
+        let mut out = Vec::new();
+        let reader = file.read().unwrap();
+        reader
+            .episodes(u64::MAX, |episode| {
+                out.push(episode);
+                true
+            })
+            .unwrap();
+        out.reverse();
+        out
+    }
+
+    fn verify(file: &File, spoil: impl Fn(&mut Vec<v1::TrailRecord>)) -> Result<u64, Broken> {
+        let mut records = Vec::new();
+        let reader = file.read().unwrap();
+        reader
+            .records(0, |record| {
+                records.push(record);
+                true
+            })
+            .unwrap();
+        spoil(&mut records);
+        let mut verifier = Verifier::default();
+        for record in &records {
+            verifier.take(record)?;
+        }
+        verifier.finish()?;
+        Ok(records.len() as u64)
+    }
+
+    #[test]
+    fn the_chain_goes_on_over_restarts_and_prunings() {
+        let dir = tempfile::tempdir().unwrap();
+        for day in 0..40 {
+            let (file, corrupt) = File::open(dir.path()).unwrap();
+            assert_eq!(corrupt, None);
+            let now_ns = NOW + day * DAY;
+            let process = file.start("test", now_ns).unwrap();
+            let mut change = fires(&format!("b{day}"), now_ns);
+            change.complete.push(hour(now_ns / SLOT_NS / HOUR_SLOTS - 2));
+            file.write(&change, process, now_ns).unwrap();
+            file.prune(now_ns - 30 * DAY, u64::MAX, now_ns).unwrap();
+            verify(&file, |_| {}).unwrap();
+        }
+        let (file, _) = File::open(dir.path()).unwrap();
+        let left = file.records().unwrap();
+        assert_eq!(verify(&file, |_| {}), Ok(left));
+        let oldest = file.read().unwrap().oldest_hour("default").unwrap().unwrap();
+        assert_eq!(
+            oldest,
+            (NOW + 9 * DAY) / SLOT_NS / HOUR_SLOTS - 2,
+            "thirty days of forty"
+        );
+        assert!(file.read().unwrap().is_pruned().unwrap());
+        assert!(matches!(
+            verify(&file, |records| drop(records.remove(7))),
+            Err(Broken::Missing { .. })
+        ));
+        assert!(matches!(
+            verify(&file, |records| drop(records.remove(0))),
+            Err(Broken::NoBeginning { .. })
+        ));
+        assert!(matches!(
+            verify(&file, |records| records.swap(3, 4)),
+            Err(Broken::Missing { .. })
+        ));
+        // Nothing but the newest may be left by a bound that is too small.
+        file.prune(0, 0, NOW + 40 * DAY).unwrap();
+        verify(&file, |_| {}).unwrap();
+        assert!(file.records().unwrap() <= 2, "{}", file.records().unwrap());
+        assert!(file.kept_bytes().unwrap() < 1_000);
+    }
+
+    #[test]
+    fn an_end_that_nobody_saw_is_said_to_be_unknown_and_one_that_goes_on_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, _) = File::open(dir.path()).unwrap();
+        let first = file.start("test", NOW).unwrap();
+        for name in ["goes-on", "comes-later", "is-gone"] {
+            file.write(&fires(name, NOW + S), first, NOW).unwrap();
+        }
+        let mut ended = fires("ends", NOW + S);
+        ended
+            .breaches
+            .push(breach("ends", NOW + 2 * S, v1::BreachState::Resolved));
+        file.write(&ended, first, NOW).unwrap();
+        drop(file);
+        let (file, _) = File::open(dir.path()).unwrap();
+        let second = file.start("test", NOW + 100 * S).unwrap();
+        file.write(&fires("goes-on", NOW + 110 * S), second, NOW).unwrap();
+        file.write(&fires("comes-later", NOW + 200 * S), second, NOW)
+            .unwrap();
+        let mut resolved = Change::default();
+        resolved
+            .breaches
+            .push(breach("goes-on", NOW + 300 * S, v1::BreachState::Resolved));
+        file.write(&resolved, second, NOW).unwrap();
+        drop(file);
+        let (file, _) = File::open(dir.path()).unwrap();
+        file.start("test", NOW + 400 * S).unwrap();
+        let told: Vec<(String, u64, bool)> = episodes(&file)
+            .into_iter()
+            .map(|e| {
+                let breach = e.breach.unwrap();
+                (
+                    breach.fingerprint,
+                    (breach.firing_unix_ns - NOW) / S,
+                    !e.end_unknown.is_empty(),
+                )
+            })
+            .collect();
+        let is = |name: &str, at, unknown| (name.to_owned(), at, unknown);
+        assert_eq!(
+            told,
+            [
+                is("goes-on", 1, false),
+                is("comes-later", 1, true),
+                is("is-gone", 1, true),
+                is("ends", 1, false),
+                is("comes-later", 200, false),
+            ]
+        );
+        assert!(episodes(&file)[0].resolved_sequence > 0);
+    }
+
+    #[test]
+    fn an_hour_that_came_late_alone_says_nothing_of_what_else_there_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, _) = File::open(dir.path()).unwrap();
+        let process = file.start("test", NOW).unwrap();
+        let mut late = hour(7);
+        late.2.seen = Slots::NONE;
+        let change = || Change {
+            complete: vec![late.clone()],
+            ..Change::default()
+        };
+        file.write(&change(), process, NOW).unwrap();
+        file.write(&change(), process, NOW).unwrap();
+        let mut seen = Vec::new();
+        file.read()
+            .unwrap()
+            .hours("default", 0, 10, |number, hour| seen.push((number, hour)))
+            .unwrap();
+        assert_eq!(seen.len(), 1);
+        let gaps: Vec<_> = seen[0]
+            .1
+            .gaps
+            .iter()
+            .map(|(key, slots)| (&*key.reason, slots.count()))
+            .collect();
+        assert_eq!(gaps, [(reason::AGGREGATOR_AWAY, 360)]);
+    }
+
+    #[test]
+    fn a_file_that_makes_no_sense_is_moved_aside_and_one_of_another_version_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(NAME), vec![7; 10_000]).unwrap();
+        let (file, corrupt) = File::open(dir.path()).unwrap();
+        assert!(corrupt.is_some() && dir.path().join(ASIDE).exists());
+        assert!(matches!(File::open(dir.path()), Err(OpenError::Locked(_))));
+        let txn = file.db.begin_write().unwrap();
+        txn.open_table(META)
+            .unwrap()
+            .insert("version", VERSION + 1)
+            .unwrap();
+        txn.commit().unwrap();
+        drop(file);
+        assert!(matches!(File::open(dir.path()), Err(OpenError::Version(_, _))));
     }
 }

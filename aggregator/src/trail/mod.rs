@@ -15,10 +15,12 @@
 //! | `writer` | the one thread that writes |
 //! | `ask` | questions, answered from the file |
 //! | `service` | `TrailService` |
+//! | `offline` | a trail with time as an argument, for who measures it |
 
 mod ask;
 mod file;
 mod format;
+mod offline;
 mod service;
 mod writer;
 
@@ -37,6 +39,7 @@ use tracing::{info, warn};
 
 pub use ask::Refused;
 pub use file::OpenError;
+pub use offline::Offline;
 pub use service::Service;
 
 use crate::identify::api::STALE_AFTER;

@@ -272,7 +272,8 @@ async fn load(grpc: SocketAddr, seed: u64) {
 async fn reports(grpc: SocketAddr, random: &mut Random) -> Result<()> {
     let channel = Endpoint::from_shared(format!("http://{grpc}"))?.connect().await?;
     let (out, reports) = mpsc::channel(64);
-    let opened = IngestServiceClient::new(channel).ingest(ReceiverStream::new(reports));
+    let mut client = IngestServiceClient::new(channel);
+    let opened = client.ingest(ReceiverStream::new(reports));
     let mut receipts = timeout(STEP * 10, opened).await??.into_inner();
     let (run, began) = (crate::audit::now_ns(), Instant::now());
     let mut clock = interval(EVERY);

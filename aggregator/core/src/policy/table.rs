@@ -166,8 +166,8 @@ pub const SETTINGS: &[Setting] = &[
     setting!(credential_reach.clear_after_seconds, "clear_after_seconds", 60.0, 0.0 => 3_600.0, LONG),
     setting!(trail.keep_days, "keep_days", 30.0, 1.0 => 3_650.0,
         "Records older than this are taken out, the oldest first; one stays that says so. A month: what an audit asks for, and what incidents are looked into."),
-    setting!(trail.max_bytes, "max_bytes", 1_073_741_824.0, 16_777_216.0 => 1.1e12,
-        "The same where the file holds more than this, whatever the age. A gibibyte: a month of two hundred busy tenants many times over, so that it bounds a mistake and not a cluster."),
+    setting!(trail.max_bytes, "max_bytes", 536_870_912.0, 16_777_216.0 => 1.1e12,
+        "The same where the file holds more than this, whatever the age. Half a gibibyte: several times what a month of two hundred tenants takes, and half of the volume that the chart asks for."),
 ];
 
 /// What follows the numbers in the documented default file. Lines that begin with `#~ ` are examples.

@@ -131,7 +131,7 @@ impl Plan {
         }
         for slot in 0..SLOTS {
             for (a, b) in &pairs {
-                if random.below(100) < 22 {
+                if random.below(100) < 35 {
                     // In the middle of a slot: within one, whichever node tells.
                     let at_ns = at(slot, 15 + random.below(70));
                     plan.burst(at_ns, &places[*a], &places[*b]);
