@@ -406,8 +406,12 @@ fn summary(pair: &Pair, slots: u64) -> String {
         Reached::Unknown => {
             let reasons: BTreeSet<&str> = pair.gaps.iter().map(|gap| &*gap.reason).collect();
             let reasons: Vec<&str> = reasons.into_iter().collect();
+            let more = match pair.more_gaps {
+                0 => String::new(),
+                n => format!(", {n} more gaps are not listed"),
+            };
             format!(
-                "whether {from} reached {to} is not known: nothing was seen to arrive, and {} is open ({})",
+                "whether {from} reached {to} is not known: nothing was seen to arrive, and {} is open ({}{more})",
                 share(
                     (slots - pair.covered).max(u64::from(!pair.gaps.is_empty())),
                     slots

@@ -11,8 +11,9 @@ use super::hours::{CrossingKey, GapKey, Hour};
 use super::{HOUR_SLOTS, Slots, reason};
 use crate::traffic::Verdict;
 
-/// Gaps told of one pair; more are counted.
-pub const MAX_GAPS_TOLD: usize = 256;
+/// Gaps told in one answer, and the fewest and most of one pair; more are counted. With [`MAX_PAIRS`] an answer stays within a message.
+const GAPS_TOLD: usize = 16_384;
+const GAPS_OF_PAIR: (usize, usize) = (4, 256);
 /// Pairs told of one question.
 pub const MAX_PAIRS: usize = 4_096;
 
@@ -203,9 +204,10 @@ impl Answer {
             return Err(TooMany(names.len()));
         }
         let mut told = told;
+        let most = (GAPS_TOLD / names.len().max(1)).clamp(GAPS_OF_PAIR.0, GAPS_OF_PAIR.1);
         let pairs = names.into_iter().map(|names| {
             let told = told.remove(&names).unwrap_or_default();
-            self.pair(names, told)
+            self.pair(names, told, most)
         });
         Ok(pairs.collect())
     }
@@ -232,7 +234,7 @@ impl Answer {
         Ok(())
     }
 
-    fn pair(&self, (from, to): (Arc<str>, Arc<str>), told: Told) -> Pair {
+    fn pair(&self, (from, to): (Arc<str>, Arc<str>), told: Told, most_gaps: usize) -> Pair {
         let (mut gaps, mut uncovered) = (Vec::new(), 0);
         for (number, of_hour) in &self.gaps {
             let of = |who: &Arc<str>| {
@@ -277,7 +279,7 @@ impl Answer {
             (false, true) => Reached::No,
             (false, false) => Reached::Unknown,
         };
-        let (gaps, more_gaps) = joined(gaps);
+        let (gaps, more_gaps) = joined(gaps, most_gaps);
         Pair {
             from,
             to,
@@ -291,7 +293,7 @@ impl Answer {
 }
 
 /// Those of one reason and node that touch as one, in the order of time.
-fn joined(mut gaps: Vec<Gap>) -> (Vec<Gap>, u64) {
+fn joined(mut gaps: Vec<Gap>, most: usize) -> (Vec<Gap>, u64) {
     gaps.sort_by(|a, b| (&a.reason, &a.node, a.first).cmp(&(&b.reason, &b.node, b.first)));
     let mut out: Vec<Gap> = Vec::new();
     for gap in gaps {
@@ -303,7 +305,7 @@ fn joined(mut gaps: Vec<Gap>) -> (Vec<Gap>, u64) {
         }
     }
     out.sort();
-    let more = out.len().saturating_sub(MAX_GAPS_TOLD);
-    out.truncate(MAX_GAPS_TOLD);
+    let more = out.len().saturating_sub(most);
+    out.truncate(most);
     (out, more as u64)
 }
