@@ -555,12 +555,12 @@ impl World {
                     taken.doubts.push(doubt(tenant, no_one()));
                 }
                 Whose::Owner(node, Kind::Unknown(_)) => {
-                    for (_, tenant) in self.tenants_on([&*node].into()) {
+                    for (_, tenant) in self.tenants_on(&[&*node].into()) {
                         taken.doubts.push(doubt(tenant, no_one()));
                     }
                 }
                 Whose::OnNode(node) => {
-                    for (_, tenant) in self.tenants_on([&*node].into()) {
+                    for (_, tenant) in self.tenants_on(&[&*node].into()) {
                         taken.doubts.push(doubt(tenant, Arc::clone(&node)));
                     }
                 }
@@ -591,11 +591,11 @@ impl World {
                 node,
             }
         };
-        self.tenants_on(silent).into_iter().map(gap).collect()
+        self.tenants_on(&silent).into_iter().map(gap).collect()
     }
 
     /// (node, tenant) of whoever has pods on these nodes, or is on every one.
-    fn tenants_on(&self, nodes: BTreeSet<&str>) -> BTreeSet<(Arc<str>, Arc<str>)> {
+    fn tenants_on(&self, nodes: &BTreeSet<&str>) -> BTreeSet<(Arc<str>, Arc<str>)> {
         let tenants = &self.directory.tenants;
         let mut out = BTreeSet::new();
         for pod in self.directory.known_pods() {

@@ -429,3 +429,107 @@ fn share(open: u64, slots: u64) -> String {
         slots * SLOT_NS / 1_000_000_000
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use partywall_aggregator_core::policy::Policy;
+    use partywall_aggregator_core::traffic::Verdict;
+    use partywall_aggregator_core::trail::{Moved, Taken};
+
+    use super::*;
+    use crate::state::State;
+    use crate::trail::{Offline, Store};
+
+    const HOURS: u64 = 6;
+
+    /// Six hours, the newest of them still awaited: red reached blue in the eighth slot of each.
+    fn six_hours(dir: &std::path::Path) -> u64 {
+        let now_ns = unix_ns();
+        let first = slot_of(now_ns) - HOURS * HOUR_SLOTS;
+        let mut offline = Offline::open(dir, "default", begins_ns(first)).unwrap();
+        for slot in first + 1..first + HOURS * HOUR_SLOTS - 3 {
+            let mut taken = Taken::default();
+            if (slot - first) % HOUR_SLOTS == 7 {
+                taken.moved.push(Moved {
+                    from: "red".into(),
+                    to: "blue".into(),
+                    verdict: Verdict::Leaked,
+                    delivered: true,
+                    bytes: 100,
+                    packets: 2,
+                    connections: 1,
+                    when: vec![(slot, slot)],
+                });
+            }
+            let at_ns = begins_ns(slot + 1) + 6_000_000_000;
+            offline.judged(taken, Vec::new(), at_ns);
+            if slot % 50 == 0 {
+                offline.write(at_ns).unwrap();
+            }
+        }
+        offline.write(now_ns).unwrap();
+        first
+    }
+
+    fn ask(trail: &Trail, first: u64, end: u64) -> v1::PairAnswer {
+        let request = v1::AuditRequest {
+            from_unix_ns: begins_ns(first),
+            to_unix_ns: begins_ns(end),
+            from_tenant: "red".into(),
+            to_tenant: "blue".into(),
+            ..v1::AuditRequest::default()
+        };
+        let mut answer = trail.audit(&request, &[Arc::from("default")]).unwrap();
+        assert_eq!(answer.pairs.len(), 1);
+        answer.pairs.remove(0)
+    }
+
+    #[test]
+    fn hours_that_are_complete_answer_as_those_that_are_awaited() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = six_hours(dir.path());
+        let state = State::new(&Policy::default(), "default", []);
+        let clusters: Vec<_> = state.clusters().cloned().collect();
+        let store = Store::open(dir.path(), &clusters).unwrap();
+        let trail = &store.trail;
+        for hour in 0..HOURS {
+            let at = first + hour * HOUR_SLOTS + 7;
+            let yes = ask(trail, at, at + 1);
+            assert_eq!(yes.reached(), v1::Reached::Yes, "hour {hour}: {yes:?}");
+            assert_eq!(yes.crossings[0].verdict(), v1::Verdict::Leaked);
+            assert_eq!(yes.crossings[0].first_unix_ns, begins_ns(at));
+            for (from, to) in [(at - 3, at), (at + 1, at + 100)] {
+                let no = ask(trail, from, to);
+                assert_eq!(
+                    (no.reached(), no.gaps.len()),
+                    (v1::Reached::No, 0),
+                    "hour {hour}: {no:?}"
+                );
+            }
+        }
+        let all = ask(trail, first + 1, first + HOURS * HOUR_SLOTS - 4);
+        let sum = &all.crossings[0];
+        assert_eq!(
+            (all.reached(), sum.connections, sum.bytes, all.covered),
+            (v1::Reached::Yes, 6, 600, 1.0)
+        );
+        // Before it began, while nobody lived, and what is to come.
+        let reason = |first, end| {
+            let unknown = ask(trail, first, end);
+            assert_eq!(unknown.reached(), v1::Reached::Unknown);
+            unknown.gaps.into_iter().map(|gap| gap.reason).collect::<Vec<_>>()
+        };
+        assert_eq!(reason(first - 900, first), [reason::AGGREGATOR_AWAY]);
+        let end = first + HOURS * HOUR_SLOTS;
+        assert_eq!(reason(end - 2, end), [reason::AGGREGATOR_AWAY]);
+        assert_eq!(reason(end + 5, end + 900), [reason::NOT_YET]);
+        // Once the oldest were taken out.
+        let file = trail.file().unwrap();
+        let now_ns = unix_ns();
+        file.prune(now_ns - 3 * 3_600_000_000_000, u64::MAX, now_ns)
+            .unwrap();
+        assert_eq!(reason(first + 7, first + 8), [reason::PRUNED]);
+        let newest = first + (HOURS - 1) * HOUR_SLOTS + 7;
+        assert_eq!(ask(trail, newest, newest + 1).reached(), v1::Reached::Yes);
+    }
+}
