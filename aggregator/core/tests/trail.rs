@@ -62,7 +62,7 @@ impl Trail {
     }
 
     /// To the first moment of a slot.
-    fn to_next_slot(&mut self) -> u64 {
+    fn begin_slot(&mut self) -> u64 {
         let slot = self.slot();
         while self.slot() == slot {
             self.ticks(1);
@@ -110,7 +110,7 @@ fn three() -> (Trail, [Pod; 3]) {
     let green = net.pod("green", "other", "node-a", "10.0.0.3");
     let mut trail = Trail::new(net);
     trail.ticks(20);
-    trail.to_next_slot();
+    trail.begin_slot();
     (trail, [red, blue, green])
 }
 
@@ -319,7 +319,7 @@ fn what_cannot_be_named_and_what_was_folded_is_vouched_for_by_the_other_end_alon
         "blue's agent says so"
     );
     // An agent that knows sockets of a pod that is in no data: it may be anybody's.
-    trail.to_next_slot();
+    trail.begin_slot();
     let stranger = trail
         .net
         .runs("node-b", EntityKind::Pod("uid-nobody".into()), "10.0.1.77");

@@ -101,7 +101,7 @@ impl Trail {
         };
         for (cluster, front) in clusters.iter().zip(fronts) {
             let pairs = self.pairs(&reader, cluster, front, question.clone())?;
-            let one = |pair| told(cluster, &question, pair);
+            let one = |pair| told(cluster, &question, &pair);
             answer.pairs.extend(pairs.into_iter().map(one));
         }
         Ok(answer)
@@ -314,9 +314,9 @@ fn wanted(episode: &Episode, request: &v1::GetHistoryRequest) -> bool {
         && (request.kinds.is_empty() || request.kinds.contains(&breach.kind))
 }
 
-fn told(cluster: &str, question: &Question, pair: Pair) -> v1::PairAnswer {
+fn told(cluster: &str, question: &Question, pair: &Pair) -> v1::PairAnswer {
     let slots = question.end - question.first;
-    let summary = summary(&pair, slots);
+    let summary = summary(pair, slots);
     v1::PairAnswer {
         cluster: cluster.to_owned(),
         from: pair.from.to_string(),

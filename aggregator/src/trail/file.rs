@@ -57,13 +57,18 @@ pub enum OpenError {
     Io(PathBuf, redb::Error),
 }
 
+/// Cluster, hour, row.
+pub(super) type RowKey = (Arc<str>, u64, Vec<u8>);
+/// By cluster and number.
+pub(super) type ByHour = BTreeMap<Arc<str>, BTreeMap<u64, Hour>>;
+
 /// What one commit changes.
 #[derive(Debug, Default)]
 pub(super) struct Change {
     /// Fired, or was resolved; in order.
     pub(super) breaches: Vec<(u64, Arc<v1::Breach>)>,
     /// (cluster, hour, row) → what it is now; `None`: nothing.
-    pub(super) rows: BTreeMap<(Arc<str>, u64, Vec<u8>), Option<Vec<u8>>>,
+    pub(super) rows: BTreeMap<RowKey, Option<Vec<u8>>>,
     /// Hours that are complete, and what came later still.
     pub(super) complete: Vec<(Arc<str>, u64, Hour)>,
 }
@@ -188,9 +193,9 @@ impl File {
     }
 
     /// The hours of which more is awaited, by cluster. The second: rows that cannot be read.
-    pub(super) fn open_hours(&self) -> Result<(BTreeMap<Arc<str>, BTreeMap<u64, Hour>>, u64), redb::Error> {
+    pub(super) fn open_hours(&self) -> Result<(ByHour, u64), redb::Error> {
         let txn = self.db.begin_read()?;
-        let (mut out, mut unreadable) = (BTreeMap::<Arc<str>, BTreeMap<u64, Hour>>::new(), 0);
+        let (mut out, mut unreadable) = (ByHour::new(), 0);
         for row in txn.open_table(OPEN)?.iter()? {
             let (key, value) = row?;
             let (cluster, hour, _) = key.value();

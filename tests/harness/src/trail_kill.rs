@@ -126,7 +126,7 @@ pub(crate) async fn kill(binaries: &Binaries, times: u32, seed: u64, dir: &Path)
         // It ends with its connection.
         let _ended = timeout(Duration::from_secs(5), follower).await;
         ensure!(!load.is_finished(), "the load ended by itself");
-        if killed.times % 10 == 0 {
+        if killed.times.is_multiple_of(10) {
             eprintln!("trail-kill {}/{times}", killed.times);
         }
     }
