@@ -21,6 +21,8 @@ pub mod run;
 pub mod sinks;
 pub mod state;
 pub mod store;
+pub mod trail;
+pub mod turns;
 pub mod watch;
 pub mod wire;
 

@@ -8,13 +8,12 @@ use futures::{Stream, StreamExt as _, stream};
 use partywall_proto::v1;
 use partywall_proto::v1::query_service_server::QueryService;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::limits::{MAX_WATCHES, QUERIES_AT_ONCE, QUERIES_WAITING, QUERY_PATIENCE};
+use crate::limits::MAX_WATCHES;
 use crate::metrics::StreamRefusal;
 use crate::state::{Cluster, State};
 use crate::wire;
@@ -25,9 +24,6 @@ pub struct Query {
     /// How long a watch lasts; `None`: as long as its client wants.
     life: Option<Duration>,
     stop: CancellationToken,
-    /// Those that are answered and those that wait for it.
-    inside: Arc<Semaphore>,
-    answering: Arc<Semaphore>,
     watching: Arc<Semaphore>,
 }
 
@@ -37,34 +33,29 @@ impl Query {
             state,
             life,
             stop,
-            inside: Arc::new(Semaphore::new(QUERIES_AT_ONCE + QUERIES_WAITING)),
-            answering: Arc::new(Semaphore::new(QUERIES_AT_ONCE)),
             watching: Arc::new(Semaphore::new(MAX_WATCHES)),
         }
     }
 
     /// Held while a question is answered.
     async fn turn(&self) -> Result<[OwnedSemaphorePermit; 2], Status> {
-        let busy = || {
-            self.state.metrics.refuse_stream(StreamRefusal::QueriesBusy);
-            Status::resource_exhausted("too many questions at once; ask again later")
-        };
-        let inside = Arc::clone(&self.inside).try_acquire_owned().map_err(|_| busy())?;
-        match timeout(QUERY_PATIENCE, Arc::clone(&self.answering).acquire_owned()).await {
-            Ok(Ok(answering)) => Ok([inside, answering]),
-            _ => Err(busy()),
-        }
+        self.state.turns.next(&self.state.metrics).await
     }
 
     /// The clusters that a request asks for: all where it names none.
     fn named(&self, name: &str) -> Result<Vec<Arc<Cluster>>, Status> {
-        if name.is_empty() {
-            return Ok(self.state.clusters().cloned().collect());
-        }
-        match self.state.cluster(name) {
-            Some(cluster) => Ok(vec![Arc::clone(cluster)]),
-            None => Err(no_such_cluster(&self.state, name)),
-        }
+        named(&self.state, name)
+    }
+}
+
+/// The clusters that a request asks for: all where it names none.
+pub(crate) fn named(state: &State, name: &str) -> Result<Vec<Arc<Cluster>>, Status> {
+    if name.is_empty() {
+        return Ok(state.clusters().cloned().collect());
+    }
+    match state.cluster(name) {
+        Some(cluster) => Ok(vec![Arc::clone(cluster)]),
+        None => Err(no_such_cluster(state, name)),
     }
 }
 

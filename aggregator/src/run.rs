@@ -10,6 +10,7 @@ use partywall_aggregator_core::policy::Policy;
 use partywall_proto::MAX_MESSAGE_BYTES;
 use partywall_proto::v1::ingest_service_server::IngestServiceServer;
 use partywall_proto::v1::query_service_server::QueryServiceServer;
+use partywall_proto::v1::trail_service_server::TrailServiceServer;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -30,7 +31,7 @@ use crate::sinks::prometheus::Exporter;
 use crate::sinks::push;
 use crate::state::State;
 use crate::store::Store;
-use crate::{admin, identify, policy_file};
+use crate::{admin, identify, policy_file, trail};
 
 /// How long open connections may take to end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -47,6 +48,8 @@ pub struct Running {
     tasks: Vec<(&'static str, JoinHandle<anyhow::Result<()>>)>,
     /// Where totals survive the process.
     store: Option<Store>,
+    /// Where breaches and what crossed do.
+    trail: Option<trail::Store>,
 }
 
 impl Running {
@@ -72,6 +75,9 @@ impl Running {
         // After all that writes into it.
         if let Some(store) = self.store {
             outcome = outcome.and(store.stop().await.context("the state"));
+        }
+        if let Some(trail) = self.trail {
+            outcome = outcome.and(trail.stop().await.context("the trail"));
         }
         info!("stopped");
         outcome
@@ -152,6 +158,17 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     if let Some(store) = &store {
         let _ = state.journal.set(Arc::clone(&store.journal));
     }
+    let trail = match config.state_dir.clone() {
+        Some(dir) => {
+            let clusters: Vec<_> = state.clusters().cloned().collect();
+            let opened = tokio::task::spawn_blocking(move || trail::Store::open(&dir, &clusters)).await?;
+            Some(opened.context("--state-dir")?)
+        }
+        None => None,
+    };
+    if let Some(trail) = &trail {
+        let _ = state.trail.set(Arc::clone(&trail.trail));
+    }
     tasks.push((
         "the judge",
         tokio::spawn(done(judge(Arc::clone(&state), stop.clone()))),
@@ -186,6 +203,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         stop: guard,
         tasks,
         store,
+        trail,
     })
 }
 
@@ -239,6 +257,8 @@ impl Server {
         let ingest = IngestServiceServer::new(ingest).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let query = Query::new(Arc::clone(&state), life, stop.clone());
         let query = QueryServiceServer::new(query).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let past = trail::Service::new(Arc::clone(&state), stop.clone());
+        let past = TrailServiceServer::new(past).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let mut server = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -253,7 +273,8 @@ impl Server {
         let conns = accept(listener, tls, state, stop.clone());
         server
             .add_service(InterceptedService::new(ingest, door.clone()))
-            .add_service(InterceptedService::new(query, door))
+            .add_service(InterceptedService::new(query, door.clone()))
+            .add_service(InterceptedService::new(past, door))
             .serve_with_incoming_shutdown(conns, stop.cancelled_owned())
             .await
             .context("serving")

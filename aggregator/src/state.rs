@@ -21,6 +21,8 @@ use crate::link::tls;
 use crate::metrics::Metrics;
 use crate::sinks::push;
 use crate::store::Journal;
+use crate::trail::Trail;
+use crate::turns::Turns;
 use crate::wire;
 
 /// Changes of breaches that a watching client may be behind. A burst of a thousand is a node with every pod a victim.
@@ -81,6 +83,9 @@ pub struct State {
     pub journal: OnceLock<Arc<Journal>>,
     /// Whom else breaches are told, set at the start.
     pub pushed: OnceLock<Vec<Arc<push::Figures>>>,
+    /// Set before anything is judged, where breaches and what crossed are kept for good.
+    pub trail: OnceLock<Arc<Trail>>,
+    pub turns: Turns,
 }
 
 /// What the policy file's reader says.
@@ -141,6 +146,8 @@ impl State {
             tls: Shared::default(),
             journal: OnceLock::new(),
             pushed: OnceLock::new(),
+            trail: OnceLock::new(),
+            turns: Turns::default(),
         }
     }
 
@@ -190,15 +197,23 @@ impl State {
         let mut fired = Vec::new();
         for cluster in self.clusters() {
             let mut world = cluster.lock();
-            let changes = world.judge(self.now());
+            let now = self.now();
+            let changes = world.judge(now);
             if let Some(journal) = self.journal.get() {
                 journal.note_marks(&cluster.name, &mut world);
             }
+            let mut told = Vec::with_capacity(changes.breaches.len());
             for breach in changes.breaches {
                 log(&breach);
                 fired.extend((breach.state == BreachState::Firing).then_some(breach.key.kind));
+                told.push(Arc::new(wire::breach(breach)));
+            }
+            if let Some(trail) = self.trail.get() {
+                trail.judged(cluster, &mut world, &told, now);
+            }
+            for breach in told {
                 // Nobody watches: nobody misses it.
-                let _ = self.changes.send(Arc::new(wire::breach(breach)));
+                let _ = self.changes.send(breach);
             }
             // The lock is held to here so that who begins to watch sees either the breach or its change, never neither.
             drop(world);

@@ -1,7 +1,9 @@
 //! `partywall.v1`: the wire between agents, aggregator and clients.
 //!
 //! The definitions are in `proto/partywall/v1/*.proto`, the generated code is checked in (nobody needs `protoc`), and
-//! `tests/generated.rs` proves it fresh.
+//! `tests/generated.rs` proves it fresh. Beside them is what both sides of the wire must work out alike: the [`trail`]'s chain.
+
+pub mod trail;
 
 /// The generated types and services.
 #[allow(clippy::all, clippy::pedantic, unused_qualifications, unreachable_pub)] // generated: held to the generator's rules

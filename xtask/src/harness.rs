@@ -1,4 +1,4 @@
-//! What the harness does, with the release programs built first: `cargo xtask scenarios | ledger | traffic | churn | kill | restarts`.
+//! What the harness does, with the release programs built first: `cargo xtask scenarios | ledger | traffic | churn | kill | restarts | audit | trail-kill`.
 
 use std::{process::Command, time::Duration};
 

@@ -55,6 +55,10 @@ enum Command {
     Kill(harness::Args),
     /// Kill the aggregator and agents again and again under load and hold the totals against what was sent (as root)
     Restarts(harness::Args),
+    /// Ask "did A reach B between T1 and T2" of a run with known traffic and outages and hold the answers against the truth (as root)
+    Audit(harness::Args),
+    /// Kill the aggregator again and again while it writes its trail, and look for what was answered before (as root)
+    TrailKill(harness::Args),
     /// Boot Debian's kernels in QEMU and run the kernel tests and scenarios there
     Vm(vm::Args),
     /// Hold the Helm chart against helm and Kubernetes' schemas, and render manifests and docs from it
@@ -82,6 +86,8 @@ fn main() -> ExitCode {
         Command::Alerts(args) => alerts::run(&args).map(drop),
         Command::Kill(args) => harness::run("kill", &args.rest(), NO_LIMIT).map(drop),
         Command::Restarts(args) => harness::run("restarts", &args.rest(), NO_LIMIT).map(drop),
+        Command::Audit(args) => harness::run("audit", &args.rest(), NO_LIMIT).map(drop),
+        Command::TrailKill(args) => harness::run("trail-kill", &args.rest(), NO_LIMIT).map(drop),
         Command::Vm(args) => vm::run(&args),
         Command::Deploy(args) => deploy::run(&args),
         Command::Image(args) => image::run(&args),

@@ -20,7 +20,7 @@ pub(crate) struct Args {
     list: bool,
 }
 
-const STAGES: [Stage; 17] = [
+const STAGES: [Stage; 18] = [
     Stage::new(
         "tools",
         "install what is missing: eBPF compiler, nextest, cargo-deny, perf, nftables, QEMU, kernels, helm, runc, Prometheus, Alertmanager, Chromium",
@@ -83,6 +83,11 @@ const STAGES: [Stage; 17] = [
         "kill",
         "kill -9 of the agent leaves nothing in the kernel, of either side loses no total",
         kill,
+    ),
+    Stage::new(
+        "trail",
+        "\"did A reach B\" right for 100 random questions; kill -9 loses nothing that was answered",
+        trail,
     ),
     Stage::new(
         "churn",
@@ -227,6 +232,11 @@ fn traffic() -> Result<Outcome> {
 fn kill() -> Result<Outcome> {
     harness::run("kill", &["--times", "3"], Duration::from_mins(5))?;
     harness::run("restarts", &["--times", "6"], Duration::from_mins(3))
+}
+
+fn trail() -> Result<Outcome> {
+    harness::run("audit", &[], Duration::from_mins(5))?;
+    harness::run("trail-kill", &["--times", "12"], Duration::from_mins(3))
 }
 
 fn churn() -> Result<Outcome> {

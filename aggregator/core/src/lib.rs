@@ -19,6 +19,7 @@
 //! | [`finding`] | a rule broken now, with evidence and a sentence |
 //! | [`breach`] | a finding's life: pending, firing, resolved |
 //! | [`snapshot`] | everything known, for clients and exporters |
+//! | [`trail`] | what crossed and when, and whether it would have been seen: for good |
 //! | [`limits`] | what one agent may make the aggregator hold |
 
 mod accounts;
@@ -40,6 +41,7 @@ pub mod report;
 pub mod snapshot;
 mod sums;
 pub mod traffic;
+pub mod trail;
 mod world;
 
 pub mod checkpoint {

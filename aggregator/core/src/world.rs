@@ -1,6 +1,6 @@
 //! All state of the aggregator's judgement, and the only way in and out of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::breach::{Book, Breach, seconds};
@@ -11,12 +11,17 @@ use crate::losses::Losses;
 use crate::node::Node;
 use crate::node::checkpoint::{Checkpoint, Mark};
 use crate::node::ingest::Context;
+use crate::node::slot::Kind;
 use crate::node::window::Lengths;
 use crate::policy::Policy;
 use crate::quota::Usage;
 use crate::report::{Outcome, Receipt, Refusal, Report};
 use crate::snapshot::{Builder, LedgerTotal, RunTotal, Snapshot, WaitTotal, party_name, party_named};
 use crate::traffic::{Cx, FlowFilter, FlowList, Table};
+use crate::trail::cover::Cover;
+use crate::trail::crossed::Whose;
+use crate::trail::hours::GapKey;
+use crate::trail::{Doubt, Moved, Taken, reason};
 use crate::{judge, limit_range, memory, oom};
 
 /// A moment: the monotonic clock for judging, the wall clock for people.
@@ -78,6 +83,8 @@ pub struct World {
     /// Of nodes that are not known any more.
     gone_waits: BTreeMap<TenantId, WaitTotal>,
     traffic: Table,
+    /// What each node's agent told of, for the trail.
+    covers: BTreeMap<Arc<str>, Cover>,
     journal: Journal,
     judged: Now,
 }
@@ -93,6 +100,7 @@ impl World {
             losses: Losses::default(),
             gone_waits: BTreeMap::new(),
             traffic: Table::default(),
+            covers: BTreeMap::new(),
             journal: Journal::default(),
             judged: Now::default(),
         }
@@ -200,6 +208,13 @@ impl World {
         };
         let receipt = node.ingest(report, &cx, &mut self.losses);
         self.traffic.take(node, now, &mut self.losses);
+        if let Some(heard) = node.flows.heard.take().filter(|_| self.traffic.crossed.on) {
+            let cover = self
+                .covers
+                .entry(Arc::clone(&node.name))
+                .or_insert_with(Cover::new);
+            cover.hear(heard);
+        }
         receipt
     }
 
@@ -207,13 +222,14 @@ impl World {
     pub fn judge(&mut self, now: Now) -> Changes {
         self.judged = now;
         let (traffic, gone_waits, journal) = (&mut self.traffic, &mut self.gone_waits, &mut self.journal);
-        let directory = &self.directory;
+        let (directory, covers) = (&self.directory, &mut self.covers);
         self.nodes.retain(|name, node| {
             let silent_ns = now.mono_ns.saturating_sub(node.received_ns);
             let kept = silent_ns < NODE_KEPT_NS
                 || (silent_ns < SILENT_NODE_KEPT_NS && directory.node(name).is_some());
             if !kept {
                 traffic.end_node(node, now);
+                covers.remove(&node.name);
                 keep_waits(gone_waits, node);
                 journal.mark(|| Mark::Forgotten {
                     node: Arc::clone(&node.name),
@@ -498,6 +514,120 @@ impl World {
     /// Counts what was lost around the world, not in it.
     pub fn count_loss(&mut self, stage: &'static str, reason: &'static str, unit: &'static str, count: u64) {
         self.losses.add(stage, reason, unit, count);
+    }
+
+    /// From now on keeps what crosses between tenants, see [`World::take_crossed`].
+    pub fn begin_trail(&mut self) {
+        self.traffic.crossed.on = true;
+    }
+
+    /// What was judged since the last call. `next`: slots before it were looked at.
+    pub fn take_crossed(&mut self, next: u64) -> Taken {
+        let name = |t: TenantId| Arc::clone(self.directory.tenants.name(t));
+        let crossed = &mut self.traffic.crossed;
+        let mut taken = Taken::default();
+        for ((from, to, verdict, delivered), sum) in std::mem::take(&mut crossed.between) {
+            taken.moved.push(Moved {
+                from: name(from),
+                to: name(to),
+                verdict,
+                delivered,
+                bytes: sum.bytes,
+                packets: sum.packets,
+                connections: sum.connections,
+                when: sum.when.into_iter().collect(),
+            });
+        }
+        let doubts = std::mem::take(&mut crossed.doubts);
+        let no_one = || Arc::<str>::from("");
+        for (node, cover) in &mut self.covers {
+            let late = cover.take_late(next, &crossed.pending);
+            taken
+                .told
+                .extend(late.into_iter().map(|slot| (Arc::clone(node), slot)));
+        }
+        for ((whose, reason), when) in doubts {
+            let when: Vec<(u64, u64)> = when.into_iter().collect();
+            let doubt = |tenant, node| Doubt {
+                tenant,
+                reason,
+                node,
+                when: when.clone(),
+            };
+            match whose {
+                Whose::Anybody => taken.doubts.push(doubt(no_one(), no_one())),
+                Whose::Tenant(tenant) => taken.doubts.push(doubt(name(tenant), no_one())),
+                // Of no node: what its agent tells later takes nothing of it back.
+                Whose::Owner(_, Kind::Pod(uid)) => {
+                    // One that is in no data may be anybody's.
+                    let tenant = self.directory.pod(&uid).map(|pod| name(pod.tenant));
+                    taken.doubts.push(doubt(tenant.unwrap_or_default(), no_one()));
+                }
+                Whose::Owner(_, Kind::Host(path)) => {
+                    let rule = self.policy.path_rule(&path);
+                    let tenant = rule.and_then(|(_, r)| self.directory.tenants.find(&r.tenant));
+                    let tenant = name(tenant.unwrap_or(TenantId::SYSTEM));
+                    taken.doubts.push(doubt(tenant, no_one()));
+                }
+                Whose::Owner(node, Kind::Unknown(_)) => {
+                    for (_, tenant) in self.tenants_on(&[&*node].into()) {
+                        taken.doubts.push(doubt(tenant, no_one()));
+                    }
+                }
+                Whose::OnNode(node) => {
+                    for (_, tenant) in self.tenants_on(&[&*node].into()) {
+                        taken.doubts.push(doubt(tenant, Arc::clone(&node)));
+                    }
+                }
+            }
+        }
+        taken
+    }
+
+    /// Something that moved in this slot waits for its judgement.
+    pub fn waits_in(&self, slot: u64) -> bool {
+        self.traffic.crossed.pending.contains(&slot)
+    }
+
+    /// Who may have sent or been sent something unseen in this slot, because its node's agent did not tell of all of it. Asked once of each slot.
+    pub fn untold(&mut self, slot: u64) -> Vec<GapKey> {
+        let mut nodes: BTreeSet<Arc<str>> = self.nodes.keys().cloned().collect();
+        nodes.extend(self.directory.known_pods().filter_map(|pod| pod.node.clone()));
+        nodes.retain(|node| self.covers.get_mut(node).is_none_or(|cover| !cover.take(slot)));
+        if nodes.is_empty() {
+            return Vec::new();
+        }
+        let silent = nodes.iter().map(|node| &**node).collect();
+        let gap = |(node, tenant): (Arc<str>, Arc<str>)| {
+            let why = self.covers.get(&node).map_or(reason::AGENT_SILENT, Cover::lacks);
+            GapKey {
+                tenant,
+                reason: Arc::from(why),
+                node,
+            }
+        };
+        self.tenants_on(&silent).into_iter().map(gap).collect()
+    }
+
+    /// (node, tenant) of whoever has pods on these nodes, or is on every one.
+    fn tenants_on(&self, nodes: &BTreeSet<&str>) -> BTreeSet<(Arc<str>, Arc<str>)> {
+        let tenants = &self.directory.tenants;
+        let mut out = BTreeSet::new();
+        for pod in self.directory.known_pods() {
+            if let Some(node) = pod.node.as_ref().filter(|n| nodes.contains(&***n)) {
+                out.insert((Arc::clone(node), Arc::clone(tenants.name(pod.tenant))));
+            }
+        }
+        let everywhere = self
+            .policy
+            .paths
+            .iter()
+            .filter_map(|rule| tenants.find(&rule.tenant));
+        for tenant in everywhere.chain([TenantId::SYSTEM]) {
+            let name = tenants.name(tenant);
+            out.extend(nodes.iter().map(|node| (Arc::from(*node), Arc::clone(name))));
+        }
+        out
     }
 
     /// Names of the nodes that are known.

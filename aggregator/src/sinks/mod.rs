@@ -8,4 +8,5 @@ mod pods;
 pub mod prometheus;
 pub mod push;
 mod store;
+mod trail;
 mod webhook;

@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 
 use super::fold::{Fold, Key, OTHER};
 use super::out::Out;
-use super::{flows, pods, push, store};
+use super::{flows, pods, push, store, trail};
 use crate::identify::api::Status;
 use crate::link::tls;
 use crate::metrics::Counts;
@@ -132,6 +132,9 @@ impl Collector for Scrape {
         let journal = self.state.journal.get();
         if let Some(journal) = journal {
             store::write(&mut out, &journal.figures());
+        }
+        if let Some(kept) = self.state.trail.get() {
+            trail::write(&mut out, &kept.figures());
         }
         out.gauge(
             "aggregator_series_folded",

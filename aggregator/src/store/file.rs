@@ -169,7 +169,7 @@ fn is_corrupt(error: &redb::Error) -> bool {
 }
 
 /// Why a commit failed, as a loss's reason.
-pub(super) fn reason(error: &redb::Error) -> &'static str {
+pub(crate) fn reason(error: &redb::Error) -> &'static str {
     match error {
         redb::Error::Io(error)
             if matches!(

@@ -29,6 +29,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
 
 pub use file::OpenError;
+pub(crate) use file::reason;
 use format::{Event, Record};
 
 use crate::state::Cluster;

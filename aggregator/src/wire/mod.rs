@@ -6,5 +6,6 @@ mod traffic;
 mod view;
 
 pub use report::{receipt, report};
+pub(crate) use traffic::verdict;
 pub use traffic::{add_flows, close_flows, flow_filter, protocol};
 pub use view::{add_snapshot, breach, cluster_view, explanation, known_kind, losses};

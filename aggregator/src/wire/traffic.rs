@@ -95,7 +95,7 @@ fn end(end: &FlowEnd) -> v1::FlowEnd {
     }
 }
 
-fn verdict(verdict: Verdict) -> v1::Verdict {
+pub(crate) fn verdict(verdict: Verdict) -> v1::Verdict {
     match verdict {
         Verdict::Allowed => v1::Verdict::Allowed,
         Verdict::Open => v1::Verdict::Open,

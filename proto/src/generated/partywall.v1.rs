@@ -2468,7 +2468,9 @@ pub struct AuditAnswer {
     /// How finely the trail knows when something crossed.
     #[prost(uint64, tag = "3")]
     pub slot_ns: u64,
-    /// A question for one pair has one, also where nothing crossed; else those between which something did or cannot be told.
+    /// A question for one pair has one, also where nothing crossed; else those between which something did or cannot be told. One that names neither
+    /// `from` nor `to` is about all pairs that are not listed: there were times of which nothing can be told of anybody. Where there is none, nothing crossed
+    /// between any of them.
     #[prost(message, repeated, tag = "4")]
     pub pairs: ::prost::alloc::vec::Vec<PairAnswer>,
 }
@@ -2501,7 +2503,7 @@ pub struct Crossing {
     /// Something arrived.
     #[prost(bool, tag = "2")]
     pub delivered: bool,
-    /// Of the hours that the question touches: amounts are kept by the hour.
+    /// Of the hours that the question touches: amounts are kept by the hour. With verdict UNKNOWN and not delivered: it was not seen whether it arrived.
     #[prost(uint64, tag = "3")]
     pub bytes: u64,
     #[prost(uint64, tag = "4")]
@@ -2520,7 +2522,9 @@ pub struct Gap {
     pub from_unix_ns: u64,
     #[prost(uint64, tag = "2")]
     pub to_unix_ns: u64,
-    /// snake_case: "aggregator_away", "agent_silent", "flows_not_seen", "flows_folded", "unnamed_peer", "pruned".
+    /// snake_case. Not everything was looked at: "aggregator_away", "agent_silent", "flows_not_seen", "flows_folded", "unnamed_peer", "cluster_unknown",
+    /// "trail_full", "pruned", "not_yet". Something was, and cannot be told apart: "not_resolved" (it moved within this gap, which reaches beyond the
+    /// question), "delivery_not_seen".
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
     /// Where it is one node's.
@@ -2617,6 +2621,10 @@ pub struct TrailCrossing {
     /// Slots of the hour in which something moved: pairs of (slots skipped, slots set).
     #[prost(uint32, repeated, tag = "8")]
     pub slots: ::prost::alloc::vec::Vec<u32>,
+    /// Where a report says no more than that something moved in one of several slots: pairs of (slots from the first of the one before, how many slots).
+    /// The last may end in a later hour.
+    #[prost(uint32, repeated, tag = "9")]
+    pub spans: ::prost::alloc::vec::Vec<u32>,
 }
 /// Slots of the hour in which something may have crossed from or to this tenant unseen, and why.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -13,6 +13,7 @@ mod programs;
 mod reclaim;
 mod reference;
 mod scale;
+mod trail;
 
 use std::{cell::OnceCell, fs, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -61,6 +62,8 @@ enum Section {
 enum Command {
     /// How large a cluster one aggregator takes: simulated agents that report once a second each
     Scale(scale::Scale),
+    /// What a month of the trail takes on the disk, in memory, and of the time of whoever asks
+    Trail(trail::Trail),
     #[command(hide = true)]
     TakeTurns { cgroup: PathBuf, cpu: usize },
 }
@@ -74,6 +77,9 @@ fn main() -> ExitCode {
         Some(Command::TakeTurns { cgroup, cpu }) => load::take_turns(&cgroup, cpu),
         Some(Command::Scale(scale)) => {
             scale::run(&scale).and_then(|figures| write_json(args.json.as_deref(), &figures))
+        }
+        Some(Command::Trail(trail)) => {
+            trail::run(&trail).and_then(|figures| write_json(args.json.as_deref(), &figures))
         }
         None => run(&args),
     };

@@ -112,6 +112,22 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 20)]
         times: u32,
     },
+    /// Ask "did A reach B between T1 and T2" of a run with known traffic and known outages: every answer must be the oracle's
+    Audit {
+        #[arg(long, default_value_t = 100)]
+        questions: usize,
+        /// Of the traffic and the questions
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Kill the aggregator without warning while it writes its trail: what was read from it once is there ever after
+    TrailKill {
+        #[arg(long, default_value_t = 100)]
+        times: u32,
+        /// Of the moments at which it is killed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Kill the aggregator and agents without warning under load: no total is lost, nothing counts twice
     Restarts {
         /// Times that the aggregator is killed; agents are as often

@@ -3,6 +3,7 @@
 mod alerts;
 mod api;
 mod args;
+mod audit;
 mod bpf;
 mod churn;
 mod cluster;
@@ -29,6 +30,7 @@ mod scenario;
 mod services;
 mod stage;
 mod traffic;
+mod trail_kill;
 
 use std::{
     fs,
@@ -216,6 +218,18 @@ async fn command(args: Args) -> Result<bool> {
         }
         Command::Kill { times } => {
             let killed = kill::kill(&binaries()?, times, &logs.dir("kill")?).await?;
+            println!("{}", killed.line());
+            write_json(json.as_deref(), &killed)?;
+            Ok(true)
+        }
+        Command::Audit { questions, seed } => {
+            let audited = audit::audit(&binaries()?, questions, seed, &logs.dir("audit")?).await?;
+            println!("{}", audited.line());
+            write_json(json.as_deref(), &audited)?;
+            Ok(audited.is_right())
+        }
+        Command::TrailKill { times, seed } => {
+            let killed = trail_kill::kill(&binaries()?, times, seed, &logs.dir("trail-kill")?).await?;
             println!("{}", killed.line());
             write_json(json.as_deref(), &killed)?;
             Ok(true)

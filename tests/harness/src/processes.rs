@@ -94,12 +94,38 @@ impl Daemon {
         state: &Path,
         logs: &Path,
     ) -> Result<Self> {
+        Self::durable(binaries, grpc, cluster, state, None, logs)
+    }
+
+    /// The same by a policy of its own.
+    pub(crate) fn judging_aggregator(
+        binaries: &Binaries,
+        grpc: SocketAddr,
+        cluster: &Path,
+        state: &Path,
+        policy: &Path,
+        logs: &Path,
+    ) -> Result<Self> {
+        Self::durable(binaries, grpc, cluster, state, Some(policy), logs)
+    }
+
+    fn durable(
+        binaries: &Binaries,
+        grpc: SocketAddr,
+        cluster: &Path,
+        state: &Path,
+        policy: Option<&Path>,
+        logs: &Path,
+    ) -> Result<Self> {
         let http = free_address()?;
         let mut command = Command::new(binaries.0.join("partywall-aggregator"));
         command.args([format!("--grpc-listen={grpc}"), format!("--http-listen={http}")]);
         command.arg("--insecure-plaintext");
         command.arg("--cluster-from").arg(cluster);
         command.arg("--state-dir").arg(state);
+        if let Some(policy) = policy {
+            command.arg("--policy").arg(policy);
+        }
         Self::spawn("partywall-aggregator", command, http, logs)
     }
 

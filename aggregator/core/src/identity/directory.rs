@@ -115,6 +115,11 @@ impl Directory {
         self.pods.get(uid)
     }
 
+    /// All pods that have a name, those that are gone only lately too. One that has two UIDs is there twice.
+    pub fn known_pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods.values()
+    }
+
     /// Pods in the cluster data, gone ones left out.
     pub fn pods(&self) -> usize {
         self.cluster.pods.len()

@@ -10,9 +10,13 @@ use super::slot::Kind;
 use crate::limits::{MAX_FLOWS_PER_NODE, MAX_INCREMENT_NS, MAX_INTERVAL_NS};
 use crate::losses::Losses;
 use crate::report::{Flow, Refusal, Report, Traffic};
+use crate::trail::cover::Heard;
+use crate::trail::{reason, slot_of};
 
 /// What the agent's coverage calls the programs that count flows.
 const FEATURE: &str = "flows";
+/// What an agent's losses of flows are counted in.
+const FLOW_UNITS: [&str; 2] = ["flows", "places"];
 
 /// Flows of the current agent run.
 #[derive(Debug, Default)]
@@ -38,6 +42,14 @@ pub(crate) struct Flows {
     mark: u64,
     /// Flows announced up to this sequence may have been counted before the aggregator's restart.
     anew_until: u64,
+    clock: WallClock,
+    /// Of the last report and the one before, on the aggregator's wall clock.
+    told_unix_ns: u64,
+    since_unix_ns: u64,
+    /// What the last report was to the trail; taken over with the news.
+    pub(crate) heard: Option<Heard>,
+    /// What the agent itself lost of flows.
+    lost: u64,
     /// Flows were referred to that are not known here: what is announced next may have been counted before.
     missed: bool,
 }
@@ -90,7 +102,47 @@ fn refuse<T>(reason: &'static str, field: String, problem: String) -> Result<T, 
     })
 }
 
+/// A node's wall clock against the aggregator's.
+#[derive(Debug, Default)]
+struct WallClock {
+    /// How far it is ahead, as of the report that was least on its way.
+    ahead_ns: Option<i64>,
+    /// Wall clock − CLOCK_BOOTTIME: changes when the clock is set.
+    since_boot_ns: i128,
+}
+
+/// A clock that is off by less is taken at its word: it cannot be told from a report's way.
+const BELIEVED_NS: i64 = 2_000_000_000;
+/// A clock that moved by more within a run was set.
+const SET_NS: u128 = 1_000_000_000;
+
+impl WallClock {
+    /// When a report was captured, by the aggregator's clock.
+    fn at(&mut self, report: &Report) -> u64 {
+        let since_boot_ns = i128::from(report.captured_unix_ns) - i128::from(report.captured_boot_ns);
+        if since_boot_ns.abs_diff(self.since_boot_ns) > SET_NS {
+            self.ahead_ns = None;
+        }
+        self.since_boot_ns = since_boot_ns;
+        // Least on its way: as far ahead as was ever seen.
+        self.ahead_ns = self.ahead_ns.max(report.clock_offset_ns);
+        match self.ahead_ns {
+            Some(ahead_ns) if ahead_ns.abs() > BELIEVED_NS => report
+                .captured_unix_ns
+                .saturating_add_signed(ahead_ns.saturating_neg()),
+            _ => report.captured_unix_ns,
+        }
+    }
+}
+
 impl Flows {
+    /// The slots, in one of which happened what the last report tells.
+    pub(crate) fn moment(&self) -> (u64, u64) {
+        // At the very end of a slot is in it.
+        let last = slot_of(self.told_unix_ns.saturating_sub(1));
+        (slot_of(self.since_unix_ns).min(last), last)
+    }
+
     pub(crate) fn place(&self, index: u32) -> Option<u32> {
         self.known.get(&index)?.place
     }
@@ -99,6 +151,11 @@ impl Flows {
         if let Some(known) = self.known.get_mut(&index) {
             known.place = Some(place);
         }
+    }
+
+    /// Whose it is.
+    pub(crate) fn owner(&self, index: u32) -> Option<&Kind> {
+        self.known.get(&index).map(|k| &k.owner)
     }
 
     /// What it was announced as, and whose it is.
@@ -188,7 +245,26 @@ impl Node {
             let interval_ns = report.captured_boot_ns.saturating_sub(self.last_boot_ns);
             flows.interval_ns = interval_ns.min(MAX_INTERVAL_NS);
         }
+        let told_unix_ns = flows.clock.at(report);
+        let since_ns = match self.last_sequence {
+            // A run's first report tells of what was since its start.
+            0 => report
+                .captured_unix_ns
+                .saturating_sub(report.run.agent_start_unix_ns)
+                .min(MAX_INTERVAL_NS),
+            _ => report.captured_boot_ns.saturating_sub(self.last_boot_ns),
+        };
+        flows.since_unix_ns = told_unix_ns.saturating_sub(since_ns);
+        flows.told_unix_ns = told_unix_ns;
         let feature = |f: &crate::report::Feature| f.name == FEATURE && f.present;
+        let sees = report.coverage.features.iter().any(feature);
+        let lost: u64 = report
+            .coverage
+            .losses
+            .iter()
+            .filter(|loss| FLOW_UNITS.contains(&loss.unit.as_str()))
+            .fold(0, |sum, loss| sum.saturating_add(loss.count));
+        let grown = lost.saturating_sub(std::mem::replace(&mut flows.lost, lost));
         if !report.flows.is_empty() || report.coverage.features.iter().any(feature) {
             flows.since_ns.get_or_insert(received_ns);
         }
@@ -261,6 +337,20 @@ impl Node {
             .folded
             .retain(|entity, _| self.index.find(*entity, &mut 0).is_some());
         flows.missed |= missing.flows > 0;
+        let follows = self.last_sequence > 0 && report.sequence == self.last_sequence + 1;
+        let lacks = if old {
+            // What is announced now may have counted before it was known here.
+            Some(reason::AGGREGATOR_AWAY)
+        } else if !sees || grown > 0 || missing.flows + missing.entities > 0 || flows.is_full() {
+            Some(reason::FLOWS_NOT_SEEN)
+        } else {
+            (!follows).then_some(reason::AGENT_SILENT)
+        };
+        flows.heard = Some(Heard {
+            from_ns: flows.since_unix_ns,
+            to_ns: flows.told_unix_ns,
+            lacks,
+        });
         self.flows = flows;
         missing
     }

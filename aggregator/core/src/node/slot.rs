@@ -33,7 +33,7 @@ pub(crate) enum Window {
 pub(crate) const WINDOWS: [Window; 2] = [Window::Long, Window::Fast];
 
 /// What has counters of its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Pod(Arc<str>),
     Host(Arc<str>),

@@ -61,6 +61,14 @@ pub struct Thresholds {
     pub fence_leak: FenceLeak,
     pub probe: Probe,
     pub credential_reach: Timing,
+    pub trail: Trail,
+}
+
+/// What is kept for good, and for how long that is.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Trail {
+    pub keep_days: f64,
+    pub max_bytes: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Default)]

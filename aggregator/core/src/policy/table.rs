@@ -69,6 +69,10 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "credential_reach",
         "CredentialReach: a pod reached the instance metadata service (169.254.169.254, fd00:ec2::254), and so its node's credentials, while pods have their own by Pod Identity (see fence.pod_identity). Host-network pods and those of `system` are exempt.",
     ),
+    (
+        "trail",
+        "The trail: breaches, and what crossed between tenants hour by hour, kept in --state-dir. Nothing here changes what is a breach.",
+    ),
 ];
 
 const ONCE: &str = "How long the condition must hold before the breach fires. At once: a connection is a fact, and may come only once.";
@@ -160,6 +164,10 @@ pub const SETTINGS: &[Setting] = &[
         "How long no more must have been tried before the breach is resolved."),
     setting!(credential_reach.for_seconds, "for_seconds", 0.0, 0.0 => 3_600.0, ONCE),
     setting!(credential_reach.clear_after_seconds, "clear_after_seconds", 60.0, 0.0 => 3_600.0, LONG),
+    setting!(trail.keep_days, "keep_days", 30.0, 1.0 => 3_650.0,
+        "Records older than this are taken out, the oldest first; one stays that says so. A month: what an audit asks for, and what incidents are looked into."),
+    setting!(trail.max_bytes, "max_bytes", 536_870_912.0, 16_777_216.0 => 1.1e12,
+        "The same where the file holds more than this, whatever the age. Half a gibibyte: several times what a month of two hundred tenants takes, and half of the volume that the chart asks for."),
 ];
 
 /// What follows the numbers in the documented default file. Lines that begin with `#~ ` are examples.

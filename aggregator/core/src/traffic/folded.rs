@@ -12,6 +12,8 @@ use crate::losses::Losses;
 use crate::node::slot::Kind;
 use crate::report::Traffic;
 use crate::sums::Party;
+use crate::trail::crossed::Whose;
+use crate::trail::{Moments, reason};
 use crate::world::Now;
 
 /// Not yet in the sums.
@@ -21,6 +23,7 @@ pub(super) struct Folded {
     node: Arc<str>,
     owner: Kind,
     grown: Traffic,
+    pub(super) when: Moments,
     /// The aggregator's monotonic clock.
     at_ns: u64,
 }
@@ -31,10 +34,14 @@ impl Table {
         node: &Arc<str>,
         owner: Kind,
         grown: Traffic,
+        moment: Option<(u64, u64)>,
         now: Now,
         losses: &mut Losses,
     ) {
+        let when = Moments::from(moment);
         if self.folded.len() >= MAX_FLOWS_PER_NODE {
+            let whose = Whose::OnNode(Arc::clone(node));
+            self.crossed.doubt(whose, reason::FLOWS_FOLDED, &when);
             losses.add("window", "folded_cap", "bytes", grown.bytes());
             return;
         }
@@ -42,6 +49,7 @@ impl Table {
             node: Arc::clone(node),
             owner,
             grown,
+            when,
             at_ns: now.mono_ns,
         });
     }
@@ -74,6 +82,10 @@ impl Table {
                 Kind::Unknown(_) => Party::UNKNOWN,
             };
             self.totals.add_folded(party, Amount::of(&folded.grown));
+            let whose = party
+                .tenant()
+                .map_or_else(|| Whose::OnNode(folded.node), Whose::Tenant);
+            self.crossed.doubt(whose, reason::FLOWS_FOLDED, &folded.when);
         }
     }
 }

@@ -20,6 +20,7 @@
 //! | `verdict` | both put together |
 //! | `count` | what is new of it |
 //! | `step` | a judgement of what moved |
+//! | `cross` | what of it is for the trail |
 //! | `folded` | traffic of which no flow is told |
 //! | `totals` | sums since the start |
 //! | `between`, `probe`, `reach` | the rules |
@@ -27,6 +28,7 @@
 
 mod between;
 mod count;
+mod cross;
 mod cx;
 mod ends;
 mod folded;
@@ -58,6 +60,8 @@ use crate::losses::Losses;
 use crate::node::Node;
 use crate::node::flows::News;
 use crate::report::Role;
+use crate::trail::crossed::{Crossed, Whose};
+use crate::trail::{Moments, reason};
 use crate::world::Now;
 pub(crate) use cx::Cx;
 use record::Record;
@@ -110,6 +114,7 @@ pub(crate) struct Table {
     probes: probe::Probes,
     reach: reach::Reach,
     folded: Vec<folded::Folded>,
+    pub(crate) crossed: Crossed,
 }
 
 impl Table {
@@ -147,12 +152,15 @@ impl Table {
         }
         let (at_ns, unix_ns) = (node.flows.at_ns, node.flows.captured_unix_ns);
         let from_ns = node.flows.since_report_ns;
+        let moment = self.crossed.on.then(|| node.flows.moment());
+        let mut unplaced = Moments::default();
         for news in std::mem::take(&mut node.flows.news) {
             match news {
                 News::Begun(index) => {
                     if !self.begin(node, index) {
                         // Its agent's run goes on to know it: it would only announce it again.
                         losses.add("window", "flow_cap", "flows", 1);
+                        moment.iter().for_each(|moment| unplaced.push(*moment));
                     }
                 }
                 News::Grew {
@@ -161,16 +169,25 @@ impl Table {
                     mut base,
                     before,
                 } => {
+                    if base.is_some()
+                        && let Some(owner) = node.flows.owner(index).filter(|_| moment.is_some())
+                    {
+                        // It moved, and how much of it is from before this aggregator cannot be told.
+                        let whose = Whose::Owner(Arc::clone(&node.name), owner.clone());
+                        let when = moment.into();
+                        self.crossed.doubt(whose, reason::AGGREGATOR_AWAY, &when);
+                    }
                     if node.flows.place(index).is_none() {
                         // There was no room for it; what it carried until now is lost.
                         let from = *base.get_or_insert(before);
                         if !self.begin(node, index) {
                             losses.add("window", "flow_cap", "bytes", to.less(&from).bytes());
+                            moment.iter().for_each(|moment| unplaced.push(*moment));
                         }
                     }
                     if let Some(place) = node.flows.place(index) {
                         if let Some(record) = self.get_mut(place) {
-                            record.grow(to, base, from_ns, at_ns, unix_ns, now);
+                            record.grow(to, base, from_ns, at_ns, unix_ns, moment, now);
                         }
                         self.enqueue(place);
                     }
@@ -179,9 +196,13 @@ impl Table {
                     Some(place) => self.end(place, now),
                     None => node.flows.forget(index),
                 },
-                News::Folded { owner, grown } => self.fold(&node.name, owner, grown, now, losses),
+                News::Folded { owner, grown } => {
+                    self.fold(&node.name, owner, grown, moment, now, losses);
+                }
             }
         }
+        let whose = Whose::OnNode(Arc::clone(&node.name));
+        self.crossed.doubt(whose, reason::FLOWS_NOT_SEEN, &unplaced);
     }
 
     /// Gives a flow that was announced its place. False: there is no room.
@@ -255,6 +276,10 @@ impl Table {
                 continue;
             };
             each(&record.node, record.flow.index, id);
+            for unjudged in [&record.moments, &record.theirs] {
+                let whose = Whose::OnNode(Arc::clone(&record.node));
+                self.crossed.doubt(whose, reason::FLOWS_NOT_SEEN, unjudged);
+            }
             self.free.push(id);
             if let Some(held) = self.held.get_mut(&record.node) {
                 *held -= 1;

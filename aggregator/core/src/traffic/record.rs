@@ -6,6 +6,7 @@ use super::ends::End;
 use super::totals::Verdict;
 use crate::node::slot::Kind;
 use crate::report::{Flow, Role, Traffic};
+use crate::trail::Moments;
 use crate::world::Now;
 
 #[derive(Debug)]
@@ -27,6 +28,10 @@ pub(super) struct Record {
     pub(super) waits_since_ns: Option<u64>,
     /// What was not judged yet happened after this; the aggregator's monotonic clock.
     pub(super) grew_after_ns: u64,
+    /// When that was, for the trail.
+    pub(super) moments: Moments,
+    /// A receiver's: when its opener's record grew, which is judged with it.
+    pub(super) theirs: Moments,
     /// What of it is in the totals under this record, and under the records of its receivers; from the opener's side, above `base`.
     pub(super) counted: Traffic,
     pub(super) matched: Seldom,
@@ -96,6 +101,8 @@ impl Record {
             queued: false,
             waits_since_ns: None,
             grew_after_ns: 0,
+            moments: Moments::default(),
+            theirs: Moments::default(),
             counted: Traffic::default(),
             matched: Seldom::default(),
             marks: Traffic::default(),
@@ -111,7 +118,8 @@ impl Record {
         }
     }
 
-    /// Grew between `from_ns` and `at_ns`.
+    /// Grew between `from_ns` and `at_ns`: in one of the slots of `moment`.
+    #[expect(clippy::too_many_arguments, reason = "one caller")]
     pub(super) fn grow(
         &mut self,
         to: Traffic,
@@ -119,8 +127,15 @@ impl Record {
         from_ns: u64,
         at_ns: u64,
         unix_ns: u64,
+        moment: Option<(u64, u64)>,
         now: Now,
     ) {
+        let before = base.unwrap_or(self.now);
+        // What was given up or reset by a clock alone is no traffic.
+        let moved = to.packets() > before.packets() || to.opened > before.opened;
+        if let Some(moment) = moment.filter(|_| moved) {
+            self.moments.push(moment);
+        }
         if let Some(base) = base {
             self.base.set(base);
             let bytes = base.bytes();

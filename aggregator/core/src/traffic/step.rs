@@ -72,6 +72,7 @@ impl Table {
         }
         self.judge_folded(cx);
         self.forget(cx.now, gone);
+        self.note_pending();
         let window_ns = seconds(cx.policy.thresholds.windows.length_seconds);
         self.totals.mark(cx.now.mono_ns, window_ns);
         self.flat.flat(cx, out);
@@ -96,6 +97,7 @@ impl Table {
             Opener::Several => {
                 // Each opener's own record is counted instead.
                 if let Some(record) = self.get_mut(id) {
+                    let _told_by_them = (record.moments.take(), record.theirs.take());
                     record.primary = false;
                     record.counted = record.above_base();
                     record.marks = record.view();
@@ -180,8 +182,14 @@ impl Table {
                     let covered = |a| cx.is_covered(&End::at(a, record.last_ns, cx), record.first_ns);
                     endpoints.iter().all(|(address, _)| covered(*address))
                 });
+            let grew = if all_told {
+                self.get_mut(id).map(|record| record.moments.take())
+            } else {
+                None
+            };
             for receiver in sole {
                 if let Some(record) = self.get_mut(receiver) {
+                    grew.iter().for_each(|grew| record.theirs.add(grew));
                     // What is new may be told of by the receiver's agent in a moment.
                     record.waits_since_ns = record.waits_since_ns.or(waits_since_ns);
                 }
@@ -207,9 +215,12 @@ impl Table {
             // Neither end knows: of two such records one is counted.
             let twin = self.unknown.contains_key(&(key.to, key.from, key.protocol));
             if twin && key.to < key.from {
-                if let Some(record) = self.get_mut(id) {
+                let own = End::own(record, cx);
+                let when = self.get_mut(id).map(|record| {
                     record.primary = false;
-                }
+                    record.moments.take()
+                });
+                self.cross_unnamed(&own, &when.unwrap_or_default());
                 return true;
             }
             to = to.unnamed(Reason::OpenerUnknown);
@@ -283,6 +294,7 @@ impl Table {
             Some(reason) => self.totals.add_unattributed(reason, amount),
             None => self.totals.add(from, to, verdict, amount, losses),
         }
+        self.cross(&case, verdict, outcome, delivered, &reason, amount, renamed);
         self.note(&case, &key, verdict, outcome, &reason, done, cx, losses);
         let window_ns = seconds(cx.policy.thresholds.windows.length_seconds);
         let Some(record) = self.get_mut(case.id) else {

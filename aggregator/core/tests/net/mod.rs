@@ -342,6 +342,11 @@ impl Net {
         kept.into_iter().map(|r| self.world.ingest(r, self.now)).collect()
     }
 
+    /// What a node that is cut off kept is gone, as when its queue overflows.
+    pub fn loses(&mut self, node: &'static str) {
+        self.agents.get_mut(node).expect("node").kept.clear();
+    }
+
     pub fn judge(&mut self) {
         let changes = self.world.judge(self.now).breaches;
         self.log.extend(changes.into_iter().map(|b| (self.half, b)));

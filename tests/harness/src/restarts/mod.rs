@@ -27,7 +27,8 @@ use crate::{
     http,
     processes::{Binaries, Daemon, NODE, free_address},
 };
-use node::{Control, Node, PODS, Random, Sent, tenant, uid};
+pub(crate) use node::Random;
+use node::{Control, Node, PODS, Sent, tenant, uid};
 use tally::Tally;
 use tap::Tap;
 

@@ -1,0 +1,124 @@
+//! What was judged since it was taken last: what moved between tenants, and what of it cannot be told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::slots::Moments;
+use crate::identity::TenantId;
+use crate::limits::MAX_TRAFFIC_SUMS;
+use crate::node::slot::Kind;
+use crate::traffic::Verdict;
+
+/// Something moved between two tenants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Who opened.
+    pub from: Arc<str>,
+    pub to: Arc<str>,
+    /// `Unknown` and not delivered: whether it arrived was not seen.
+    pub verdict: Verdict,
+    pub delivered: bool,
+    pub bytes: u64,
+    pub packets: u64,
+    pub connections: u64,
+    /// In one of the slots from a first to a last, each.
+    pub when: Vec<(u64, u64)>,
+}
+
+/// Something may have moved unseen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// Empty: anybody's.
+    pub tenant: Arc<str>,
+    pub reason: &'static str,
+    pub node: Arc<str>,
+    /// All of the slots from a first to a last, each.
+    pub when: Vec<(u64, u64)>,
+}
+
+/// Everything that is new.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    pub moved: Vec<Moved>,
+    pub doubts: Vec<Doubt>,
+    /// Slots that were written as not told by this node's agent, and now are: node, slot.
+    pub told: Vec<(Arc<str>, u64)>,
+}
+
+/// Whose traffic it may have been.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Whose {
+    Anybody,
+    Tenant(TenantId),
+    /// Of whoever has pods on this node.
+    OnNode(Arc<str>),
+    /// Of what a node's agent names so.
+    Owner(Arc<str>, Kind),
+}
+
+pub(crate) type Pair = (TenantId, TenantId, Verdict, bool);
+
+#[derive(Debug, Default)]
+pub(crate) struct Sum {
+    pub(crate) bytes: u64,
+    pub(crate) packets: u64,
+    pub(crate) connections: u64,
+    pub(crate) when: BTreeSet<(u64, u64)>,
+}
+
+/// Moments of one pair between two judgements. Beyond, a minute's worth of them is one.
+const MAX_WHEN: usize = 1_024;
+
+/// Filled where somebody takes it.
+#[derive(Debug, Default)]
+pub(crate) struct Crossed {
+    pub(crate) on: bool,
+    pub(crate) between: BTreeMap<Pair, Sum>,
+    pub(crate) doubts: BTreeMap<(Whose, &'static str), BTreeSet<(u64, u64)>>,
+    /// Slots in which something moved that is not judged yet.
+    pub(crate) pending: BTreeSet<u64>,
+}
+
+impl Crossed {
+    pub(crate) fn enter(&mut self, pair: Pair, amounts: [u64; 3], when: &Moments) {
+        if !self.on {
+            return;
+        }
+        if self.between.len() >= MAX_TRAFFIC_SUMS && !self.between.contains_key(&pair) {
+            return self.doubt(Whose::Anybody, super::reason::TRAIL_FULL, when);
+        }
+        let sum = self.between.entry(pair).or_default();
+        sum.bytes = sum.bytes.saturating_add(amounts[0]);
+        sum.packets = sum.packets.saturating_add(amounts[1]);
+        sum.connections = sum.connections.saturating_add(amounts[2]);
+        merge(&mut sum.when, when);
+    }
+
+    pub(crate) fn doubt(&mut self, whose: Whose, reason: &'static str, when: &Moments) {
+        if self.on && !when.is_empty() {
+            merge(self.doubts.entry((whose, reason)).or_default(), when);
+        }
+    }
+
+    /// Looked at in each judgement, once everything was: what waits.
+    pub(crate) fn wait_for<'a>(&mut self, moments: impl Iterator<Item = &'a Moments>) {
+        self.pending.clear();
+        if self.on {
+            for (first, last) in moments.flat_map(Moments::iter) {
+                self.pending.extend(*first..=*last);
+            }
+        }
+    }
+}
+
+fn merge(into: &mut BTreeSet<(u64, u64)>, when: &Moments) {
+    for (first, last) in when.iter() {
+        let (mut first, mut last) = (*first, *last);
+        if into.len() >= MAX_WHEN
+            && let Some((a, b)) = into.pop_last()
+        {
+            (first, last) = (first.min(a), last.max(b));
+        }
+        into.insert((first, last));
+    }
+}

@@ -1,0 +1,312 @@
+//! The trail: breaches, and what crossed between tenants, in a chain that lasts.
+//!
+//! **How.** A judgement's changes are noted under its cluster's lock and written by one thread: a breach within tens of milliseconds, what crossed once a
+//! slot, together with the word that the slot was seen. A slot that was not written was not seen, so that whatever ends this process leaves a gap.
+//! Hours of which more may come are rows of their own; one that is complete becomes a record of the chain.
+//!
+//! **Answers are made of what is on the disk**, never of what is only known here: nothing that was answered is taken back by kill -9.
+//!
+//! **A disk that fails** does not keep the aggregator from judging. What it could not write waits, bounded, and is tried again every [`RETRY`].
+//!
+//! | module | says |
+//! |---|---|
+//! | `file` | the tables, the chain, retention |
+//! | `format` | an hour on the disk |
+//! | `writer` | the one thread that writes |
+//! | `ask` | questions, answered from the file |
+//! | `service` | `TrailService` |
+//! | `offline` | a trail with time as an argument, for who measures it |
+
+mod ask;
+mod file;
+mod format;
+mod offline;
+mod service;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use partywall_aggregator_core::trail::hours::{GapKey, Hours};
+use partywall_aggregator_core::trail::{SLOT_NS, reason};
+use partywall_aggregator_core::{Now, World};
+use partywall_proto::trail::Hash;
+use partywall_proto::v1;
+use tracing::{info, warn};
+
+pub use ask::Refused;
+pub use file::OpenError;
+pub use offline::Offline;
+pub use service::Service;
+
+use crate::identify::api::STALE_AFTER;
+use crate::state::Cluster;
+use file::{Change, File, Process};
+
+/// What comes within this is one commit.
+const GATHER: Duration = Duration::from_millis(20);
+/// A disk that failed is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+/// Breaches that wait for a disk: every one that may live fires and is resolved three times over.
+const MAX_BREACHES: usize = 65_536;
+/// Complete hours that wait for a disk: two days of one cluster.
+const MAX_COMPLETE: usize = 48;
+
+/// What is kept, by the policy in force.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Keep {
+    days: f64,
+    max_bytes: f64,
+}
+
+/// For metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// What is judged is written. False: the disk failed.
+    pub durable: bool,
+    pub file_bytes: u64,
+    /// Of the chain.
+    pub records: u64,
+    pub head: Option<(u64, Hash)>,
+    pub commits: u64,
+    /// By reason.
+    pub failures: BTreeMap<&'static str, u64>,
+    /// Breaches that wait for the disk.
+    pub waiting: u64,
+    /// Taken out by retention since the start.
+    pub pruned: u64,
+    /// Lost because there was no room while the disk failed, by what.
+    pub lost: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    change: Change,
+    keep: Option<Keep>,
+    stop: bool,
+}
+
+/// Where judgements are noted, and questions answered. Shared by all parts.
+#[derive(Debug)]
+pub struct Trail {
+    pending: Mutex<Pending>,
+    wake: Condvar,
+    /// Of each cluster: what is being gathered, and the first slot that this process watched whole.
+    hours: BTreeMap<Arc<str>, (Mutex<Hours>, u64)>,
+    /// `None`: the disk failed.
+    file: Mutex<Option<Arc<File>>>,
+    process: Process,
+    figures: Mutex<Figures>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Trail {
+    /// Notes what a judgement changed. Under the world's lock: what is noted of a cluster is in the order in which it happened.
+    pub fn judged(&self, cluster: &Cluster, world: &mut World, breaches: &[Arc<v1::Breach>], now: Now) {
+        let mut change = Change::default();
+        for breach in breaches {
+            let fired = breach.state() == v1::BreachState::Firing;
+            let ended = breach.state() == v1::BreachState::Resolved && breach.firing_unix_ns > 0;
+            if fired || ended {
+                change.breaches.push((now.unix_ns, Arc::clone(breach)));
+            }
+        }
+        if let Some((hours, _)) = self.hours.get(&cluster.name) {
+            gather(&mut locked(hours), cluster, world, now, &mut change);
+        }
+        let policy = &world.policy().thresholds.trail;
+        let keep = Keep {
+            days: policy.keep_days,
+            max_bytes: policy.max_bytes,
+        };
+        let mut pending = locked(&self.pending);
+        pending.keep = Some(keep);
+        if change.is_empty() {
+            return;
+        }
+        let lost = pending.change.add(change);
+        drop(pending);
+        if !lost.is_empty() {
+            self.update(|f| {
+                for (what, n) in lost {
+                    *f.lost.entry(what).or_default() += n;
+                }
+            });
+        }
+        self.wake.notify_one();
+    }
+
+    pub fn figures(&self) -> Figures {
+        let waiting = locked(&self.pending).change.breaches.len() as u64;
+        let figures = locked(&self.figures).clone();
+        Figures { waiting, ..figures }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Figures)) {
+        change(&mut locked(&self.figures));
+    }
+
+    fn file(&self) -> Option<Arc<File>> {
+        locked(&self.file).clone()
+    }
+}
+
+/// Takes over what was judged, and looks at every slot whose time has come.
+fn gather(hours: &mut Hours, cluster: &Cluster, world: &mut World, now: Now, change: &mut Change) {
+    hours.enter(world.take_crossed(hours.next()), now.unix_ns);
+    let mut looked = false;
+    while let Some(slot) = hours.due(now.unix_ns, |slot| world.waits_in(slot)) {
+        let mut gaps = world.untold(slot);
+        if !objects_are_known(cluster) {
+            gaps.push(GapKey {
+                tenant: Arc::from(""),
+                reason: Arc::from(reason::CLUSTER_UNKNOWN),
+                node: Arc::from(""),
+            });
+        }
+        hours.see(slot, &gaps);
+        looked = true;
+    }
+    if !looked {
+        return;
+    }
+    for (hour, row, part) in hours.changes() {
+        let key = (Arc::clone(&cluster.name), hour, format::row_key(&row));
+        change.rows.insert(key, part.as_ref().map(format::encode_row));
+    }
+    let complete = hours.complete(now.unix_ns).into_iter();
+    change
+        .complete
+        .extend(complete.map(|(number, hour)| (Arc::clone(&cluster.name), number, hour)));
+}
+
+/// A pod that nobody told of is nobody's: then nothing can be told of anybody. A cluster without a source has no pods with names.
+fn objects_are_known(cluster: &Cluster) -> bool {
+    let api = cluster.source.get().api;
+    api.is_none_or(|api| api.is_synced() && api.age().is_some_and(|age| age < STALE_AFTER))
+}
+
+impl Change {
+    /// What is newer. Returns what found no room.
+    fn add(&mut self, other: Self) -> BTreeMap<&'static str, u64> {
+        let mut lost = BTreeMap::new();
+        self.breaches.extend(other.breaches);
+        let over = self.breaches.len().saturating_sub(MAX_BREACHES);
+        if over > 0 {
+            self.breaches.truncate(MAX_BREACHES);
+            lost.insert("breaches", over as u64);
+        }
+        self.rows.extend(other.rows);
+        self.complete.extend(other.complete);
+        let over = self.complete.len().saturating_sub(MAX_COMPLETE);
+        if over > 0 {
+            self.complete.drain(..over);
+            lost.insert("hours", over as u64);
+        }
+        lost
+    }
+}
+
+/// The trail and the thread that writes it.
+#[derive(Debug)]
+pub struct Store {
+    pub trail: Arc<Trail>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Opens what is in `dir`, and begins to note what the clusters' worlds judge. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be opened, is another process's, or of another version. Nothing was changed.
+    pub fn open(dir: &Path, clusters: &[Arc<Cluster>]) -> Result<Self, OpenError> {
+        let io = |error: redb::Error| OpenError::Io(dir.to_owned(), error);
+        let (file, corrupt) = File::open(dir)?;
+        let mut figures = Figures {
+            durable: true,
+            ..Figures::default()
+        };
+        if let Some(error) = corrupt {
+            tracing::error!(dir = %dir.display(), error, "the trail could not be read: it was moved aside, a new one begins");
+            figures.lost.insert("file", 1);
+        }
+        let (mut open, unreadable) = file.open_hours().map_err(io)?;
+        if unreadable > 0 {
+            warn!(unreadable, "rows of the trail were left out");
+            figures.lost.insert("rows", unreadable);
+        }
+        let now_ns = clusters.first().map_or(0, |cluster| cluster.now().unix_ns);
+        let noted = file.head();
+        let process = file.start(env!("CARGO_PKG_VERSION"), now_ns).map_err(io)?;
+        if let Some((sequence, hash)) = noted {
+            info!(sequence, hash = hex(&hash), "the trail goes on from this head");
+        }
+        figures.head = file.head();
+        figures.records = file.records().map_err(io)?;
+        figures.file_bytes = file.bytes();
+        let hours = clusters.iter().map(|cluster| {
+            cluster.lock().begin_trail();
+            let hours = Hours::new(open.remove(&cluster.name).unwrap_or_default(), now_ns);
+            let first = hours.next();
+            (Arc::clone(&cluster.name), (Mutex::new(hours), first))
+        });
+        let trail = Arc::new(Trail {
+            pending: Mutex::default(),
+            wake: Condvar::new(),
+            hours: hours.collect(),
+            file: Mutex::new(Some(Arc::new(file))),
+            process,
+            figures: Mutex::new(figures),
+        });
+        let writer = writer::Writer::new(Arc::clone(&trail), dir.to_owned());
+        let thread = std::thread::Builder::new()
+            .name("trail".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| OpenError::Io(dir.to_owned(), error.into()))?;
+        Ok(Self {
+            trail,
+            thread: Some(thread),
+        })
+    }
+
+    /// Writes what is left.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.end();
+        if let Some(thread) = self.thread.take() {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await?;
+            joined.map_err(|_| anyhow::anyhow!("panicked"))?;
+        }
+        Ok(())
+    }
+
+    fn end(&self) {
+        locked(&self.trail.pending).stop = true;
+        self.trail.wake.notify_one();
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// As it is logged and exported.
+pub fn hex(hash: &Hash) -> String {
+    use std::fmt::Write as _;
+    hash.iter().fold(String::with_capacity(64), |mut out, byte| {
+        let _infallible = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+/// The first moment of a slot.
+fn begins_ns(slot: u64) -> u64 {
+    slot.saturating_mul(SLOT_NS)
+}
