@@ -127,11 +127,13 @@ impl Trail {
     ) -> Result<Vec<Pair>, Refused> {
         let (first, end) = Answer::hours(&question);
         let asked = question.first / HOUR_SLOTS;
+        let keep = question.clone();
         let mut answer = Answer::new(question);
         let mut there = BTreeSet::new();
         let mut open = reader.open_hours(cluster, first, end)?;
         let durable = self.figures().durable;
-        reader.hours(cluster, first, end, |number, mut hour| {
+        let keep = |from: &str, to: &str| keep.asks(from, to);
+        reader.hours(cluster, first, end, keep, |number, mut hour| {
             // A part that is still awaited beside one that is complete: none is, but its word would count.
             if let Some(more) = open.remove(&number) {
                 hour.add(more);

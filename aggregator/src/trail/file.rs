@@ -561,12 +561,13 @@ impl Reader {
             .is_some_and(|(s, _)| s.value() > 1))
     }
 
-    /// The complete hours of a cluster from `first` up to before `end`, each with all its records.
+    /// The complete hours of a cluster from `first` up to before `end`, each with all its records, of the crossings those of the pairs that `keep` wants.
     pub(super) fn hours(
         &self,
         cluster: &str,
         first: u64,
         end: u64,
+        keep: impl Fn(&str, &str) -> bool,
         mut each: impl FnMut(u64, Hour),
     ) -> Result<(), redb::Error> {
         let (hours, chain) = (self.0.open_table(HOURS)?, self.0.open_table(CHAIN)?);
@@ -582,7 +583,7 @@ impl Reader {
             let Some(What::Hour(hour)) = body.what else {
                 continue;
             };
-            let hour = format::hour(&hour).ok_or_else(|| unreadable(format!("record {sequence}")))?;
+            let hour = format::hour(&hour, &keep).ok_or_else(|| unreadable(format!("record {sequence}")))?;
             match &mut now {
                 Some((same, all)) if *same == number => all.add(hour),
                 _ => {
@@ -824,7 +825,13 @@ mod tests {
         let mut seen = Vec::new();
         file.read()
             .unwrap()
-            .hours("default", 0, 10, |number, hour| seen.push((number, hour)))
+            .hours(
+                "default",
+                0,
+                10,
+                |_, _| true,
+                |number, hour| seen.push((number, hour)),
+            )
             .unwrap();
         assert_eq!(seen.len(), 1);
         let gaps: Vec<_> = seen[0]

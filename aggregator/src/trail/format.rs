@@ -106,7 +106,7 @@ pub(super) fn decode_row(bytes: &[u8], into: &mut Hour) -> bool {
         coverage: row.coverage.into_iter().collect(),
         ..v1::TrailHour::default()
     };
-    match (hour(&parts), Slots::decode(&row.seen)) {
+    match (hour(&parts, |_, _| true), Slots::decode(&row.seen)) {
         (Some(mut part), Some(seen)) => {
             part.seen = seen;
             into.add(part);
@@ -176,10 +176,10 @@ pub(super) fn number(hour: &v1::TrailHour) -> u64 {
     hour.hour_unix_s / (HOUR_SLOTS * SLOT_NS / 1_000_000_000)
 }
 
-/// `None`: it makes no sense.
-pub(super) fn hour(record: &v1::TrailHour) -> Option<Hour> {
+/// With the crossings of the pairs that `keep` wants. `None`: it makes no sense.
+pub(super) fn hour(record: &v1::TrailHour, keep: impl Fn(&str, &str) -> bool) -> Option<Hour> {
     let mut out = Hour::default();
-    for c in &record.crossings {
+    for c in record.crossings.iter().filter(|c| keep(&c.from, &c.to)) {
         let key = CrossingKey {
             from: Arc::from(c.from.as_str()),
             to: Arc::from(c.to.as_str()),

@@ -28,6 +28,14 @@ pub struct Question {
     pub tenant: Arc<str>,
 }
 
+impl Question {
+    /// Whether it is about this pair.
+    pub fn asks(&self, from: &str, to: &str) -> bool {
+        let is = |asked: &str, name: &str| asked.is_empty() || asked == name;
+        is(&self.from, from) && is(&self.to, to) && (is(&self.tenant, from) || is(&self.tenant, to))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reached {
     Yes,
@@ -107,12 +115,6 @@ impl Answer {
         )
     }
 
-    fn asks(&self, from: &str, to: &str) -> bool {
-        let q = &self.question;
-        let is = |asked: &str, name: &str| asked.is_empty() || asked == name;
-        is(&q.from, from) && is(&q.to, to) && (is(&q.tenant, from) || is(&q.tenant, to))
-    }
-
     /// An hour with all its records, its gaps closed. One of which there is none has everything as a gap.
     pub fn add(&mut self, number: u64, hour: Hour) {
         let begins = number * HOUR_SLOTS;
@@ -126,7 +128,7 @@ impl Answer {
             Slots::NONE
         };
         for (key, crossing) in &hour.crossings {
-            if self.asks(&key.from, &key.to) {
+            if self.question.asks(&key.from, &key.to) {
                 self.crossing(begins, within, key, crossing);
             }
         }
@@ -222,7 +224,7 @@ impl Answer {
             }
             for (from, a) in &tenants {
                 for (to, b) in &tenants {
-                    if from != to && self.asks(from, to) && !a.and(*b).is_empty() {
+                    if from != to && self.question.asks(from, to) && !a.and(*b).is_empty() {
                         names.insert((Arc::clone(from), Arc::clone(to)));
                         if names.len() > MAX_PAIRS {
                             return Err(TooMany(names.len()));
