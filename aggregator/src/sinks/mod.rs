@@ -3,6 +3,7 @@
 mod alertmanager;
 mod flows;
 mod fold;
+mod headroom;
 mod out;
 mod pods;
 pub mod prometheus;

@@ -143,10 +143,10 @@ pub fn losses(losses: &Losses) -> Vec<v1::Loss> {
 pub fn known_kind(kind: v1::BreachKind) -> Option<BreachKind> {
     BreachKind::ALL
         .into_iter()
-        .find(|known| wire_kind(*known) == kind)
+        .find(|known| breach_kind(*known) == kind)
 }
 
-fn wire_kind(kind: BreachKind) -> v1::BreachKind {
+pub(super) fn breach_kind(kind: BreachKind) -> v1::BreachKind {
     match kind {
         BreachKind::NoisyNeighbour => v1::BreachKind::NoisyNeighbour,
         BreachKind::NodeOvercommitted => v1::BreachKind::NodeOvercommitted,
@@ -164,7 +164,6 @@ fn wire_kind(kind: BreachKind) -> v1::BreachKind {
 }
 
 pub fn breach(breach: Breach) -> v1::Breach {
-    let kind = wire_kind(breach.key.kind);
     let state = match breach.state {
         BreachState::Pending => v1::BreachState::Pending,
         BreachState::Firing => v1::BreachState::Firing,
@@ -173,7 +172,7 @@ pub fn breach(breach: Breach) -> v1::Breach {
     v1::Breach {
         fingerprint: breach.fingerprint,
         cluster: breach.cluster.to_string(),
-        kind: kind.into(),
+        kind: breach_kind(breach.key.kind).into(),
         state: state.into(),
         tenant: breach.key.tenant.to_string(),
         against: breach.key.against.to_string(),
