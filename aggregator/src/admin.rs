@@ -1,4 +1,4 @@
-//! The aggregator's HTTP server: /metrics, /healthz, /readyz.
+//! The aggregator's HTTP server: the page, /metrics, /healthz, /readyz.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::identify;
 use crate::link::tls;
 use crate::sinks::prometheus::Exporter;
 use crate::state::State;
+use crate::{identify, page};
 
 /// Judgements that may be missed before the aggregator calls itself unhealthy.
 const MISSED_JUDGEMENTS: f64 = 5.0;
@@ -28,14 +28,27 @@ struct Admin {
     exporter: Exporter,
 }
 
-/// Serves until `stop`.
-pub async fn serve(listener: TcpListener, state: Arc<State>, exporter: Exporter, stop: CancellationToken) {
+/// Serves until `stop`; the page only where it is wanted.
+pub async fn serve(
+    listener: TcpListener,
+    state: Arc<State>,
+    exporter: Exporter,
+    with_page: bool,
+    stop: CancellationToken,
+) {
+    let page = with_page.then(|| page::router(Arc::clone(&state)));
+    let paths = if with_page {
+        "/, /metrics, /healthz or /readyz\n"
+    } else {
+        "/metrics, /healthz or /readyz\n"
+    };
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "/metrics, /healthz or /readyz\n") })
-        .with_state(Arc::new(Admin { state, exporter }));
+        .with_state(Arc::new(Admin { state, exporter }))
+        .merge(page.unwrap_or_default())
+        .fallback(move || async move { (StatusCode::NOT_FOUND, paths) });
     // A scraper that keeps its connection open must not keep the aggregator from stopping: requests only read.
     let served = stop
         .run_until_cancelled(axum::serve(listener, router).into_future())

@@ -71,7 +71,7 @@ pub struct RunArgs {
     /// Address for agents and clients (gRPC); port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7441")]
     pub grpc_listen: String,
-    /// Address of /metrics, /healthz and /readyz; port 0 takes a free one
+    /// Address of the page, /metrics, /healthz and /readyz; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7442")]
     pub http_listen: String,
     /// Certificate of this aggregator for agents and clients, PEM, with what lies between it and its authority
@@ -118,6 +118,9 @@ pub struct RunArgs {
     /// Tenants that are published by name; the rest is summed in `~other`
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub max_tenants: usize,
+    /// Do not show the page on --http-listen: metrics and probes alone
+    #[arg(long)]
+    pub no_page: bool,
     /// How log lines are written to stderr
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -164,6 +167,8 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     pub max_series_per_tenant: usize,
     pub max_tenants: usize,
+    /// Whether the HTTP port shows the page.
+    pub page: bool,
 }
 
 impl Default for Config {
@@ -182,6 +187,7 @@ impl Default for Config {
             policy: None,
             max_series_per_tenant: 200,
             max_tenants: 1_000,
+            page: true,
         }
     }
 }
@@ -257,6 +263,7 @@ impl TryFrom<RunArgs> for Config {
             policy: args.policy,
             max_series_per_tenant: args.max_series_per_tenant,
             max_tenants: args.max_tenants,
+            page: !args.no_page,
         };
         config.check()?;
         Ok(config)

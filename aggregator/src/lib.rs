@@ -14,6 +14,7 @@ pub mod link;
 pub mod metrics;
 pub mod nodes;
 pub mod pace;
+mod page;
 pub mod policy_file;
 pub mod query;
 pub mod run;

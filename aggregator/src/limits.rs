@@ -56,5 +56,8 @@ pub const QUERIES_AT_ONCE: usize = 2;
 /// Questions that wait, and for how long.
 pub const QUERIES_WAITING: usize = 64;
 pub const QUERY_PATIENCE: Duration = Duration::from_secs(5);
+/// The same of the page's questions, beside those: who looks must not hold up who asks.
+pub const PAGE_ANSWERS_AT_ONCE: usize = 1;
+pub const PAGE_ANSWERS_WAITING: usize = 32;
 /// Clients that watch breaches.
 pub const MAX_WATCHES: usize = 256;

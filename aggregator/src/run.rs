@@ -39,7 +39,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub struct Running {
     /// Where agents report and clients ask.
     pub grpc_addr: SocketAddr,
-    /// Where /metrics, /healthz and /readyz are.
+    /// Where the page, /metrics, /healthz and /readyz are.
     pub http_addr: SocketAddr,
     stop: DropGuard,
     /// In the order of their start.
@@ -171,7 +171,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         config.max_series_per_tenant,
         config.max_tenants,
     );
-    let admin = admin::serve(http, Arc::clone(&state), exporter, stop.clone());
+    let admin = admin::serve(http, Arc::clone(&state), exporter, config.page, stop.clone());
     tasks.push(("the HTTP server", tokio::spawn(done(admin))));
     info!(grpc = %grpc_addr, http = %http_addr, "listening");
     Ok(Running {

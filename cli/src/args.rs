@@ -318,7 +318,7 @@ pub(crate) struct Up {
     /// Where the aggregator takes reports and answers questions
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7441")]
     pub grpc_listen: SocketAddr,
-    /// Where the aggregator serves /metrics, /healthz and /readyz
+    /// Where the aggregator serves the page, /metrics, /healthz and /readyz
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7442")]
     pub http_listen: SocketAddr,
     /// Where the agent serves /metrics, /healthz and /readyz

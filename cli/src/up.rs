@@ -14,6 +14,7 @@ use crate::stack::{Options, Stack};
 #[derive(Debug, Serialize)]
 struct Addresses {
     aggregator: String,
+    page: String,
     metrics: String,
     agent_metrics: String,
 }
@@ -39,6 +40,7 @@ pub(crate) async fn run(common: &Common, args: Up) -> Outcome {
     };
     let addresses = Addresses {
         aggregator: format!("http://{}", stack.aggregator.grpc_addr),
+        page: format!("http://{}/", stack.aggregator.http_addr),
         metrics: format!("http://{}/metrics", stack.aggregator.http_addr),
         agent_metrics: format!("http://{}/metrics", stack.agent.http_addr),
     };
@@ -70,8 +72,8 @@ fn words(addresses: &Addresses, by_policy: bool) -> String {
         "\nno policy: everything that is no pod is the tenant `system`; `partywall up --help` shows how to name tenants"
     };
     format!(
-        "watching this host; Ctrl-C ends it\n\n  look     partywall top{option}\n  ask      partywall \
+        "watching this host; Ctrl-C ends it\n\n  page     {}\n  look     partywall top{option}\n  ask      partywall \
          breaches{option}\n  metrics  {}\n  agent    {}\n{tenants}\n",
-        addresses.metrics, addresses.agent_metrics
+        addresses.page, addresses.metrics, addresses.agent_metrics
     )
 }

@@ -6,5 +6,5 @@ mod traffic;
 mod view;
 
 pub use report::{receipt, report};
-pub use traffic::{add_flows, close_flows, flow_filter};
+pub use traffic::{add_flows, close_flows, flow_filter, protocol};
 pub use view::{add_snapshot, breach, cluster_view, explanation, losses};

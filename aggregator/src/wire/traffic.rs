@@ -75,7 +75,7 @@ fn flow(cluster: &str, flow: &FlowView) -> v1::FlowView {
 }
 
 /// "TCP", "UDP", "ICMP", "ICMPv6", or the number.
-fn protocol(number: u8) -> String {
+pub fn protocol(number: u8) -> String {
     match Protocol::from_number(number) {
         Protocol::Other(other) if !matches!(other, 1 | 58) => other.to_string(),
         known => known.to_string(),
