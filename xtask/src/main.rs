@@ -2,10 +2,12 @@
 
 mod bench;
 mod check;
+mod dashboards;
 mod deploy;
 mod ebpf;
 mod harness;
 mod image;
+mod page;
 mod paths;
 mod programs;
 mod run;
@@ -56,6 +58,8 @@ enum Command {
     Deploy(deploy::Args),
     /// Make an OCI image of static programs, without a registry
     Image(image::Args),
+    /// Look at the page in Chromium and run the dashboards' queries in Prometheus; pictures go to target/page (as root)
+    Page,
     /// Measure what Partywall costs (as root)
     Bench(harness::Args),
 }
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
         Command::Vm(args) => vm::run(&args),
         Command::Deploy(args) => deploy::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::Page => page::test().map(drop),
         Command::Bench(args) => bench::run(&args.rest(), NO_LIMIT).map(drop),
     };
     match outcome {

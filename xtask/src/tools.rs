@@ -141,6 +141,64 @@ pub(crate) fn perf() -> Result<()> {
     debian_packages(&["linux-perf"], "load the scheduler with `perf bench`")
 }
 
+/// A real Prometheus, and promtool.
+pub(crate) fn prometheus() -> Result<()> {
+    if ["prometheus", "promtool"]
+        .iter()
+        .all(|program| run::succeeds(Command::new(program).arg("--version")))
+    {
+        return Ok(());
+    }
+    debian_packages(&["prometheus"], "scrape and judge with a real Prometheus")
+}
+
+/// The browser that the page is looked at with.
+pub(crate) fn chromium() -> Result<()> {
+    if run::succeeds(Command::new("chromium").arg("--version")) {
+        return Ok(());
+    }
+    debian_packages(&["chromium"], "look at the page")
+}
+
+pub(crate) fn npm(why: &str) -> Result<()> {
+    if ["npm", "node"]
+        .iter()
+        .all(|program| run::succeeds(Command::new(program).arg("--version")))
+    {
+        return Ok(());
+    }
+    debian_packages(&["npm", "nodejs"], why)
+}
+
+/// Packages at pinned versions into `target/tools/NAME`, without their scripts; that directory.
+pub(crate) fn npm_packages(name: &str, packages: &[&str], why: &str) -> Result<PathBuf> {
+    let dir = paths::tools().join(name);
+    let done = dir.join("done");
+    let wanted = packages.join("\n");
+    if std::fs::read_to_string(&done).is_ok_and(|found| found == wanted) {
+        return Ok(dir);
+    }
+    npm(why)?;
+    std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    std::fs::write(dir.join("package.json"), "{ \"private\": true }\n")?;
+    run::fetched(
+        Command::new("npm")
+            .args([
+                "install",
+                "--silent",
+                "--ignore-scripts",
+                "--no-audit",
+                "--no-fund",
+                "--no-package-lock",
+            ])
+            .args(packages)
+            .current_dir(&dir),
+        MIRROR_LIMIT,
+    )?;
+    std::fs::write(done, wanted)?;
+    Ok(dir)
+}
+
 fn installed(package: &str) -> bool {
     run::captured(Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", package]))
         .is_ok_and(|status| status == "installed")

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{paths, run};
+use crate::{dashboards, paths, run};
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
@@ -82,12 +82,12 @@ const CASES: [Case; 9] = [
     },
     Case {
         name: "persistent",
-        values: "aggregator: {persistence: {enabled: true, storageClassName: gp3, size: 10Gi}, podDisruptionBudget: {maxUnavailable: 0}, priorityClassName: high}\n",
+        values: "aggregator: {persistence: {enabled: true, storageClassName: gp3, size: 10Gi}, podDisruptionBudget: {maxUnavailable: 0}, priorityClassName: high, page: false}\n",
         kept: None,
     },
     Case {
         name: "monitored",
-        values: "monitoring: {annotations: true, serviceMonitor: true, podMonitor: true, labels: {release: prometheus}, prometheusRule: {enabled: true, alertLabels: {team: platform}}}\nnetworkPolicy: {metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}\n",
+        values: "monitoring: {annotations: true, serviceMonitor: true, podMonitor: true, labels: {release: prometheus}, dashboards: {enabled: true, annotations: {grafana_folder: Partywall}}, prometheusRule: {enabled: true, alertLabels: {team: platform}}}\nnetworkPolicy: {metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}\n",
         kept: None,
     },
     Case {
@@ -109,10 +109,13 @@ pub(crate) fn prepare() -> Result<()> {
         "kubernetes-validate: {}",
         paths::shown(&tools::kubernetes_validate()?)
     );
+    dashboards::prepare()?;
     Ok(())
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    // The chart has them in it.
+    dashboards::run(args.check)?;
     let chart = Chart {
         helm: tools::helm()?,
         dir: paths::root().join("deploy/helm/partywall"),
@@ -231,11 +234,11 @@ fn versions(chart: &Path) -> Result<()> {
 }
 
 /// Writes `text` to `path`, or (`check`) fails unless it is what lies there.
-fn keep(path: &Path, text: &str, check: bool) -> Result<()> {
+pub(crate) fn keep(path: &Path, text: &str, check: bool) -> Result<()> {
     if check {
         ensure!(
             fs::read_to_string(path).is_ok_and(|found| found == text),
-            "{} is not what the chart makes: run `cargo xtask deploy`",
+            "{} is not what is made: run `cargo xtask deploy`",
             paths::shown(path)
         );
         return Ok(());

@@ -1,7 +1,7 @@
 //! Values that make no sense: helm has to refuse each, and to name it.
 
 /// What is set, as `--set` takes it, and what the message must contain.
-pub(crate) const WRONG: [(&str, &[&str]); 33] = [
+pub(crate) const WRONG: [(&str, &[&str]); 35] = [
     // Misspelt, at every level.
     ("agnet.enabled=true", &["agnet"]),
     ("agent.intervall=1s", &["/agent", "intervall"]),
@@ -20,7 +20,12 @@ pub(crate) const WRONG: [(&str, &[&str]); 33] = [
         "networkPolicy.metricsFrom[0].namespaces=x",
         &["/networkPolicy/metricsFrom/0", "namespaces"],
     ),
+    (
+        "monitoring.dashboards.enable=true",
+        &["/monitoring/dashboards", "enable"],
+    ),
     // Of the wrong kind.
+    ("aggregator.page=yes", &["/aggregator/page"]),
     ("agent.enabled=maybe", &["/agent/enabled"]),
     ("agent.interval=5", &["/agent/interval"]),
     ("agent.tolerations=all", &["/agent/tolerations"]),

@@ -1,0 +1,485 @@
+//! What the dashboards show. Every query is run against a real Prometheus by `cargo xtask test`, and must return something: what is rightly empty says 0.
+
+use super::build::{
+    ANY_IS_BAD, ANY_IS_WARM, Board, PLAIN, Panel, Unit, Variable, WAITS, WHOLE_IS_GOOD, Words, bars, figure,
+    histogram, lines, matrix, states, table,
+};
+
+pub(super) fn all() -> Vec<(&'static str, Board)> {
+    vec![
+        ("overview.json", overview()),
+        ("ledger.json", ledger()),
+        ("tenant.json", tenant()),
+        ("node.json", node()),
+        ("fence.json", fence()),
+        ("partywall.json", itself()),
+    ]
+}
+
+fn cluster() -> Variable {
+    Variable {
+        name: "cluster",
+        label: "Cluster",
+        query: "label_values(partywall_node_online_cpus, cluster)",
+        all: true,
+    }
+}
+
+fn tenants(all: bool) -> Variable {
+    Variable {
+        name: "tenant",
+        label: "Tenant",
+        query: "label_values(partywall_tenant_used_cores{cluster=~\"$cluster\"}, tenant)",
+        all,
+    }
+}
+
+fn nodes(all: bool) -> Variable {
+    Variable {
+        name: "node",
+        label: "Node",
+        query: "label_values(partywall_node_online_cpus{cluster=~\"$cluster\"}, node)",
+        all,
+    }
+}
+
+const STATES: Words = &[("0", "quiet", "green"), ("1", "firing", "red")];
+
+/// Worst first: what stands further to the left wins where a pair has several.
+const VERDICTS: Words = &[
+    ("6", "leaked", "red"),
+    ("5", "open", "orange"),
+    ("4", "unknown", "text"),
+    ("3", "blocked", "blue"),
+    ("2", "allowed", "green"),
+    ("1", "within", "transparent"),
+];
+
+fn breaches_now(selector: &str) -> Panel {
+    states(
+        "Breaches",
+        "Each kind against each pair that fires in this time",
+        STATES,
+    )
+    .line(
+        "{{kind}}: {{tenant}} → {{against}}",
+        &format!(
+            "clamp_max(sum by (kind, tenant, against) (partywall_breaches{{cluster=~\"$cluster\", state=\"firing\"{selector}}}), 1) or label_replace(vector(0), \"kind\", \"none fires\", \"\", \"\")"
+        ),
+    )
+}
+
+fn overview() -> Board {
+    Board {
+        uid: "partywall-overview",
+        title: "Partywall / Overview",
+        about: "All tenants: what they use against what they were promised, who waits, what is broken",
+        variables: vec![cluster(), tenants(true)],
+        rows: vec![
+            (
+                "",
+                vec![
+                    figure("Firing breaches", "Rules broken now, by a named tenant", Unit::Count, ANY_IS_BAD).line(
+                        "firing",
+                        "sum(partywall_breaches{cluster=~\"$cluster\", state=\"firing\"}) or vector(0)",
+                    ),
+                    figure("Waited for other tenants", "Cores that tenants' tasks waited for while others' ran", Unit::Cores, ANY_IS_WARM).line(
+                        "stolen",
+                        "sum(partywall_tenant_stolen_cores{cluster=~\"$cluster\", tenant=~\"$tenant\", tenant!=\"system\"})",
+                    ),
+                    figure("Holes in the fence", "Pairs of tenants between which something was delivered though nothing admits it", Unit::Count, ANY_IS_BAD).line(
+                        "pairs",
+                        "count(sum by (cluster, from, to) (partywall_traffic_bytes_total{cluster=~\"$cluster\", verdict=~\"open|leaked\"}) > 0) or vector(0)",
+                    ),
+                    figure("Tenants", "With pods in the window", Unit::Count, PLAIN).line(
+                        "tenants",
+                        "count(partywall_tenant_pods{cluster=~\"$cluster\", tenant!=\"system\"} > 0) or vector(0)",
+                    ),
+                    figure("Nodes that report", "Share of nodes whose last report is less than 10 s old", Unit::Share, WHOLE_IS_GOOD).line(
+                        "reporting",
+                        "avg(partywall_node_report_age_seconds{cluster=~\"$cluster\"} < bool 10)",
+                    ),
+                    figure("Seen", "Share of the window that reports cover, of the node that is seen least", Unit::Share, WHOLE_IS_GOOD)
+                        .line("covered", "min(partywall_node_covered_ratio{cluster=~\"$cluster\"})"),
+                ],
+            ),
+            (
+                "Tenants",
+                vec![
+                    table(
+                        "Tenants",
+                        "Means over the policy's window; a quota that is absent is none",
+                        &[("cluster", "Cluster"), ("tenant", "Tenant")],
+                        &[
+                            ("CPU", Unit::Cores, "sum by (cluster, tenant) (partywall_tenant_used_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
+                            ("Promised", Unit::Cores, "sum by (cluster, tenant) (partywall_tenant_entitled_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
+                            ("Quota", Unit::Cores, "sum by (cluster, tenant) (partywall_tenant_quota_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
+                            ("Waits for others", Unit::Cores, "sum by (cluster, tenant) (partywall_tenant_stolen_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
+                            ("Makes wait", Unit::Cores, "sum by (cluster, tenant) (partywall_tenant_taken_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
+                            ("Memory", Unit::Bytes, "sum by (cluster, tenant) (partywall_tenant_memory_working_set_bytes{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
+                            ("Pods", Unit::Count, "sum by (cluster, tenant) (partywall_tenant_pods{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
+                            ("Breaches by it", Unit::Count, "sum by (cluster, tenant) (partywall_breaches{cluster=~\"$cluster\", tenant=~\"$tenant\", state=\"firing\"}) or sum by (cluster, tenant) (0 * partywall_tenant_pods{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
+                        ],
+                    ),
+                    lines("CPU in use", "Mean over the window", Unit::Cores)
+                        .line("{{tenant}}", "sum by (tenant) (partywall_tenant_used_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})")
+                        .stacked(),
+                    lines("Waits for other tenants", "Cores that others had while this tenant's tasks waited", Unit::Cores)
+                        .line("{{tenant}}", "sum by (tenant) (partywall_tenant_stolen_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
+                    bars("Use of what was promised", "CPU in use, as a share of requests; tenants without requests are not here", Unit::Share, &[(None, "green"), (Some(1.0), "orange"), (Some(2.0), "red")]).now(
+                        "{{tenant}}",
+                        "topk(15, sum by (tenant) (partywall_tenant_used_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"}) / (sum by (tenant) (partywall_tenant_entitled_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"}) > 0))",
+                    ),
+                    bars("Use of the quota", "CPU in use, as a share of the quota", Unit::Share, &[(None, "green"), (Some(0.8), "orange"), (Some(1.0), "red")]).now(
+                        "{{tenant}}",
+                        "topk(15, sum by (tenant) (partywall_tenant_used_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"}) / sum by (tenant) (partywall_tenant_quota_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"}))",
+                    ),
+                    bars("Makes others wait", "Cores that it had while others' tasks waited for them", Unit::Cores, WAITS).now(
+                        "{{tenant}}",
+                        "topk(15, sum by (tenant) (partywall_tenant_taken_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"}))",
+                    ),
+                ],
+            ),
+            ("Breaches", vec![breaches_now("")]),
+        ],
+    }
+}
+
+fn ledger() -> Board {
+    Board {
+        uid: "partywall-ledger",
+        title: "Partywall / Ledger",
+        about: "Who waits for whom: while a task of one tenant waited for a CPU, who ran there",
+        variables: vec![cluster(), nodes(true), tenants(true)],
+        rows: vec![(
+            "",
+            vec![
+                matrix(
+                    "Who waits for whom",
+                    "A row's tenant waited while a column's ran: cores. In angle brackets: what is no tenant",
+                    Unit::Cores,
+                    WAITS,
+                    ("waiter", "runner"),
+                    "sum by (waiter, runner) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\", node=~\"$node\", waiter=~\"$tenant\"}[$__rate_interval])) > 0.0005",
+                )
+                .wide(24, 14),
+                lines("Pairs that wait most", "The ten largest of different tenants", Unit::Cores).line(
+                    "{{waiter}} waits for {{runner}}",
+                    // A pair with itself is left out by comparing its labels: what stays has another runner.
+                    "topk(10, sum by (waiter, runner) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\", node=~\"$node\", waiter=~\"$tenant\", runner!~\"<.*\"}[$__rate_interval])) unless label_replace(sum by (waiter) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\"}[$__rate_interval])), \"runner\", \"$1\", \"waiter\", \"(.*)\"))",
+                ),
+                lines("Waits that are nobody's fault", "Idle CPUs, own limits, the hypervisor, what cannot be told", Unit::Cores)
+                    .line(
+                        "{{runner}}",
+                        "sum by (runner) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\", node=~\"$node\", waiter=~\"$tenant\", runner=~\"<.*\"}[$__rate_interval]))",
+                    )
+                    .stacked(),
+                histogram(
+                    "How long waits are",
+                    "Waits of the chosen tenants by length",
+                    Unit::Seconds,
+                    "sum by (le) (rate(partywall_tenant_wait_seconds_bucket{cluster=~\"$cluster\", tenant=~\"$tenant\"}[$__rate_interval]))",
+                ),
+                lines("One wait in a hundred is longer than", "The 99th percentile of one wait", Unit::Seconds)
+                    .line(
+                        "{{tenant}}",
+                        "histogram_quantile(0.99, sum by (tenant, le) (rate(partywall_tenant_wait_seconds_bucket{cluster=~\"$cluster\", tenant=~\"$tenant\"}[$__rate_interval])))",
+                    )
+                    .wide(12, 9),
+            ],
+        )],
+    }
+}
+
+fn tenant() -> Board {
+    Board {
+        uid: "partywall-tenant",
+        title: "Partywall / Tenant",
+        about: "One tenant: use, promise and quota, who it waits for and who waits for it, what it reaches",
+        variables: vec![cluster(), tenants(false)],
+        rows: vec![
+            (
+                "",
+                vec![
+                    figure("CPU in use", "Mean over the window", Unit::Cores, PLAIN).line("used", "sum(partywall_tenant_used_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
+                    figure("Promised", "Sum of its pods' requests", Unit::Cores, PLAIN).line("promised", "sum(partywall_tenant_entitled_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
+                    figure("Waits for others", "Cores that others had while its tasks waited", Unit::Cores, ANY_IS_WARM).line("stolen", "sum(partywall_tenant_stolen_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
+                    figure("Makes others wait", "Cores that it had while others' tasks waited", Unit::Cores, ANY_IS_WARM).line("taken", "sum(partywall_tenant_taken_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
+                    figure("Breaches by it", "That fire", Unit::Count, ANY_IS_BAD).line("by it", "sum(partywall_breaches{cluster=~\"$cluster\", tenant=~\"$tenant\", state=\"firing\"}) or vector(0)"),
+                    figure("Breaches against it", "That fire", Unit::Count, ANY_IS_BAD).line("against it", "sum(partywall_breaches{cluster=~\"$cluster\", against=~\"$tenant\", state=\"firing\"}) or vector(0)"),
+                ],
+            ),
+            (
+                "CPU",
+                vec![
+                    lines("CPU", "In use, promised, and what it may use in all", Unit::Cores)
+                        .line("in use", "sum(partywall_tenant_used_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})")
+                        .line("promised", "sum(partywall_tenant_entitled_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})")
+                        .line("quota", "sum(partywall_tenant_quota_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
+                    lines("By node", "CPU time used", Unit::Cores)
+                        .line("{{node}}", "sum by (node) (rate(partywall_tenant_cpu_seconds_total{cluster=~\"$cluster\", tenant=~\"$tenant\"}[$__rate_interval]))")
+                        .stacked(),
+                    lines("It waits while these run", "Cores", Unit::Cores)
+                        .line("{{runner}}", "sum by (runner) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\", waiter=~\"$tenant\"}[$__rate_interval]))")
+                        .stacked(),
+                    lines("These wait while it runs", "Cores, itself included", Unit::Cores)
+                        .line("{{waiter}}", "sum by (waiter) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\", runner=~\"$tenant\"}[$__rate_interval])) or vector(0)")
+                        .stacked(),
+                    histogram(
+                        "How long its waits are",
+                        "By length",
+                        Unit::Seconds,
+                        "sum by (le) (rate(partywall_tenant_wait_seconds_bucket{cluster=~\"$cluster\", tenant=~\"$tenant\"}[$__rate_interval]))",
+                    ),
+                    lines("One wait in a hundred is longer than", "The 99th percentile of one wait", Unit::Seconds)
+                        .line("p99", "histogram_quantile(0.99, sum by (le) (rate(partywall_tenant_wait_seconds_bucket{cluster=~\"$cluster\", tenant=~\"$tenant\"}[$__rate_interval])))")
+                        .line("p50", "histogram_quantile(0.5, sum by (le) (rate(partywall_tenant_wait_seconds_bucket{cluster=~\"$cluster\", tenant=~\"$tenant\"}[$__rate_interval])))")
+                        .wide(12, 9),
+                ],
+            ),
+            (
+                "Memory",
+                vec![
+                    lines("Memory", "Working set, promise and quota", Unit::Bytes)
+                        .line("working set", "sum(partywall_tenant_memory_working_set_bytes{cluster=~\"$cluster\", tenant=~\"$tenant\"})")
+                        .line("with its cache", "sum(partywall_tenant_memory_bytes{cluster=~\"$cluster\", tenant=~\"$tenant\"})")
+                        .line("promised", "sum(partywall_tenant_memory_requests_bytes{cluster=~\"$cluster\", tenant=~\"$tenant\"})")
+                        .line("quota", "sum(partywall_tenant_quota_memory_bytes{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
+                    lines("Stalled for memory", "Time its tasks spent reclaiming, by cause", Unit::Seconds)
+                        .line("{{cause}}", "sum by (cause) (rate(partywall_pod_reclaim_stall_seconds_total{cluster=~\"$cluster\", tenant=~\"$tenant\"}[$__rate_interval]))"),
+                    bars("Largest pods", "Memory, page cache included; the rest is ~other", Unit::Bytes, PLAIN)
+                        .now("{{namespace}}/{{pod}}", "topk(15, sum by (namespace, pod) (partywall_pod_memory_bytes{cluster=~\"$cluster\", tenant=~\"$tenant\"}))")
+                        .wide(12, 8),
+                    lines("Tasks killed for want of memory", "By who asked for memory when there was none", Unit::Count)
+                        .line("asked for by {{trigger}}", "sum by (trigger) (increase(partywall_oom_kills_total{cluster=~\"$cluster\", victim=~\"$tenant\"}[$__rate_interval])) or vector(0)"),
+                ],
+            ),
+            (
+                "Across the fence",
+                vec![
+                    lines("It opens to", "Bytes both ways, by verdict", Unit::BytesPerSecond)
+                        .line("{{to}}: {{verdict}}", "sum by (to, verdict) (rate(partywall_traffic_bytes_total{cluster=~\"$cluster\", from=~\"$tenant\"}[$__rate_interval])) or vector(0)"),
+                    lines("These open to it", "Bytes both ways, by verdict", Unit::BytesPerSecond)
+                        .line("{{from}}: {{verdict}}", "sum by (from, verdict) (rate(partywall_traffic_bytes_total{cluster=~\"$cluster\", to=~\"$tenant\"}[$__rate_interval])) or vector(0)"),
+                    breaches_now(", tenant=~\"$tenant\""),
+                ],
+            ),
+        ],
+    }
+}
+
+fn node() -> Board {
+    Board {
+        uid: "partywall-node",
+        title: "Partywall / Node",
+        about: "One node: who uses it, who waits there, how well it is seen and what that costs",
+        variables: vec![cluster(), nodes(false)],
+        rows: vec![
+            (
+                "",
+                vec![
+                    figure("CPU in use", "Of the CPUs that are online", Unit::Share, &[(None, "green"), (Some(0.8), "orange"), (Some(0.95), "red")])
+                        .line("used", "sum(partywall_node_used_cores{cluster=~\"$cluster\", node=~\"$node\"}) / sum(partywall_node_online_cpus{cluster=~\"$cluster\", node=~\"$node\"})"),
+                    figure("Last report", "How long ago", Unit::Seconds, &[(None, "green"), (Some(5.0), "orange"), (Some(30.0), "red")])
+                        .line("age", "max(partywall_node_report_age_seconds{cluster=~\"$cluster\", node=~\"$node\"})"),
+                    figure("Seen", "Share of the window that its reports cover", Unit::Share, WHOLE_IS_GOOD)
+                        .line("covered", "min(partywall_node_covered_ratio{cluster=~\"$cluster\", node=~\"$node\"})"),
+                    figure("Features off", "See partywall-agent check on the node", Unit::Count, &[(None, "green"), (Some(1.0), "orange")])
+                        .line("off", "count(partywall_node_feature{cluster=~\"$cluster\", node=~\"$node\"} == 0) or vector(0)"),
+                    figure("Agent's CPU", "Of one core", Unit::Share, &[(None, "green"), (Some(0.02), "orange"), (Some(0.05), "red")])
+                        .line("agent", "sum(partywall_node_agent_cores{cluster=~\"$cluster\", node=~\"$node\"})"),
+                    figure("Agent's memory", "Its cgroup's, or resident", Unit::Bytes, &[(None, "green"), (Some(134_217_728.0), "orange")])
+                        .line("agent", "sum(partywall_node_agent_memory_bytes{cluster=~\"$cluster\", node=~\"$node\"})"),
+                ],
+            ),
+            (
+                "Tenants on this node",
+                vec![
+                    lines("CPU by tenant", "CPU time used here", Unit::Cores)
+                        .line("{{tenant}}", "sum by (tenant) (rate(partywall_tenant_cpu_seconds_total{cluster=~\"$cluster\", node=~\"$node\"}[$__rate_interval]))")
+                        .stacked(),
+                    lines("Waits by tenant", "For whatever ran there", Unit::Cores)
+                        .line("{{waiter}}", "sum by (waiter) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\", node=~\"$node\"}[$__rate_interval]))")
+                        .stacked(),
+                    matrix(
+                        "Who waits for whom here",
+                        "A row's tenant waited while a column's ran: cores",
+                        Unit::Cores,
+                        WAITS,
+                        ("waiter", "runner"),
+                        "sum by (waiter, runner) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\", node=~\"$node\"}[$__rate_interval])) > 0.0005",
+                    ),
+                ],
+            ),
+            (
+                "Coverage",
+                vec![
+                    states("Features", "What the node's agent has", &[("0", "off", "orange"), ("1", "on", "green")])
+                        .line("{{feature}}", "max by (feature) (partywall_node_feature{cluster=~\"$cluster\", node=~\"$node\"})")
+                        .wide(12, 9),
+                    lines("Losses", "What could not be counted or was lost on the way", Unit::PerSecond)
+                        .line("{{stage}}/{{reason}}", "sum by (stage, reason) (rate(partywall_node_losses_total{cluster=~\"$cluster\", node=~\"$node\"}[$__rate_interval])) or vector(0)")
+                        .wide(12, 9),
+                    lines("Reports", "By what became of them", Unit::PerSecond)
+                        .line("{{outcome}}", "sum by (outcome) (rate(partywall_node_reports_total{cluster=~\"$cluster\", node=~\"$node\"}[$__rate_interval]))"),
+                    lines("Kept of this node", "Pods, host cgroups and unknowns; pairs in the ledger", Unit::Count)
+                        .line("entities", "sum(partywall_node_entities{cluster=~\"$cluster\", node=~\"$node\"})")
+                        .line("pairs", "sum(partywall_node_ledger_pairs{cluster=~\"$cluster\", node=~\"$node\"})"),
+                ],
+            ),
+        ],
+    }
+}
+
+/// The worst verdict of each pair, as the number of its word.
+fn worst_verdict() -> String {
+    let one = |(number, verdict, _): &(&str, &str, &str)| {
+        format!(
+            "(sum by (from, to) (partywall_traffic_bytes_total{{cluster=~\"$cluster\", from=~\"$tenant\", verdict=\"{verdict}\"}}) > 0) * 0 + {number}"
+        )
+    };
+    VERDICTS.iter().map(one).collect::<Vec<_>>().join(" or ")
+}
+
+fn fence() -> Board {
+    let bytes = |verdict: &str| {
+        format!(
+            "sum by (from, to) (rate(partywall_traffic_bytes_total{{cluster=~\"$cluster\", from=~\"$tenant\", verdict=\"{verdict}\"}}[$__rate_interval])) or label_replace(label_replace(vector(0), \"from\", \"none\", \"\", \"\"), \"to\", \"none\", \"\", \"\")"
+        )
+    };
+    let pairs = |title: &str, about: &str, verdict: &str, bad: bool| {
+        figure(
+            title,
+            about,
+            Unit::Count,
+            if bad { ANY_IS_BAD } else { PLAIN },
+        )
+        .line(
+            verdict,
+            &format!(
+                "count(sum by (cluster, from, to) (partywall_traffic_bytes_total{{cluster=~\"$cluster\", from=~\"$tenant\", verdict=\"{verdict}\"}}) > 0) or vector(0)"
+            ),
+        )
+    };
+    Board {
+        uid: "partywall-fence",
+        title: "Partywall / Fence",
+        about: "Who reaches whom across tenants, and what the policies in force say of it",
+        variables: vec![cluster(), tenants(true)],
+        rows: vec![
+            (
+                "",
+                vec![
+                    pairs("Leaked", "Pairs: delivered, though policies in force deny it", "leaked", true),
+                    pairs("Open", "Pairs: delivered, and no NetworkPolicy isolates either end", "open", true),
+                    pairs("Unknown", "Pairs that cannot be judged", "unknown", false),
+                    pairs("Blocked", "Pairs: tried, not delivered", "blocked", false),
+                    pairs("Allowed", "Pairs that a NetworkPolicy or the policy file admits", "allowed", false),
+                    figure("Cannot be named", "Traffic of which one end cannot be named", Unit::BytesPerSecond, PLAIN)
+                        .line("unnamed", "sum(rate(partywall_traffic_unattributed_bytes_total{cluster=~\"$cluster\"}[$__rate_interval])) or vector(0)"),
+                ],
+            ),
+            (
+                "Cross-tenant map",
+                vec![
+                    matrix(
+                        "Worst verdict of each pair",
+                        "Opened by a row's tenant, to a column's; since the aggregator's start",
+                        Unit::Count,
+                        PLAIN,
+                        ("from", "to"),
+                        &worst_verdict(),
+                    )
+                    .words(VERDICTS)
+                    .wide(24, 14),
+                    lines("By verdict", "Traffic between tenants, both ways", Unit::BytesPerSecond)
+                        .line("{{verdict}}", "sum by (verdict) (rate(partywall_traffic_bytes_total{cluster=~\"$cluster\", from=~\"$tenant\"}[$__rate_interval]))")
+                        .stacked(),
+                    lines("Connections by verdict", "TCP connections begun between tenants", Unit::PerSecond)
+                        .line("{{verdict}}", "sum by (verdict) (rate(partywall_traffic_connections_total{cluster=~\"$cluster\", from=~\"$tenant\"}[$__rate_interval]))"),
+                    lines("Open", "No NetworkPolicy isolates either end", Unit::BytesPerSecond).line("{{from}} → {{to}}", &bytes("open")),
+                    lines("Leaked", "Delivered, though policies in force deny it", Unit::BytesPerSecond).line("{{from}} → {{to}}", &bytes("leaked")),
+                ],
+            ),
+            (
+                "Not in the map",
+                vec![
+                    lines("One end cannot be named", "By reason", Unit::BytesPerSecond)
+                        .line("{{reason}}", "sum by (reason) (rate(partywall_traffic_unattributed_bytes_total{cluster=~\"$cluster\"}[$__rate_interval])) or vector(0)"),
+                    lines("No room to tell flows apart", "By the tenant whose sockets they are", Unit::BytesPerSecond)
+                        .line("{{tenant}}", "sum by (tenant) (rate(partywall_traffic_folded_bytes_total{cluster=~\"$cluster\"}[$__rate_interval])) or vector(0)"),
+                    breaches_now(", kind=~\"FlatNetwork|FenceLeak|Probe|CredentialReach\""),
+                ],
+            ),
+        ],
+    }
+}
+
+fn itself() -> Board {
+    Board {
+        uid: "partywall-itself",
+        title: "Partywall / Itself",
+        about: "What Partywall costs, how well it sees, and what it lost",
+        variables: vec![cluster(), nodes(true)],
+        rows: vec![
+            (
+                "",
+                vec![
+                    figure("Agents' CPU, mean", "Of one core", Unit::Share, &[(None, "green"), (Some(0.02), "orange"), (Some(0.05), "red")])
+                        .line("mean", "avg(partywall_node_agent_cores{cluster=~\"$cluster\", node=~\"$node\"})"),
+                    figure("Agents' memory, most", "Of one node", Unit::Bytes, &[(None, "green"), (Some(134_217_728.0), "orange")])
+                        .line("most", "max(partywall_node_agent_memory_bytes{cluster=~\"$cluster\", node=~\"$node\"})"),
+                    figure("Seen, least", "Share of the window, of the node that is seen least", Unit::Share, WHOLE_IS_GOOD)
+                        .line("least", "min(partywall_node_covered_ratio{cluster=~\"$cluster\", node=~\"$node\"})"),
+                    figure("Silent nodes", "No report for 10 s", Unit::Count, ANY_IS_BAD)
+                        .line("silent", "count(partywall_node_report_age_seconds{cluster=~\"$cluster\", node=~\"$node\"} > 10) or vector(0)"),
+                    figure("Series", "In one scrape of the aggregator", Unit::Count, PLAIN).line("series", "sum(partywall_aggregator_series)"),
+                    figure("Series folded", "Summed in ~other instead of being published", Unit::Count, &[(None, "green"), (Some(1.0), "orange")])
+                        .line("folded", "sum(partywall_aggregator_series_folded)"),
+                ],
+            ),
+            (
+                "Agents",
+                vec![
+                    lines("Agents' CPU", "Of one core, the ten most", Unit::Share)
+                        .line("{{node}}", "topk(10, partywall_node_agent_cores{cluster=~\"$cluster\", node=~\"$node\"})"),
+                    lines("Agents' memory", "The ten most", Unit::Bytes)
+                        .line("{{node}}", "topk(10, partywall_node_agent_memory_bytes{cluster=~\"$cluster\", node=~\"$node\"})"),
+                    lines("Coverage", "Share of the window, the ten least", Unit::Share)
+                        .line("{{node}}", "bottomk(10, partywall_node_covered_ratio{cluster=~\"$cluster\", node=~\"$node\"})"),
+                    lines("Age of the last report", "The ten oldest", Unit::Seconds)
+                        .line("{{node}}", "topk(10, partywall_node_report_age_seconds{cluster=~\"$cluster\", node=~\"$node\"})"),
+                    lines("Losses at agents", "By place and reason", Unit::PerSecond)
+                        .line("{{stage}}/{{reason}}", "sum by (stage, reason) (rate(partywall_node_losses_total{cluster=~\"$cluster\", node=~\"$node\"}[$__rate_interval])) or vector(0)"),
+                    table(
+                        "Features that are off",
+                        "Nodes on which a feature is off; empty rows of `none` where all are on",
+                        &[("feature", "Feature")],
+                        &[("Nodes", Unit::Count, "count by (feature) (partywall_node_feature{cluster=~\"$cluster\", node=~\"$node\"} == 0) or label_replace(vector(0), \"feature\", \"none\", \"\", \"\")")],
+                    )
+                    .wide(12, 8),
+                ],
+            ),
+            (
+                "Aggregator",
+                vec![
+                    lines("Judgements", "How long one takes", Unit::Seconds)
+                        .line("p99", "histogram_quantile(0.99, sum by (le) (rate(partywall_aggregator_judge_seconds_bucket[$__rate_interval])))")
+                        .line("mean", "sum(rate(partywall_aggregator_judge_seconds_sum[$__rate_interval])) / sum(rate(partywall_aggregator_judge_seconds_count[$__rate_interval]))"),
+                    lines("Lateness of reports", "From an agent's reading to its counting", Unit::Seconds)
+                        .line("p99", "histogram_quantile(0.99, sum by (le) (rate(partywall_aggregator_report_lag_seconds_bucket[$__rate_interval])))"),
+                    lines("Reports", "Taken, by what became of them", Unit::PerSecond)
+                        .line("{{outcome}}", "sum by (outcome) (rate(partywall_aggregator_reports_total[$__rate_interval]))"),
+                    lines("Losses at the aggregator", "By place and reason", Unit::PerSecond)
+                        .line("{{stage}}/{{reason}}", "sum by (stage, reason) (rate(partywall_aggregator_losses_total{cluster=~\"$cluster\"}[$__rate_interval])) or vector(0)"),
+                    lines("Refused", "Reports, streams and connections turned away", Unit::PerSecond)
+                        .line("reports: {{reason}}", "sum by (reason) (rate(partywall_aggregator_reports_refused_total[$__rate_interval])) or vector(0)")
+                        .line("streams: {{reason}}", "sum by (reason) (rate(partywall_aggregator_streams_refused_total[$__rate_interval])) or vector(0)")
+                        .line("connections: {{reason}}", "sum by (reason) (rate(partywall_aggregator_connections_refused_total[$__rate_interval])) or vector(0)"),
+                    lines("Flows held", "Records: two of one that both ends tell of", Unit::Count)
+                        .line("{{cluster}}", "sum by (cluster) (partywall_aggregator_flow_records{cluster=~\"$cluster\"})"),
+                ],
+            ),
+        ],
+    }
+}
