@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use anyhow::{Result, bail};
 
 use crate::{
-    bench, check, deploy, ebpf, harness, image, paths, run,
+    bench, check, deploy, ebpf, harness, image, page, paths, run,
     stage::{self, Outcome, Stage},
     tools, vm,
 };
@@ -20,10 +20,10 @@ pub(crate) struct Args {
     list: bool,
 }
 
-const STAGES: [Stage; 15] = [
+const STAGES: [Stage; 16] = [
     Stage::new(
         "tools",
-        "install what is missing: eBPF compiler, nextest, cargo-deny, perf, nftables, QEMU, kernels, helm, runc",
+        "install what is missing: eBPF compiler, nextest, cargo-deny, perf, nftables, QEMU, kernels, helm, runc, Prometheus, Chromium",
         install,
     ),
     Stage::new(
@@ -54,6 +54,11 @@ const STAGES: [Stage; 15] = [
         kernels,
     ),
     Stage::new("demo", "the command in the README names the culprit", demo),
+    Stage::new(
+        "page",
+        "the page in Chromium, every query of the dashboards in Prometheus",
+        page::test,
+    ),
     Stage::new(
         "image",
         "the image, started by runc as the chart says, names a culprit with three capabilities",
@@ -123,6 +128,7 @@ fn install() -> Result<Outcome> {
     // Now, and not when their stage comes: what cannot be fetched is known in the first minutes.
     vm::prepare()?;
     image::prepare()?;
+    page::prepare()?;
     Ok(Outcome::Passed)
 }
 

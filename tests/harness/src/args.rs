@@ -75,6 +75,23 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         seccomp: PathBuf,
     },
+    /// Look at the page in Chromium, and run every query of the dashboards in Prometheus
+    Page {
+        /// The scene and the browser's script
+        #[arg(long, default_value = "tests/page")]
+        dir: PathBuf,
+        /// Grafana's dashboards
+        #[arg(long, default_value = "deploy/grafana/dashboards")]
+        dashboards: PathBuf,
+        /// Where node_modules/playwright-core is
+        #[arg(long, value_name = "DIR")]
+        playwright: PathBuf,
+        #[arg(long, default_value = "/usr/bin/chromium")]
+        chromium: PathBuf,
+        /// Where pictures of the page go
+        #[arg(long, value_name = "DIR")]
+        pictures: PathBuf,
+    },
     /// Kill the agent without warning: the kernel keeps nothing of it
     Kill {
         #[arg(long, default_value_t = 20)]

@@ -13,7 +13,8 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<(u16, String)
     let mut stream = TcpStream::connect(address)
         .await
         .with_context(|| format!("cannot reach {address}"))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    // Version 1.0, so that no answer comes in chunks.
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut response = String::new();
     stream.read_to_string(&mut response).await?;

@@ -17,6 +17,7 @@ mod manifests;
 mod measure;
 mod memory;
 mod observe;
+mod page;
 mod plan;
 mod processes;
 mod record;
@@ -173,6 +174,26 @@ async fn command(args: Args) -> Result<bool> {
             let proved = image::image(&files, &cgroup_mount, &logs.dir("image")?).await?;
             println!("{}", proved.line());
             write_json(json.as_deref(), &proved)?;
+            Ok(true)
+        }
+        Command::Page {
+            dir,
+            dashboards,
+            playwright,
+            chromium,
+            pictures,
+        } => {
+            let tools = page::Tools {
+                playwright: &playwright,
+                chromium: &chromium,
+                dir: &dir,
+                dashboards: &dashboards,
+                pictures: &pictures,
+            };
+            let shown = page::page(&tools, &binaries()?, &cgroup_mount, &logs.dir("page")?).await?;
+            println!("{}", shown.line());
+            println!("pictures of it: {}", pictures.display());
+            write_json(json.as_deref(), &shown)?;
             Ok(true)
         }
         Command::Kill { times } => {

@@ -120,7 +120,13 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn spawn(name: &'static str, mut command: Command, http: SocketAddr, logs: &Path) -> Result<Self> {
+    /// Not ready yet. `http`: where it answers.
+    pub(crate) fn spawn(
+        name: &'static str,
+        mut command: Command,
+        http: SocketAddr,
+        logs: &Path,
+    ) -> Result<Self> {
         let log = logs.join(format!("{name}.log"));
         let stderr = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
