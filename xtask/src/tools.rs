@@ -214,12 +214,12 @@ pub(crate) fn npm_packages(name: &str, packages: &[&str], why: &str) -> Result<P
     let dir = paths::tools().join(name);
     let done = dir.join("done");
     let wanted = packages.join("\n");
-    if std::fs::read_to_string(&done).is_ok_and(|found| found == wanted) {
+    if fs::read_to_string(&done).is_ok_and(|found| found == wanted) {
         return Ok(dir);
     }
     npm(why)?;
-    std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-    std::fs::write(dir.join("package.json"), "{ \"private\": true }\n")?;
+    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    fs::write(dir.join("package.json"), "{ \"private\": true }\n")?;
     run::fetched(
         Command::new("npm")
             .args([
@@ -234,7 +234,7 @@ pub(crate) fn npm_packages(name: &str, packages: &[&str], why: &str) -> Result<P
             .current_dir(&dir),
         MIRROR_LIMIT,
     )?;
-    std::fs::write(done, wanted)?;
+    fs::write(done, wanted)?;
     Ok(dir)
 }
 
