@@ -1,10 +1,12 @@
 //! `QueryService`: what clients ask.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
+use partywall_aggregator_core::breach::Story;
 use partywall_proto::v1;
 use partywall_proto::v1::query_service_server::QueryService;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -57,6 +59,110 @@ pub(crate) fn named(state: &State, name: &str) -> Result<Vec<Arc<Cluster>>, Stat
         Some(cluster) => Ok(vec![Arc::clone(cluster)]),
         None => Err(no_such_cluster(state, name)),
     }
+}
+
+/// The first digits of a fingerprint, as it was typed.
+fn breach_digits(typed: &str) -> Result<String, Status> {
+    let digits = typed.trim().to_ascii_lowercase();
+    if (1..=16).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(digits);
+    }
+    let shown: String = typed.chars().take(80).collect();
+    Err(Status::invalid_argument(format!(
+        "fingerprint: {shown:?} is not the beginning of one: 1 to 16 hexadecimal digits"
+    )))
+}
+
+/// Breaches named where several begin so.
+const CANDIDATES: usize = 10;
+
+/// A breach, and what else is not known of it.
+struct Told {
+    cluster: Arc<Cluster>,
+    story: Story,
+    doubt: Option<String>,
+}
+
+/// The one breach of these clusters whose fingerprint begins so: one that lives, or was resolved lately; else one of the trail.
+fn explain(state: &State, clusters: &[Arc<Cluster>], digits: &str) -> Result<v1::BreachExplanation, Status> {
+    let mut found: Vec<Told> = Vec::new();
+    for cluster in clusters {
+        let stories = cluster.lock().book().stories(digits);
+        found.extend(stories.into_iter().map(|story| Told {
+            cluster: Arc::clone(cluster),
+            story,
+            doubt: None,
+        }));
+    }
+    let mut where_else = "nor is there a trail to ask";
+    if found.is_empty()
+        && let Some(trail) = state.trail.get()
+    {
+        where_else = "nor is one in the trail";
+        found = of_trail(trail.of_fingerprint(digits)?, clusters);
+    }
+    if found.len() > 1 {
+        let named = |told: &Told| {
+            let breach = &told.story.breach;
+            let (key, cluster) = (&breach.key, &told.cluster.name);
+            format!(
+                "{} ({} of {} in {cluster})",
+                breach.fingerprint, key.kind, key.tenant
+            )
+        };
+        let named: Vec<String> = found.iter().take(CANDIDATES).map(named).collect();
+        let more = match found.len().saturating_sub(CANDIDATES) {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        return Err(Status::invalid_argument(format!(
+            "fingerprint: {digits:?} is the beginning of {} breaches: {}{more}",
+            found.len(),
+            named.join(", ")
+        )));
+    }
+    match found.pop() {
+        Some(Told {
+            cluster,
+            story,
+            doubt,
+        }) => {
+            let mut explanation = cluster.lock().explain(story, cluster.now());
+            explanation.doubts.extend(doubt);
+            Ok(wire::breach_explanation(explanation))
+        }
+        None => Err(Status::not_found(format!(
+            "breach: none that lives, or was resolved within the last hour, has a fingerprint that begins with {digits:?}, {where_else}"
+        ))),
+    }
+}
+
+/// Of each breach the last time that it fired, with those before it.
+fn of_trail(entries: Vec<v1::HistoryEntry>, clusters: &[Arc<Cluster>]) -> Vec<Told> {
+    let mut by_breach: BTreeMap<String, Vec<v1::HistoryEntry>> = BTreeMap::new();
+    for entry in entries {
+        let fingerprint = entry.breach.as_ref().map(|breach| breach.fingerprint.clone());
+        by_breach
+            .entry(fingerprint.unwrap_or_default())
+            .or_default()
+            .push(entry);
+    }
+    let told = |mut times: Vec<v1::HistoryEntry>| {
+        let last = times.pop()?;
+        let before = times.iter().filter_map(|time| time.breach.as_ref());
+        // Of one whose end nobody saw only the beginning is told.
+        let before = before.map(|b| (b.firing_unix_ns, b.resolved_unix_ns.max(b.firing_unix_ns)));
+        let breach = last.breach?;
+        let cluster = clusters.iter().find(|c| *c.name == *breach.cluster)?;
+        Some(Told {
+            cluster: Arc::clone(cluster),
+            story: wire::story(breach, before.collect())?,
+            doubt: Some(last.end_unknown)
+                .filter(|why| !why.is_empty())
+                .map(|why| format!("its end is not known: {why}")),
+        })
+    };
+    by_breach.into_values().filter_map(told).collect()
 }
 
 fn no_such_cluster(state: &State, name: &str) -> Status {
@@ -150,16 +256,42 @@ impl QueryService for Query {
 
     async fn explain_breach(
         &self,
-        _request: Request<v1::ExplainBreachRequest>,
+        request: Request<v1::ExplainBreachRequest>,
     ) -> Result<Response<v1::BreachExplanation>, Status> {
-        Err(Status::unimplemented("ExplainBreach"))
+        let request = request.into_inner();
+        let clusters = self.named(&request.cluster)?;
+        let digits = breach_digits(&request.fingerprint)?;
+        let turn = self.turn().await?;
+        let state = Arc::clone(&self.state);
+        // It may look at a quarter of a million flows.
+        let told = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            explain(&state, &clusters, &digits)
+        });
+        let told = told.await.map_err(|error| Status::internal(error.to_string()))?;
+        told.map(Response::new)
     }
 
     async fn get_headroom(
         &self,
-        _request: Request<v1::GetHeadroomRequest>,
+        request: Request<v1::GetHeadroomRequest>,
     ) -> Result<Response<v1::Headroom>, Status> {
-        Err(Status::unimplemented("GetHeadroom"))
+        let clusters = self.named(&request.into_inner().cluster)?;
+        let turn = self.turn().await?;
+        let headroom = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let mut all = v1::Headroom::default();
+            for cluster in &clusters {
+                // Without the lock: thousands of pods are placed on thousands of nodes.
+                let ground = cluster.lock().ground(cluster.now());
+                wire::add_headroom(&mut all, &cluster.name, ground.headroom());
+            }
+            all
+        });
+        let headroom = headroom
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(headroom))
     }
 
     type WatchBreachesStream = Breaches;

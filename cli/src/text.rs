@@ -2,30 +2,47 @@
 
 use std::time::Duration;
 
+pub(crate) use partywall_aggregator_core::yaml::clean;
 use ratatui::text::Span;
-
-/// A name that came from elsewhere, safe to print: control characters and those that reorder text are spelled out,
-/// so that a process or a tenant can neither move the cursor nor pose as another.
-pub(crate) fn clean(name: &str) -> String {
-    let mut safe = String::with_capacity(name.len());
-    for character in name.chars() {
-        if character.is_control() || reorders(character) {
-            safe.extend(character.escape_unicode());
-        } else {
-            safe.push(character);
-        }
-    }
-    safe
-}
-
-/// Bidirectional controls, zero-width characters and line separators.
-fn reorders(character: char) -> bool {
-    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-}
 
 /// Columns that `text` takes on a terminal.
 pub(crate) fn width(text: &str) -> usize {
     Span::raw(text).width()
+}
+
+/// Columns of the terminal that stdout is; 100 where it is none.
+pub(crate) fn columns() -> usize {
+    const ELSEWHERE: usize = 100;
+    // Narrower ones break words anyway.
+    const LEAST: usize = 40;
+    if !std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+        return ELSEWHERE;
+    }
+    let size = crossterm::terminal::size();
+    size.map_or(ELSEWHERE, |(columns, _)| usize::from(columns).max(LEAST))
+}
+
+/// `text` in lines of at most `columns`, broken between words; the first begins with `first`, the others with `rest`.
+pub(crate) fn wrapped(text: &str, first: &str, rest: &str, columns: usize) -> String {
+    let mut out = String::new();
+    let mut line = first.to_owned();
+    let mut is_empty = true;
+    for word in text.split(' ') {
+        if !is_empty && width(&line) + 1 + width(word) > columns {
+            out.push_str(&line);
+            out.push('\n');
+            rest.clone_into(&mut line);
+            is_empty = true;
+        }
+        if !is_empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        is_empty = false;
+    }
+    out.push_str(&line);
+    out.push('\n');
+    out
 }
 
 /// `text` in at most `columns`, an ellipsis where it was cut.
@@ -163,15 +180,6 @@ pub(crate) fn utc(unix_seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_cannot_move_the_cursor_or_reorder_text() {
-        assert_eq!(
-            clean("red\x1b[2J\u{202e}\n\u{9b}1m"),
-            "red\\u{1b}[2J\\u{202e}\\u{a}\\u{9b}1m"
-        );
-        assert_eq!(clean("größe/π-1"), "größe/π-1");
-    }
 
     #[test]
     fn cores_never_hide_what_is_not_zero() {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::finding::{Culprit, Figure, Finding};
+use crate::finding::{Culprit, Detail, Figure, Finding};
 use crate::limits::{MAX_LIVE_BREACHES, MAX_RESOLVED_BREACHES, NS_PER_S, RESOLVED_KEPT_NS};
 use crate::losses::Losses;
 use crate::policy::{Thresholds, Timing};
@@ -59,7 +59,7 @@ impl BreachKind {
         }
     }
 
-    fn timing(self, thresholds: &Thresholds) -> &Timing {
+    pub(crate) fn timing(self, thresholds: &Thresholds) -> &Timing {
         match self {
             Self::NoisyNeighbour => &thresholds.noisy_neighbour.timing,
             Self::NodeOvercommitted => &thresholds.node_overcommitted,
@@ -182,6 +182,28 @@ struct Life {
     latest: Finding,
     /// As it was at its worst: what a breach that has passed is remembered by.
     worst: Finding,
+    worst_at: Now,
+}
+
+/// A breach with what only an explanation needs of its life.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Story {
+    pub breach: Breach,
+    /// Of the same moment as the breach's figures.
+    pub detail: Detail,
+    /// When it was at its worst, and the finding of that moment in words.
+    pub worst: Option<(u64, String)>,
+    /// When its condition held last; 0: not known.
+    pub held_unix_ns: u64,
+    /// Earlier times that it fired, as far as they are kept: when, and until when. Oldest first.
+    pub before: Vec<(u64, u64)>,
+}
+
+/// A breach that fired and was resolved, and its life.
+#[derive(Debug)]
+struct Ended {
+    breach: Breach,
+    life: Life,
 }
 
 /// All breaches that live, and the resolved ones that are still kept.
@@ -189,7 +211,7 @@ struct Life {
 pub struct Book {
     cluster: Arc<str>,
     live: BTreeMap<BreachKey, Life>,
-    resolved: VecDeque<Breach>,
+    resolved: VecDeque<Ended>,
     /// The last step.
     judged: Now,
 }
@@ -233,6 +255,7 @@ impl Book {
                     held: now,
                     latest: finding.clone(),
                     worst: finding.clone(),
+                    worst_at: now,
                 };
                 changed.push(view(&self.cluster, &key, &life, BreachState::Pending, now));
                 self.live.insert(key.clone(), life);
@@ -245,6 +268,7 @@ impl Book {
             let may_fire = life.firing.is_none() && finding.ready && now.since(life.since) >= due;
             if finding.weight >= life.worst.weight {
                 life.worst = finding.clone();
+                life.worst_at = now;
             }
             life.latest = finding;
             if may_fire {
@@ -282,11 +306,14 @@ impl Book {
             };
             let breach = view(&self.cluster, &key, &life, BreachState::Resolved, now);
             if life.firing.is_some() {
-                self.resolved.push_back(breach.clone());
+                self.resolved.push_back(Ended {
+                    breach: breach.clone(),
+                    life,
+                });
             }
             changed.push(breach);
         }
-        let too_old = |b: &Breach| now.unix_ns.saturating_sub(b.resolved_unix_ns) > RESOLVED_KEPT_NS;
+        let too_old = |e: &Ended| now.unix_ns.saturating_sub(e.breach.resolved_unix_ns) > RESOLVED_KEPT_NS;
         while self.resolved.len() > MAX_RESOLVED_BREACHES || self.resolved.front().is_some_and(too_old) {
             self.resolved.pop_front();
         }
@@ -295,33 +322,77 @@ impl Book {
 
     /// Pending and firing breaches, in a fixed order.
     pub fn live(&self) -> Vec<Breach> {
-        self.live
-            .iter()
-            .map(|(key, life)| {
-                let state = if life.firing.is_some() {
-                    BreachState::Firing
-                } else {
-                    BreachState::Pending
-                };
-                view(&self.cluster, key, life, state, self.judged)
-            })
-            .collect()
+        let live = self.live.iter();
+        live.map(|(key, life)| self.live_one(key, life)).collect()
+    }
+
+    fn live_one(&self, key: &BreachKey, life: &Life) -> Breach {
+        let state = if life.firing.is_some() {
+            BreachState::Firing
+        } else {
+            BreachState::Pending
+        };
+        view(&self.cluster, key, life, state, self.judged)
     }
 
     /// Breaches that fired and were resolved, oldest first.
     pub fn resolved(&self) -> impl Iterator<Item = &Breach> {
-        self.resolved.iter()
+        self.resolved.iter().map(|ended| &ended.breach)
+    }
+
+    /// Every breach whose fingerprint begins so, each once: the one that lives, else the one that was resolved last.
+    pub fn stories(&self, prefix: &str) -> Vec<Story> {
+        let mut found: BTreeMap<String, Story> = BTreeMap::new();
+        // What comes later is told, with what came before.
+        let mut tell = |mut story: Story| {
+            if let Some(earlier) = found.remove(&story.breach.fingerprint) {
+                story.before = earlier.before;
+                story
+                    .before
+                    .push((earlier.breach.firing_unix_ns, earlier.breach.resolved_unix_ns));
+            }
+            found.insert(story.breach.fingerprint.clone(), story);
+        };
+        for Ended { breach, life } in &self.resolved {
+            if breach.fingerprint.starts_with(prefix) {
+                tell(story(breach.clone(), life, self.judged));
+            }
+        }
+        for (key, life) in &self.live {
+            if key.fingerprint(&self.cluster).starts_with(prefix) {
+                tell(story(self.live_one(key, life), life, self.judged));
+            }
+        }
+        found.into_values().collect()
+    }
+}
+
+fn story(breach: Breach, life: &Life, judged: Now) -> Story {
+    let finding = shown(life, breach.state, judged);
+    Story {
+        detail: finding.detail.clone(),
+        worst: Some((
+            life.worst_at.unix_ns,
+            life.worst.summary(life.worst_at.since(life.since)),
+        )),
+        held_unix_ns: life.held.unix_ns,
+        before: Vec::new(),
+        breach,
+    }
+}
+
+/// While it holds: as it is. Once it does not: as it was at its worst.
+fn shown(life: &Life, state: BreachState, now: Now) -> &Finding {
+    if life.held == now && state != BreachState::Resolved {
+        &life.latest
+    } else {
+        &life.worst
     }
 }
 
 /// A breach as it was judged at `now`.
 fn view(cluster: &Arc<str>, key: &BreachKey, life: &Life, state: BreachState, now: Now) -> Breach {
-    // While it holds: as it is. Once it does not: as it was at its worst.
-    let finding = if life.held == now && state != BreachState::Resolved {
-        &life.latest
-    } else {
-        &life.worst
-    };
+    let finding = shown(life, state, now);
     Breach {
         fingerprint: key.fingerprint(cluster),
         cluster: Arc::clone(cluster),

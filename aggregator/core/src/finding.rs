@@ -12,6 +12,66 @@ pub struct Figure {
     pub value: f64,
 }
 
+/// Every name that evidence has: what is read back from a trail means something only under one of these.
+pub const FIGURES: [&str; 51] = [
+    "bytes",
+    "connections",
+    "culprit_entitled_cores",
+    "culprit_memory_bytes",
+    "culprit_rank",
+    "culprit_request_bytes",
+    "culprit_share",
+    "culprit_used_cores",
+    "entitled_cores",
+    "folded_attempts",
+    "forged_source",
+    "growth_bytes_per_second",
+    "growth_share",
+    "kills",
+    "limit_bytes",
+    "limit_cores",
+    "max_bytes",
+    "max_cores",
+    "node_cpus",
+    "node_promised_cores",
+    "node_stall_seconds_per_second",
+    "nodes",
+    "over_request_bytes",
+    "over_request_share",
+    "packets",
+    "pod_pairs",
+    "port",
+    "pressure_some",
+    "quota_bytes",
+    "quota_cores",
+    "quota_pods",
+    "quota_ratio",
+    "reclaim_seconds_per_second",
+    "refaults_per_second",
+    "request_bytes",
+    "seen_by_both_ends",
+    "slowdown",
+    "stolen_cores",
+    "system_cores",
+    "taken_cores",
+    "targets",
+    "targets_of_most_probed_tenant",
+    "tenants",
+    "times",
+    "unknown_cores",
+    "used_bytes",
+    "used_cores",
+    "used_pods",
+    "wait_cores",
+    "window_seconds",
+    "working_set_bytes",
+];
+
+/// A name of evidence, as it is known here.
+pub fn figure_named(name: &str) -> Option<&'static str> {
+    FIGURES.into_iter().find(|known| *known == name)
+}
+
 /// Who took how much from a victim.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Culprit {
@@ -26,12 +86,42 @@ pub struct Culprit {
     pub growth_bytes_per_second: Option<f64>,
 }
 
+/// What an explanation needs beside the figures.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Detail {
+    #[default]
+    None,
+    /// Who ran while the victim waited, most first. Sums to the wait that the figures tell of.
+    Waited(Vec<Waited>),
+    /// Who reached, or tried to reach, whom; most first.
+    Reached(Vec<Reached>),
+}
+
+/// A part of a victim's wait.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Waited {
+    /// A tenant, or a class in angle brackets.
+    pub runner: Arc<str>,
+    pub cores: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// "namespace/name" of pods.
+    pub from: Arc<str>,
+    pub to: Arc<str>,
+    /// IANA number.
+    pub protocol: u8,
+    pub port: u16,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     pub key: BreachKey,
     pub evidence: Vec<Figure>,
     /// Most first.
     pub culprits: Vec<Culprit>,
+    pub detail: Detail,
     /// How bad, to compare moments of one breach: cores taken, or use over quota.
     pub weight: f64,
     /// Share of the window that was seen, 0 to 1.
@@ -62,7 +152,7 @@ impl Finding {
     }
 }
 
-fn duration(s: u64) -> String {
+pub(crate) fn duration(s: u64) -> String {
     match s {
         0..120 => format!("{s} s"),
         120..7_200 => format!("{} min", s / 60),

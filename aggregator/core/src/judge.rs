@@ -19,16 +19,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::breach::{BreachKey, BreachKind};
-use crate::finding::{Culprit, Figure, Finding, cores, who};
+use crate::finding::{Culprit, Detail, Figure, Finding, Waited, cores, who};
 use crate::identity::{SYSTEM, Tenants};
 use crate::limits::MAX_CULPRITS;
 use crate::node::slot::WINDOWS;
 use crate::node::{Node, Window};
 use crate::policy::Thresholds;
+use crate::snapshot::CLASSES;
 use crate::sums::{Class, Party, TenantSums, Unit, UnitSums, Who};
 
 /// Share of what was stolen that tenants within their entitlement must hold before the node is called overcommitted: the greater part.
 const OVERCOMMITTED_SHARE: f64 = 0.5;
+
+/// The victim's own tasks, and tenants beyond those that are named one by one.
+const ITSELF: &str = "<self>";
+const OTHERS: &str = "<others>";
 
 /// Everything about one node that the rules look at.
 struct Bench<'a> {
@@ -242,6 +247,7 @@ impl Bench<'_> {
             },
             evidence,
             culprits,
+            detail: self.waited(at, w),
             weight: took,
             covered: self.covered,
             confidence: None,
@@ -294,6 +300,7 @@ impl Bench<'_> {
             },
             evidence,
             culprits: self.culprits(&units, s.stolen, w),
+            detail: self.waited(at, w),
             weight: took,
             covered: self.covered,
             confidence: None,
@@ -336,6 +343,7 @@ impl Bench<'_> {
             },
             evidence,
             culprits,
+            detail: self.waited(at, w),
             weight: took,
             covered: self.covered,
             confidence: None,
@@ -410,6 +418,52 @@ impl Bench<'_> {
                 growth_bytes_per_second: None,
             })
             .collect()
+    }
+
+    /// The victim's wait, by who ran meanwhile: what the classes and parties of one window sum to.
+    fn waited(&self, at: u32, w: Window) -> Detail {
+        let s = &self.sums[at as usize][w as usize];
+        let mut by_party: BTreeMap<Party, u64> = BTreeMap::new();
+        for slot in self.node.slots().filter(|slot| slot.unit == at) {
+            for pair in &slot.pairs {
+                let (unit, party) = self
+                    .owners
+                    .get(pair.runner_slot as usize)
+                    .copied()
+                    .unwrap_or((at, Party::UNKNOWN));
+                // Its own tasks, and what cannot be named, are classes.
+                if unit != at && party.tenant().is_some() {
+                    let sum = by_party.entry(party).or_default();
+                    *sum = sum.saturating_add(pair.sum[w as usize]);
+                }
+            }
+        }
+        let mut parts: Vec<(u64, Arc<str>)> = by_party
+            .into_iter()
+            .map(|(party, ns)| (ns, self.tenant(party)))
+            .collect();
+        parts.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        let rest: u64 = parts.iter().skip(MAX_CULPRITS).map(|(ns, _)| ns).sum();
+        parts.truncate(MAX_CULPRITS);
+        let [idle, steal, throttled, unresolved, unknown] = CLASSES;
+        for (ns, class) in [
+            (rest, OTHERS),
+            (s.itself, ITSELF),
+            (s.idle, idle),
+            (s.steal, steal),
+            (s.throttled, throttled),
+            (s.unresolved, unresolved),
+            (s.unknown, unknown),
+        ] {
+            parts.push((ns, Arc::from(class)));
+        }
+        parts.retain(|(ns, _)| *ns > 0);
+        parts.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        let part = |(ns, runner)| Waited {
+            runner,
+            cores: self.cores(ns, w),
+        };
+        Detail::Waited(parts.into_iter().map(part).collect())
     }
 
     fn is_ready(&self, at: u32) -> bool {

@@ -18,14 +18,19 @@
 //! | [`traffic`] | flows: both ends joined, held against the fence |
 //! | [`finding`] | a rule broken now, with evidence and a sentence |
 //! | [`breach`] | a finding's life: pending, firing, resolved |
+//! | [`explain`] | the whole evidence of one breach, and what would have to change |
 //! | [`snapshot`] | everything known, for clients and exporters |
+//! | [`headroom`] | use against capacity, and whether a zone's pods fit into the others |
+//! | [`yaml`] | YAML of what is suggested |
 //! | [`trail`] | what crossed and when, and whether it would have been seen: for good |
 //! | [`limits`] | what one agent may make the aggregator hold |
 
 mod accounts;
 pub mod breach;
+pub mod explain;
 pub mod fence;
 pub mod finding;
+pub mod headroom;
 pub mod identity;
 mod judge;
 mod limit_range;
@@ -43,6 +48,7 @@ mod sums;
 pub mod traffic;
 pub mod trail;
 mod world;
+pub mod yaml;
 
 pub mod checkpoint {
     //! A node between two reports, as plain data.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::breach::{BreachKey, BreachKind};
-use crate::finding::{Figure, Finding, bytes, cores};
+use crate::finding::{Detail, Figure, Finding, bytes, cores};
 use crate::identity::{ContainerObject, Directory, Pod, Range};
 use crate::node::memory::Container;
 use crate::node::{Node, Window};
@@ -88,6 +88,7 @@ fn judge_pod(
                 },
                 evidence: resource.evidence(),
                 culprits: Vec::new(),
+                detail: Detail::None,
                 weight,
                 covered: node.covered(t),
                 confidence: None,

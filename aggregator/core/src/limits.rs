@@ -57,6 +57,9 @@ pub const MAX_PROBED: usize = 512;
 /// Pods that reached for the node's credentials.
 pub const MAX_REACHERS: usize = 1_024;
 
+/// Pods whose highest minutes are kept, see `headroom`. Some 300 bytes each: 38 MiB. A thousand nodes with 110 pods have 110,000.
+pub const MAX_USED_PODS: usize = 131_072;
+
 /// A node without a report for this long is forgotten, its series with it.
 pub const NODE_KEPT_NS: u64 = 600 * NS_PER_S;
 /// A pod that left the cluster data keeps its name this long: its last counters may still be on the way, behind an

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::accounts::{Accounts, Over, PodAccount};
 use crate::breach::{BreachKey, BreachKind};
-use crate::finding::{Figure, Finding, bytes, who};
+use crate::finding::{Detail, Figure, Finding, bytes, who};
 use crate::identity::Tenants;
 use crate::judge::{display, tenant_name};
 use crate::node::memory::Rates;
@@ -152,6 +152,7 @@ impl<'a> Victim<'a> {
             },
             evidence,
             culprits,
+            detail: Detail::None,
             weight: self.waited * confidence,
             covered: node.covered(t),
             confidence: Some(confidence),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::accounts::{Accounts, Over};
 use crate::breach::{BreachKey, BreachKind, seconds};
-use crate::finding::{Figure, Finding, bytes, who};
+use crate::finding::{Detail, Figure, Finding, bytes, who};
 use crate::identity::Tenants;
 use crate::judge::{display, tenant_name};
 use crate::limits::{MAX_KILL_SUMS, MAX_KILLS_SHOWN, MAX_KILLS_WAITING};
@@ -246,6 +246,7 @@ fn finding(
                 ..c
             })
             .collect(),
+        detail: Detail::None,
         weight: 1.0,
         covered: node.covered(t),
         confidence: Some(confidence),

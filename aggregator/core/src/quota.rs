@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::breach::{BreachKey, BreachKind};
-use crate::finding::{Figure, Finding, bytes, cores};
+use crate::finding::{Detail, Figure, Finding, bytes, cores};
 use crate::identity::{Directory, Resource, TenantId};
 use crate::node::{Node, Window};
 use crate::policy::Thresholds;
@@ -210,6 +210,7 @@ fn finding(
         key,
         evidence,
         culprits: Vec::new(),
+        detail: Detail::None,
         weight: used.amount,
         covered: used.covered,
         confidence: None,

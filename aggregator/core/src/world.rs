@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::breach::{Book, Breach, seconds};
+use crate::breach::{Book, Breach, Story, seconds};
+use crate::explain::{self, Explanation};
 use crate::finding::Finding;
+use crate::headroom::{Ground, History};
 use crate::identity::{Cluster, Directory, TenantId, TurnedAway};
 use crate::limits::{MAX_NODES, NODE_KEPT_NS, NS_PER_S};
 use crate::losses::Losses;
@@ -83,6 +85,7 @@ pub struct World {
     /// Of nodes that are not known any more.
     gone_waits: BTreeMap<TenantId, WaitTotal>,
     traffic: Table,
+    used: History,
     /// What each node's agent told of, for the trail.
     covers: BTreeMap<Arc<str>, Cover>,
     journal: Journal,
@@ -100,6 +103,7 @@ impl World {
             losses: Losses::default(),
             gone_waits: BTreeMap::new(),
             traffic: Table::default(),
+            used: History::default(),
             covers: BTreeMap::new(),
             journal: Journal::default(),
             judged: Now::default(),
@@ -237,6 +241,7 @@ impl World {
         });
         let mut findings: Vec<Finding> = Vec::new();
         let mut usage = Usage::default();
+        let sampling = self.used.is_due(now.mono_ns);
         for node in self.nodes.values_mut() {
             Self::tidy(
                 node,
@@ -256,6 +261,10 @@ impl World {
                 &mut findings,
             );
             usage.add(node, &sums, &self.policy.thresholds);
+            if sampling {
+                let t = &self.policy.thresholds;
+                self.used.sample(node, &sums, t, now.mono_ns, &mut self.losses);
+            }
             let (tenants, t) = (&self.directory.tenants, &self.policy.thresholds);
             memory::judge(node, tenants, t, &mut findings);
             limit_range::judge(node, &self.directory, t, &mut findings);
@@ -268,6 +277,9 @@ impl World {
                 &mut self.losses,
                 &mut findings,
             );
+        }
+        if sampling {
+            self.used.sampled(&self.directory, now.mono_ns);
         }
         self.judge_traffic(now, &mut findings);
         let book = &self.book;
@@ -351,6 +363,31 @@ impl World {
                 .extend(self.book.resolved().filter(|b| wanted(b)).cloned());
         }
         out
+    }
+
+    /// Everything known of a breach that [`Book::stories`] or the trail told.
+    pub fn explain(&self, story: Story, now: Now) -> Explanation {
+        explain::explain(&explain::Cx {
+            directory: &self.directory,
+            policy: &self.policy,
+            nodes: &self.nodes,
+            traffic: &self.traffic,
+            judged: self.judged,
+            now,
+            story,
+        })
+    }
+
+    /// What headroom is computed from.
+    pub fn ground(&self, now: Now) -> Ground {
+        Ground::new(
+            &self.directory,
+            &self.policy,
+            &self.nodes,
+            &self.used,
+            self.judged,
+            now,
+        )
     }
 
     /// Flows as they were judged last.

@@ -42,7 +42,6 @@ const SKIPPED: &[&str] = &[
     "envFrom",
     "volumes",
     "volumeMounts",
-    "tolerations",
     "affinity",
     "data",
     "binaryData",

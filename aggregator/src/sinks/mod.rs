@@ -2,6 +2,7 @@
 
 mod flows;
 mod fold;
+mod headroom;
 mod out;
 mod pods;
 pub mod prometheus;

@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 
 use super::fold::{Fold, Key, OTHER};
 use super::out::Out;
-use super::{flows, pods, store, trail};
+use super::{flows, headroom, pods, store, trail};
 use crate::identify::api::Status;
 use crate::link::tls;
 use crate::metrics::Counts;
@@ -59,7 +59,9 @@ impl Exporter {
             let traffic = Fold::new(max_series_per_tenant / 2 / flows::SERIES, max_tenants);
             [fold, pods, traffic]
         };
-        let clusters = state.clusters().map(|cluster| (Arc::clone(cluster), folds()));
+        let clusters = state
+            .clusters()
+            .map(|cluster| (Arc::clone(cluster), folds(), headroom::Kept::default()));
         let clusters = Mutex::new(clusters.collect());
         registry.register_collector(Box::new(Scrape { state, clusters }));
         Self { registry }
@@ -76,11 +78,13 @@ impl Exporter {
     }
 }
 
+/// A cluster, with what is named of tenants, of pods, of traffic, and the headroom that was computed last.
+type Exported = (Arc<Cluster>, [Fold; 3], headroom::Kept);
+
 #[derive(Debug)]
 struct Scrape {
     state: Arc<State>,
-    /// With what is named of tenants, of pods, of traffic.
-    clusters: Mutex<Vec<(Arc<Cluster>, [Fold; 3])>>,
+    clusters: Mutex<Vec<Exported>>,
 }
 
 /// A cluster's world at one moment.
@@ -98,7 +102,7 @@ impl Collector for Scrape {
         let mut out = Out::new(encoder);
         let mut folded = 0;
         let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
-        for (cluster, [fold, of_pods, of_traffic]) in &mut *clusters {
+        for (cluster, [fold, of_pods, of_traffic], room) in &mut *clusters {
             let moment = {
                 let mut world = cluster.lock();
                 Moment {
@@ -121,6 +125,7 @@ impl Collector for Scrape {
             breaches(&mut out, &moment.snapshot);
             nodes(&mut out, &moment.snapshot.nodes);
             of_cluster(&mut out, cluster, &moment);
+            headroom::write(&mut out, room.of(cluster));
         }
         drop(clusters);
         out.end();

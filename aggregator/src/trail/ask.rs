@@ -208,6 +208,14 @@ impl Trail {
         Ok(out)
     }
 
+    /// Each time that a breach fired whose fingerprint begins so, oldest first.
+    pub fn of_fingerprint(&self, digits: &str) -> Result<Vec<v1::HistoryEntry>, Refused> {
+        let mut episodes = self.episodes(&v1::GetHistoryRequest::default())?;
+        let begins = |breach: &v1::Breach| breach.fingerprint.starts_with(digits);
+        episodes.retain(|episode| episode.breach.as_ref().is_some_and(begins));
+        self.entries(episodes)
+    }
+
     /// With what the chain says of them.
     pub(super) fn entries(&self, episodes: Vec<Episode>) -> Result<Vec<v1::HistoryEntry>, Refused> {
         let reader = self.open()?.read()?;

@@ -139,8 +139,8 @@ pub fn losses(losses: &Losses) -> Vec<v1::Loss> {
         .collect()
 }
 
-pub fn breach(breach: Breach) -> v1::Breach {
-    let kind = match breach.key.kind {
+pub(super) fn breach_kind(kind: BreachKind) -> v1::BreachKind {
+    match kind {
         BreachKind::NoisyNeighbour => v1::BreachKind::NoisyNeighbour,
         BreachKind::NodeOvercommitted => v1::BreachKind::NodeOvercommitted,
         BreachKind::SystemNoise => v1::BreachKind::SystemNoise,
@@ -153,7 +153,10 @@ pub fn breach(breach: Breach) -> v1::Breach {
         BreachKind::FenceLeak => v1::BreachKind::FenceLeak,
         BreachKind::Probe => v1::BreachKind::Probe,
         BreachKind::CredentialReach => v1::BreachKind::CredentialReach,
-    };
+    }
+}
+
+pub fn breach(breach: Breach) -> v1::Breach {
     let state = match breach.state {
         BreachState::Pending => v1::BreachState::Pending,
         BreachState::Firing => v1::BreachState::Firing,
@@ -162,7 +165,7 @@ pub fn breach(breach: Breach) -> v1::Breach {
     v1::Breach {
         fingerprint: breach.fingerprint,
         cluster: breach.cluster.to_string(),
-        kind: kind.into(),
+        kind: breach_kind(breach.key.kind).into(),
         state: state.into(),
         tenant: breach.key.tenant.to_string(),
         against: breach.key.against.to_string(),

@@ -875,7 +875,7 @@ pub struct Moment {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LedgerSlice {
-    /// A tenant, or a class in angle brackets, as of LedgerCell.runner.
+    /// A tenant, or a class in angle brackets: as of LedgerCell.runner, `<self>` (the victim's own tasks), `<others>` (further tenants).
     #[prost(string, tag = "1")]
     pub runner: ::prost::alloc::string::String,
     #[prost(double, tag = "2")]
@@ -928,7 +928,7 @@ pub struct RuleFact {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Remedy {
-    /// "request", "limit", "quota", "network_policy", "allowance" or "placement".
+    /// "request", "limit", "quota", "replicas", "network_policy", "allowance" or "placement".
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
     /// Who would have to do it: a tenant, or "platform".
@@ -938,7 +938,7 @@ pub struct Remedy {
     pub what: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub why: ::prost::alloc::string::String,
-    /// The object to apply, or the part of it to change. Nothing applies it.
+    /// The object to apply, or the part of it to change; empty where no object does it. Nothing applies it.
     #[prost(string, tag = "5")]
     pub yaml: ::prost::alloc::string::String,
 }

@@ -45,6 +45,14 @@ impl IpBlock {
         Ok(())
     }
 
+    pub(super) fn cidr(&self) -> IpNet {
+        self.cidr
+    }
+
+    pub(super) fn except(&self) -> &[IpNet] {
+        &self.except
+    }
+
     /// `::ffff:a.b.c.d` is `a.b.c.d`.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

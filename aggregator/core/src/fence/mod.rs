@@ -7,6 +7,7 @@ mod block;
 mod decide;
 mod ends;
 mod explain;
+mod group;
 mod model;
 mod past;
 mod question;
@@ -14,6 +15,7 @@ mod selector;
 #[cfg(test)]
 mod tests;
 mod words;
+mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,10 +25,12 @@ pub use block::{BlockError, IpBlock};
 pub use decide::{Admission, Decision, Doubt, Exemption, Stand, Verdict};
 pub use ends::{End, Family, Namespace, Node, Pod, Policies, Traffic};
 pub use explain::{Explanation, Miss, Note, Says, Trace};
+pub use group::{Own, called, lasting, selector};
 pub use model::{Direction, NetworkPolicy, Peer, Port, PortError, PortNumber, Rule, number};
 pub(crate) use past::Past;
 pub use question::{AskedPort, Question, QuestionError};
 pub use selector::{Expression, Operator, OperatorError, Selector};
+pub use yaml::{MANAGED_BY, document};
 
 use crate::identity::{Cluster, ForeignPolicy, Labels, PodObject};
 

@@ -13,8 +13,8 @@ use std::sync::Arc;
 pub use addresses::{Addresses, Owner, Service};
 pub use directory::{Bound, Directory, Range, Scoped, TurnedAway};
 pub use network::{
-    ContainerPort, EndpointSliceObject, ForeignPolicy, NodeObject, Protocol, ServiceObject, ServicePort,
-    TargetPort,
+    ContainerPort, EndpointSliceObject, ForeignPolicy, NodeObject, POOL_LABELS, Protocol, ServiceObject,
+    ServicePort, Taint, TargetPort,
 };
 pub use scope::{Classes, Scope};
 pub use tenant::{ResolvedBy, Said, TenantId, Tenants};
@@ -95,6 +95,35 @@ pub struct PodObject {
     pub best_effort: bool,
     /// `spec.priorityClassName`
     pub priority_class: Option<Arc<str>>,
+    /// Of `metadata.ownerReferences` the one that manages it; absent: nobody makes it anew.
+    pub owner: Option<OwnerRef>,
+    pub tolerations: Box<[Toleration]>,
+}
+
+/// What made a pod: `DaemonSet`, `ReplicaSet`, …
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnerRef {
+    pub kind: Box<str>,
+    pub name: Box<str>,
+}
+
+/// Of `spec.tolerations`: taints that do not keep the pod away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Toleration {
+    /// Empty: every key.
+    pub key: Box<str>,
+    /// `None`: operator `Exists`, every value.
+    pub value: Option<Box<str>>,
+    /// Empty: every effect.
+    pub effect: Box<str>,
+}
+
+impl Toleration {
+    pub fn tolerates(&self, taint: &Taint) -> bool {
+        (self.key.is_empty() || self.key == taint.key)
+            && self.value.as_ref().is_none_or(|value| *value == taint.value)
+            && (self.effect.is_empty() || self.effect == taint.effect)
+    }
 }
 
 /// A container of a Pod object.
@@ -103,6 +132,8 @@ pub struct ContainerObject {
     pub name: Box<str>,
     /// The runtime's name for it: `status.containerStatuses[].containerID` without its scheme. Absent until it was started.
     pub id: Option<Box<str>>,
+    /// Its own; a limit without a request is the request too.
+    pub requests: Resources,
     /// Its own; `None`: no limit.
     pub cpu_limit_ncores: Option<u64>,
     pub memory_limit_bytes: Option<u64>,
@@ -129,6 +160,8 @@ pub struct QuotaObject {
     pub memory_bytes: Option<u64>,
     /// `hard["pods"]` or `hard["count/pods"]`.
     pub pods: Option<u64>,
+    /// The key of `hard` that each is from, by [`Resource`]; empty where it bounds nothing.
+    pub keys: [&'static str; 3],
     /// It bounds the namespace's pods that meet all of these. Empty: all pods.
     pub scopes: BTreeSet<Scope>,
 }

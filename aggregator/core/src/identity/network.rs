@@ -75,6 +75,37 @@ pub struct NodeObject {
     pub region: Option<String>,
     /// The label `eks.amazonaws.com/compute-type` is `hybrid`: it stands elsewhere and belongs to a cluster in the cloud.
     pub hybrid: bool,
+    /// The value of the first label that names a node pool, see [`POOL_LABELS`].
+    pub pool: Option<String>,
+    /// What pods may have of it: `status.allocatable`, else `status.capacity`. `None`: the object does not say.
+    pub cpu_ncores: Option<u64>,
+    pub memory_bytes: Option<u64>,
+    pub pods: Option<u64>,
+    /// `spec.unschedulable`: it takes no new pods.
+    pub unschedulable: bool,
+    /// Those that keep pods away: of effect `NoSchedule` or `NoExecute`.
+    pub taints: Vec<Taint>,
+}
+
+/// Labels that name a node's pool, the first that a node bears counts.
+pub const POOL_LABELS: [&str; 9] = [
+    "eks.amazonaws.com/nodegroup",
+    "karpenter.sh/nodepool",
+    "cloud.google.com/gke-nodepool",
+    "kubernetes.azure.com/agentpool",
+    "alpha.eksctl.io/nodegroup-name",
+    "kops.k8s.io/instancegroup",
+    "doks.digitalocean.com/node-pool",
+    "cluster.x-k8s.io/deployment-name",
+    "node.kubernetes.io/pool",
+];
+
+/// What keeps pods away from a node that do not tolerate it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taint {
+    pub key: Box<str>,
+    pub value: Box<str>,
+    pub effect: Box<str>,
 }
 
 /// A Service object.

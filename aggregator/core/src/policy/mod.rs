@@ -58,6 +58,7 @@ pub struct Thresholds {
     pub fence_leak: FenceLeak,
     pub probe: Probe,
     pub credential_reach: Timing,
+    pub headroom: Headroom,
     pub trail: Trail,
 }
 
@@ -133,6 +134,11 @@ pub struct Probe {
     pub min_targets: f64,
     pub window_seconds: f64,
     pub timing: Timing,
+}
+
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Headroom {
+    pub mark: f64,
 }
 
 /// How long a condition must hold before its breach fires, and be gone before it is resolved.

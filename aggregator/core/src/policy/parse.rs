@@ -51,6 +51,7 @@ struct Raw {
     fence_leak: Option<Numbers>,
     probe: Option<Numbers>,
     credential_reach: Option<Numbers>,
+    headroom: Option<Numbers>,
     trail: Option<Numbers>,
     fence: Option<super::parse_fence::RawFence>,
     tenants: Option<Vec<RawTenant>>,
@@ -138,6 +139,7 @@ fn check(raw: Raw) -> Result<Policy, PolicyError> {
         raw.fence_leak,
         raw.probe,
         raw.credential_reach,
+        raw.headroom,
         raw.trail,
     ];
     let mut lines = BTreeMap::new();

@@ -70,6 +70,10 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "CredentialReach: a pod reached the instance metadata service (169.254.169.254, fd00:ec2::254), and so its node's credentials, while pods have their own by Pod Identity (see fence.pod_identity). Host-network pods and those of `system` are exempt.",
     ),
     (
+        "headroom",
+        "What `partywall headroom` calls full. It makes no breach.",
+    ),
+    (
         "trail",
         "The trail: breaches, and what crossed between tenants hour by hour, kept in --state-dir. Nothing here changes what is a breach.",
     ),
@@ -164,6 +168,8 @@ pub const SETTINGS: &[Setting] = &[
         "How long no more must have been tried before the breach is resolved."),
     setting!(credential_reach.for_seconds, "for_seconds", 0.0, 0.0 => 3_600.0, ONCE),
     setting!(credential_reach.clear_after_seconds, "clear_after_seconds", 60.0, 0.0 => 3_600.0, LONG),
+    setting!(headroom.mark, "mark", 0.8, 0.1 => 1.0,
+        "The share of what pods may have of a pool's nodes up to which it is meant to be used, also with the pods of a zone that was lost. Four fifths: what nobody foresaw needs room too."),
     setting!(trail.keep_days, "keep_days", 30.0, 1.0 => 3_650.0,
         "Records older than this are taken out, the oldest first; one stays that says so. A month: what an audit asks for, and what incidents are looked into."),
     setting!(trail.max_bytes, "max_bytes", 536_870_912.0, 16_777_216.0 => 1.1e12,

@@ -11,7 +11,7 @@ use super::cx::Cx;
 use super::ends::End;
 use super::totals::Amount;
 use crate::breach::{BreachKey, BreachKind, seconds};
-use crate::finding::{Culprit, Figure, Finding, bytes};
+use crate::finding::{Culprit, Detail, Figure, Finding, Reached, bytes};
 use crate::identity::{Protocol, TenantId};
 use crate::limits::{MAX_LIVE_BREACHES, MAX_POD_PAIRS, MAX_POD_PAIRS_SHOWN};
 use crate::losses::Losses;
@@ -190,6 +190,13 @@ impl Sum {
                 growth_bytes_per_second: None,
             })
             .collect();
+        let reached = pairs.iter().take(MAX_POD_PAIRS_SHOWN).map(|(pair, _)| Reached {
+            from: Arc::clone(&pair.from),
+            to: Arc::clone(&pair.to),
+            protocol: pair.protocol,
+            port: pair.port,
+        });
+        let reached = reached.collect();
         Finding {
             key: BreachKey {
                 kind,
@@ -200,6 +207,7 @@ impl Sum {
             },
             evidence,
             culprits,
+            detail: Detail::Reached(reached),
             weight: self.amount.bytes as f64,
             covered: self.covered,
             confidence: None,
@@ -217,7 +225,7 @@ impl Pair {
 }
 
 /// "80/TCP", "ICMP"
-pub(super) fn port(protocol: u8, port: u16) -> String {
+pub(crate) fn port(protocol: u8, port: u16) -> String {
     match (Protocol::from_number(protocol), port) {
         (protocol, 0) => protocol.to_string(),
         (protocol, port) => format!("{port}/{protocol}"),

@@ -51,6 +51,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub(crate) use between::port;
 pub use ends::Reason;
 pub use show::{FlowEnd, FlowFilter, FlowList, FlowView, Seen};
 pub use totals::{FoldedView, TenantTraffic, UnattributedView, Verdict};

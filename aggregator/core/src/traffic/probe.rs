@@ -13,7 +13,7 @@ use super::between::port;
 use super::cx::Cx;
 use super::ends::{End, What};
 use crate::breach::{BreachKey, BreachKind, seconds};
-use crate::finding::{Culprit, Figure, Finding};
+use crate::finding::{Culprit, Detail, Figure, Finding, Reached};
 use crate::identity::{Pod, TenantId};
 use crate::limits::{MAX_POD_PAIRS_SHOWN, MAX_PROBED, MAX_PROBERS};
 use crate::losses::Losses;
@@ -180,6 +180,16 @@ impl Prober {
                 })
             })
             .collect();
+        let reached = whom.iter().take(MAX_POD_PAIRS_SHOWN).filter_map(|(name, of)| {
+            let ((_, protocol, port), _) = of.first()?;
+            Some(Reached {
+                from: Arc::from(pod.as_str()),
+                to: Arc::from(**name),
+                protocol: *protocol,
+                port: *port,
+            })
+        });
+        let reached = reached.collect();
         let figure = |name, value| Figure { name, value };
         Finding {
             head: format!("{pod} of {tenant} tried {tried} addresses and ports {of_whom}"),
@@ -204,6 +214,7 @@ impl Prober {
                 subject: Arc::from(pod),
             },
             culprits,
+            detail: Detail::Reached(reached),
             weight: tried as f64,
             covered: self.pod.node.as_ref().map_or(0.0, |n| cx.covered(n)),
             confidence: None,

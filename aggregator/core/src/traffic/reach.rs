@@ -12,21 +12,23 @@ use super::cx::Cx;
 use super::ends::{End, What};
 use super::outcome::Outcome;
 use crate::breach::{BreachKey, BreachKind, seconds};
-use crate::finding::{Figure, Finding};
+use crate::finding::{Detail, Figure, Finding, Reached};
 use crate::identity::{Pod, Protocol};
 use crate::limits::MAX_REACHERS;
 use crate::losses::Losses;
 use crate::policy::PodIdentity;
 
+const TCP: u8 = 6;
+
 #[derive(Debug, Default)]
 pub(super) struct Reach {
     /// The agent of Pod Identity answered somebody.
     identity_seen: bool,
-    by_pod: BTreeMap<Arc<str>, Reached>,
+    by_pod: BTreeMap<Arc<str>, Reacher>,
 }
 
 #[derive(Debug)]
-struct Reached {
+struct Reacher {
     pod: Arc<Pod>,
     address: IpAddr,
     times: u64,
@@ -64,7 +66,7 @@ impl Reach {
                 let reached = self
                     .by_pod
                     .entry(Arc::clone(&pod.uid))
-                    .or_insert_with(|| Reached {
+                    .or_insert_with(|| Reacher {
                         pod: Arc::clone(pod),
                         address: to.address,
                         times: 0,
@@ -100,11 +102,12 @@ impl Reach {
     }
 }
 
-impl Reached {
+impl Reacher {
     fn finding(&self, how: &str, cx: &Cx<'_>) -> Finding {
         let pod = format!("{}/{}", self.pod.namespace, self.pod.name);
         let tenant = Arc::clone(cx.directory.tenants.name(self.pod.tenant));
         let node = self.pod.node.clone().unwrap_or_default();
+        let subject: Arc<str> = Arc::from(pod.as_str());
         Finding {
             head: format!(
                 "{pod} of {tenant} reached the instance metadata service at {}",
@@ -123,9 +126,15 @@ impl Reached {
                 tenant,
                 against: Arc::from(""),
                 node,
-                subject: Arc::from(pod),
+                subject: Arc::clone(&subject),
             },
             culprits: Vec::new(),
+            detail: Detail::Reached(vec![Reached {
+                from: subject,
+                to: Arc::from(self.address.to_string()),
+                protocol: TCP,
+                port: 0,
+            }]),
             weight: self.times as f64,
             confidence: None,
             ready: true,

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use partywall_aggregator_core::fence::number;
 use partywall_aggregator_core::identity::{
-    ContainerPort, EndpointSliceObject, NodeObject, ServiceObject, ServicePort, TargetPort, is_object_name,
-    is_port_name,
+    ContainerPort, EndpointSliceObject, NodeObject, POOL_LABELS, ServiceObject, ServicePort, Taint,
+    TargetPort, is_object_name, is_port_name,
 };
+use partywall_aggregator_core::quantity::Quantity;
 
 use super::super::yaml::YamlError;
 use super::at::{At, metadata, namespace_of};
@@ -126,11 +127,46 @@ pub(super) fn node(object: &At<'_>) -> Result<NodeObject, YamlError> {
     }
     internal.append(&mut external);
     let mut labels = metadata.texts("labels")?;
-    Ok(NodeObject {
+    let mut node = NodeObject {
         name: metadata.name("name", "node name", is_object_name)?,
         addresses: internal,
         zone: labels.remove(ZONE),
         region: labels.remove(REGION),
         hybrid: labels.get(COMPUTE_TYPE).is_some_and(|v| v == "hybrid"),
-    })
+        pool: POOL_LABELS.iter().find_map(|label| labels.remove(*label)),
+        ..NodeObject::default()
+    };
+    room(object, &mut node)?;
+    if let Some(spec) = object.map("spec")? {
+        node.unschedulable = spec.text("unschedulable")? == Some("true");
+        for taint in spec.list("taints")? {
+            let text = |key: &str| Ok::<_, YamlError>(taint.text(key)?.unwrap_or_default().into());
+            let taint = Taint {
+                key: text("key")?,
+                value: text("value")?,
+                effect: text("effect")?,
+            };
+            if matches!(&*taint.effect, "NoSchedule" | "NoExecute") {
+                node.taints.push(taint);
+            }
+        }
+    }
+    Ok(node)
+}
+
+/// What pods may have of a node. Without `allocatable` (a node that has just joined) its capacity.
+fn room(object: &At<'_>, node: &mut NodeObject) -> Result<(), YamlError> {
+    let Some(status) = object.map("status")? else {
+        return Ok(());
+    };
+    for key in ["allocatable", "capacity"] {
+        if let Some(list) = status.map(key)? {
+            node.cpu_ncores = node.cpu_ncores.or(list.quantity("cpu", Quantity::parse_nanos)?);
+            node.memory_bytes = node
+                .memory_bytes
+                .or(list.quantity("memory", Quantity::parse_units)?);
+            node.pods = node.pods.or(list.quantity("pods", Quantity::parse_units)?);
+        }
+    }
+    Ok(())
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use partywall_aggregator_core::identity::{
-    ContainerObject, ContainerPort, PodObject, Resources, is_namespace_name, is_object_name, is_port_name,
+    ContainerObject, ContainerPort, OwnerRef, PodObject, Resources, Toleration, is_namespace_name,
+    is_object_name, is_port_name,
 };
 use partywall_aggregator_core::quantity::Quantity;
 
@@ -33,6 +34,7 @@ pub(super) fn pod(object: &At<'_>) -> Result<PodObject, YamlError> {
         labels: metadata.texts("labels")?.into(),
         ..PodObject::default()
     };
+    pod.owner = owner(&metadata)?;
     if let Some(annotations) = metadata.map("annotations")?
         && let Some(hash) = annotations.text(MIRROR)?
         && is_uid(hash)
@@ -50,6 +52,7 @@ pub(super) fn pod(object: &At<'_>) -> Result<PodObject, YamlError> {
             .filter(|c| !c.is_empty())
             .map(Into::into);
         pod.best_effort = best_effort(&spec)?;
+        pod.tolerations = tolerations(&spec)?;
         let ids = match object.map("status")? {
             Some(status) => container_ids(&status)?,
             None => BTreeMap::new(),
@@ -65,6 +68,39 @@ pub(super) fn pod(object: &At<'_>) -> Result<PodObject, YamlError> {
         pod.host_addresses = addresses(&status, "hostIPs", "hostIP")?;
     }
     Ok(pod)
+}
+
+/// The reference that says `controller: true`: Kubernetes admits one.
+fn owner(metadata: &At<'_>) -> Result<Option<OwnerRef>, YamlError> {
+    for reference in metadata.list("ownerReferences")? {
+        if reference.text("controller")? == Some("true") {
+            return Ok(Some(OwnerRef {
+                kind: reference.text("kind")?.unwrap_or_default().into(),
+                name: reference.name("name", "owner name", is_object_name)?.into(),
+            }));
+        }
+    }
+    Ok(None)
+}
+
+/// Those that hold for good. With `tolerationSeconds`, as every pod is given two, a taint is borne for a while only.
+fn tolerations(spec: &At<'_>) -> Result<Box<[Toleration]>, YamlError> {
+    let mut out = Vec::new();
+    for of in spec.list("tolerations")? {
+        if of.get("tolerationSeconds").is_some() {
+            continue;
+        }
+        let text = |key: &str| Ok::<_, YamlError>(of.text(key)?.unwrap_or_default().into());
+        out.push(Toleration {
+            key: text("key")?,
+            value: match of.text("operator")? {
+                Some("Exists") => None,
+                _ => Some(text("value")?),
+            },
+            effect: text("effect")?,
+        });
+    }
+    Ok(out.into())
 }
 
 /// `[{ip: …}, …]` under `list`, and the older single one under `single`.
@@ -118,6 +154,7 @@ fn resources(spec: &At<'_>, ids: &BTreeMap<String, Box<str>>, pod: &mut PodObjec
         objects.push(ContainerObject {
             id: ids.get(&name).cloned(),
             name: name.into(),
+            requests: request,
             cpu_limit_ncores: cpu,
             memory_limit_bytes: memory,
             ports: ports(container)?,

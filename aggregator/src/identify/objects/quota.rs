@@ -22,11 +22,13 @@ pub(super) fn quota(object: &At<'_>) -> Result<Object, YamlError> {
         return Ok(Object::Quota(quota));
     };
     if let Some(hard) = spec.map("hard")? {
-        quota.cpu_ncores = most_used(&hard, "cpu", Quantity::parse_nanos)?;
-        quota.memory_bytes = most_used(&hard, "memory", Quantity::parse_units)?;
+        let cpu = ["limits.cpu", "requests.cpu", "cpu"];
+        let memory = ["limits.memory", "requests.memory", "memory"];
+        (quota.cpu_ncores, quota.keys[0]) = most_used(&hard, cpu, Quantity::parse_nanos)?;
+        (quota.memory_bytes, quota.keys[1]) = most_used(&hard, memory, Quantity::parse_units)?;
         let pods = hard.quantity("pods", Quantity::parse_units)?;
         let count = hard.quantity("count/pods", Quantity::parse_units)?;
-        quota.pods = [pods, count].into_iter().flatten().min();
+        (quota.pods, quota.keys[2]) = tightest([(pods, "pods"), (count, "count/pods")]);
     }
     let scopes = scopes(&spec)?;
     if let Some(reason) = scopes.iter().find_map(|scope| scope.as_ref().err()) {
@@ -111,16 +113,25 @@ fn scope(name: &str, classes: Classes) -> Result<Scope, String> {
     }
 }
 
-/// What `hard` lets pods use of a resource: limits, because those are what they may use; else requests, by either name.
+/// What `hard` lets pods use of a resource, and under which key: limits, because those are what they may use; else requests, by either name.
 fn most_used(
     hard: &At<'_>,
-    resource: &str,
+    [limits, requests, older]: [&'static str; 3],
     parse: fn(&str) -> Result<u64, QuantityError>,
-) -> Result<Option<u64>, YamlError> {
-    let limit = hard.quantity(&format!("limits.{resource}"), parse)?;
-    let requests = hard.quantity(&format!("requests.{resource}"), parse)?;
-    let older = hard.quantity(resource, parse)?;
-    Ok(limit.or([requests, older].into_iter().flatten().min()))
+) -> Result<(Option<u64>, &'static str), YamlError> {
+    let read = |key: &'static str| Ok::<_, YamlError>((hard.quantity(key, parse)?, key));
+    let (limit, asked) = (read(limits)?, [read(requests)?, read(older)?]);
+    Ok(if limit.0.is_some() { limit } else { tightest(asked) })
+}
+
+fn tightest(bounds: [(Option<u64>, &'static str); 2]) -> (Option<u64>, &'static str) {
+    let bounds = bounds
+        .into_iter()
+        .filter_map(|(amount, key)| Some((amount?, key)));
+    match bounds.min_by_key(|(amount, _)| *amount) {
+        Some((amount, key)) => (Some(amount), key),
+        None => (None, ""),
+    }
 }
 
 /// What it says of containers; what it says of pods and claims is left alone.

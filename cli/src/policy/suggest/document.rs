@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use partywall_aggregator_core::fence::{
-    Direction, NetworkPolicy, Operator, Peer, Port, PortNumber, Rule, Selector,
+    Direction, MANAGED_BY, NetworkPolicy, Operator, Peer, Port, PortNumber, Rule, Selector, document,
 };
+use partywall_aggregator_core::yaml;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::super::seen::AllSeen;
 use super::fate::{Fate, Told};
 use super::plan::Plan;
-use super::yaml;
 use crate::text::{count, utc};
 
 /// Flows named before each policy; the counts are of all of them.
@@ -91,7 +91,7 @@ impl<'a> Document<'a> {
             text.push_str("---\n");
             yaml::comment(&mut text, "", &format!("{policy}: {}", suggested.about));
             self.flows_of(&mut text, Some(&policy.to_string()));
-            text.push_str(&yaml::document(policy, &suggested.ingress, &suggested.egress));
+            text.push_str(&document(policy, &suggested.ingress, &suggested.egress));
         }
         text
     }
@@ -129,7 +129,7 @@ fn object(policy: &NetworkPolicy) -> Value {
         let rules: Vec<Value> = rules.iter().map(|r| rule(r, direction)).collect();
         spec.insert(direction.as_str().to_owned(), rules.into());
     }
-    let (key, value) = yaml::MANAGED_BY;
+    let (key, value) = MANAGED_BY;
     json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

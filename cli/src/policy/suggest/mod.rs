@@ -12,7 +12,6 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod wish;
-mod yaml;
 
 use std::path::Path;
 

@@ -438,3 +438,107 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_node_says_what_pods_may_have_and_whom_it_keeps_away() {
+    let cluster = read(
+        "
+apiVersion: v1
+kind: Node
+metadata:
+  name: big
+  labels: {topology.kubernetes.io/zone: a, node.kubernetes.io/pool: other, karpenter.sh/nodepool: general}
+spec:
+  unschedulable: true
+  taints:
+    - {key: dedicated, value: gpu, effect: NoSchedule}
+    - {key: soft, effect: PreferNoSchedule}
+    - {key: node.kubernetes.io/unreachable, effect: NoExecute}
+status:
+  capacity: {cpu: \"4\", memory: 8Gi, pods: \"110\"}
+  allocatable: {cpu: 3920m, memory: 7Gi}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: bare}
+",
+    )
+    .unwrap()
+    .cluster;
+    let [big, bare] = &cluster.nodes[..] else {
+        panic!("{:?}", cluster.nodes)
+    };
+    assert_eq!(
+        big.pool.as_deref(),
+        Some("general"),
+        "the first label of the list"
+    );
+    assert_eq!(
+        (big.cpu_ncores, big.memory_bytes, big.pods),
+        (Some(3_920_000_000), Some(7 << 30), Some(110))
+    );
+    assert!(big.unschedulable);
+    let taints: Vec<_> = big
+        .taints
+        .iter()
+        .map(|t| (&*t.key, &*t.value, &*t.effect))
+        .collect();
+    assert_eq!(
+        taints,
+        [
+            ("dedicated", "gpu", "NoSchedule"),
+            ("node.kubernetes.io/unreachable", "", "NoExecute")
+        ]
+    );
+    assert_eq!(
+        (bare.cpu_ncores, bare.pool.as_deref(), bare.unschedulable),
+        (None, None, false)
+    );
+    let error = read("{apiVersion: v1, kind: Node, metadata: {name: n}, status: {allocatable: {cpu: lots}}}")
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("status.allocatable.cpu") && error.to_string().contains("lots"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_pod_says_what_made_it_and_what_it_tolerates() {
+    let cluster = read(
+        "
+apiVersion: v1
+kind: Pod
+metadata:
+  name: web
+  namespace: blue
+  uid: u
+  ownerReferences:
+    - {kind: Backup, name: b}
+    - {kind: ReplicaSet, name: web-5d8f, controller: true}
+spec:
+  containers: [{name: main, resources: {requests: {cpu: 250m}, limits: {memory: 1Gi}}}]
+  tolerations:
+    - {key: dedicated, operator: Equal, value: gpu, effect: NoSchedule}
+    - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 300}
+    - {operator: Exists}
+",
+    )
+    .unwrap()
+    .cluster;
+    let pod = &cluster.pods[0];
+    let owner = pod.owner.as_ref().unwrap();
+    assert_eq!((&*owner.kind, &*owner.name), ("ReplicaSet", "web-5d8f"));
+    let requests = pod.containers[0].requests;
+    assert_eq!(
+        (requests.cpu_ncores, requests.memory_bytes),
+        (250_000_000, 1 << 30)
+    );
+    let taint = |key: &str, value: &str| partywall_aggregator_core::identity::Taint {
+        key: key.into(),
+        value: value.into(),
+        effect: "NoSchedule".into(),
+    };
+    assert!(pod.tolerations[0].tolerates(&taint("dedicated", "gpu")));
+    assert!(!pod.tolerations[0].tolerates(&taint("dedicated", "other")));
+    assert!(pod.tolerations[1].tolerates(&taint("anything", "at-all")));
+}

@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 
-use partywall_aggregator_core::fence::{
-    Direction, NetworkPolicy, Operator, Peer, Port, PortNumber, Rule, Selector,
-};
+use super::model::{Direction, NetworkPolicy, Peer, Port, PortNumber, Rule};
+use super::selector::{Operator, Selector};
+use crate::yaml::{comment, quoted, scalar};
 
 /// By which what was suggested is found again.
-pub(super) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "partywall");
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "partywall");
 
 /// One document. Notes are of the rules, in their order.
-pub(super) fn document(policy: &NetworkPolicy, ingress: &[String], egress: &[String]) -> String {
+pub fn document(policy: &NetworkPolicy, ingress: &[String], egress: &[String]) -> String {
     let (key, value) = MANAGED_BY;
     let mut text = format!(
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: {}\n  namespace: {}\n  labels:\n    {key}: {value}\nspec:\n",
@@ -37,12 +37,6 @@ pub(super) fn document(policy: &NetworkPolicy, ingress: &[String], egress: &[Str
         }
     }
     text
-}
-
-/// Nothing in it can end the line.
-pub(super) fn comment(text: &mut String, indent: &str, note: &str) {
-    let note = crate::text::clean(note);
-    let _ = writeln!(text, "{indent}# {note}");
 }
 
 fn line(text: &mut String, indent: &str, content: &str) {
@@ -72,10 +66,21 @@ fn rule(text: &mut String, rule: &Rule, direction: Direction) {
 
 fn peer(text: &mut String, peer: &Peer) {
     match peer {
-        // Suggestions leave nothing out of a block.
         Peer::Block(block) => {
             line(text, "    - ", "ipBlock:");
-            line(text, "        ", &format!("cidr: {}", quoted(&block.to_string())));
+            line(
+                text,
+                "        ",
+                &format!("cidr: {}", quoted(&block.cidr().to_string())),
+            );
+            let except: Vec<String> = block
+                .except()
+                .iter()
+                .map(|part| quoted(&part.to_string()))
+                .collect();
+            if !except.is_empty() {
+                line(text, "        ", &format!("except: [{}]", except.join(", ")));
+            }
         }
         Peer::Pods { namespaces, pods } => {
             let mut dash = "    - ";
@@ -131,44 +136,6 @@ fn selector(text: &mut String, head: &str, indent: &str, selector: &Selector) {
         if let Some(values) = values {
             let values: Vec<String> = values.iter().map(|v| scalar(v)).collect();
             line(text, indent, &format!("  values: [{}]", values.join(", ")));
-        }
-    }
-}
-
-/// Plain where every YAML reader takes it for text, else in quotes.
-pub(super) fn scalar(text: &str) -> String {
-    const WORDS: [&str; 10] = ["true", "false", "yes", "no", "on", "off", "null", "y", "n", "nan"];
-    let is_plain = text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'/'))
-        && !WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
-    if is_plain { text.to_owned() } else { quoted(text) }
-}
-
-/// JSON's quotes are YAML's.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_would_be_read_as_something_else_is_quoted() {
-        for (text, wanted) in [
-            ("web", "web"),
-            ("app.kubernetes.io/name", "app.kubernetes.io/name"),
-            ("True", "\"True\""),
-            ("y", "\"y\""),
-            ("1e5", "\"1e5\""),
-            ("0x10", "\"0x10\""),
-            ("123", "\"123\""),
-            ("", "\"\""),
-            ("a: b", "\"a: b\""),
-        ] {
-            assert_eq!(scalar(text), wanted);
         }
     }
 }
