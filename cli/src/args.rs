@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use partywall_aggregator_core::fence::Question;
+use partywall_proto::v1::BreachKind;
+
+use crate::when::When;
 
 const EXAMPLES: &str = "\
 Start here:
@@ -16,20 +19,25 @@ Start here:
 Then:
   partywall breaches                   who broke what, with evidence
   partywall breaches --watch --json    the same as a stream, one JSON object a line
+  partywall explain 1f6d               the whole evidence of one, and what would have to change
   partywall flows --cross-tenant --watch    who reaches whom over the wall, and what policies say
   partywall tenants --aggregator https://aggregator.partywall.svc:7441 --tls-ca ca.crt --tls-cert tls.crt --tls-key tls.key
   partywall tenants --explain blue     by which rule a namespace got its tenant
+  partywall history --from -24h        what fired, as far back as the trail goes
+  partywall audit --from -2h --pair red,blue    did red reach blue: yes, no, or unknown
+  partywall headroom                   use against capacity, and whether a zone may be lost
   partywall policy check --cluster-from DIR --from red/web --to blue/db --port 5432
   partywall policy suggest --cluster-from DIR    NetworkPolicies that close what is open
   partywall completions bash > /etc/bash_completion.d/partywall
 
 Exit codes:
   0  done (a reader that closes the pipe is done, too)
-  1  failed; `demo`: the case was not proved; `policy check`: denied, `policy diff`: newly denied, nothing else
+  1  failed; `demo`: the case was not proved; `policy check`: denied, `policy diff`: newly denied, nothing else;
+     `audit`: yes, `audit verify`: the chain is broken
   2  the command line makes no sense, or `policy` cannot use what it names
   3  no aggregator answered
   4  this host or user lacks what the command needs
-  5  `policy check`, `policy diff`: unknown whether it is allowed
+  5  `policy check`, `policy diff`: unknown whether it is allowed; `audit`: unknown
   130  interrupted";
 
 /// Names the tenant that took another's CPU or memory, or reached its pods, and shows the evidence.
@@ -110,6 +118,18 @@ pub(crate) enum Command {
     /// List breaches: who broke what, against whom, with evidence
     #[command(after_help = BREACHES)]
     Breaches(Breaches),
+    /// Tell everything known of one breach, and what would have to change
+    #[command(after_help = EXPLAIN)]
+    Explain(Explain),
+    /// Show use against capacity by node pool and zone, and whether a zone may be lost
+    #[command(after_help = HEADROOM)]
+    Headroom(HeadroomArgs),
+    /// List each time that a breach fired, as far back as the trail goes
+    #[command(after_help = HISTORY)]
+    History(History),
+    /// Say whether one tenant reached another between two times; verify and export the trail
+    #[command(after_help = AUDIT)]
+    Audit(AuditArgs),
     /// Ask what the NetworkPolicies of a cluster say, and write better ones
     #[command(after_help = POLICY, arg_required_else_help = true)]
     Policy {
@@ -217,6 +237,94 @@ Examples:
   partywall breaches --tenant red        only those that name red, on either side
   partywall breaches --watch             what holds now, then every change, until Ctrl-C
   partywall breaches --watch --json | jq -c 'select(.state == \"firing\")'";
+
+const EXPLAIN: &str = "\
+BREACH is the beginning of a breach's fingerprint, as `partywall breaches` lists it: as many digits as
+tell it from others. Known are breaches that live, those that were resolved within the last hour, and of
+older ones what the aggregator's trail keeps.
+
+What is told: the timeline, who ran while the victim waited, what those concerned use and were
+promised, the thresholds and objects that made it a breach, what would have to change (as YAML, never
+applied), and what is not known.
+
+Examples:
+  partywall explain 1f6d
+  partywall explain 1f6d --yaml-only             what would have to change, as YAML alone
+  partywall explain 1f6d --json | jq '.remedies[0].yaml' -r
+
+Exit codes:
+  0  told
+  1  no breach has a fingerprint that begins so
+  2  several have (they are listed), or it is none
+  3  no aggregator answered";
+
+const HEADROOM: &str = "\
+Use is that of pods: now, and the highest mean over a minute within the last 24 hours (shorter after a
+start of the aggregator). Capacity is what pods may have: `allocatable` of the Node objects.
+A zone that is lost: its pods are placed on the nodes of the other zones, largest first, up to the mark
+(`headroom.mark` of the policy file, 80 %): once by their highest minute, once by their requests.
+
+Examples:
+  partywall headroom
+  partywall headroom --json | jq '.zones[] | select(.by_use.fits != true) | .summary'";
+
+const HISTORY: &str = "\
+Times are RFC 3339 (2026-11-21T14:00:00Z), \"2026-11-21 14:00\" or 2026-11-21 (both UTC), -2h, -7d, now.
+
+Examples:
+  partywall history --from -24h
+  partywall history --from 2026-11-01 --to 2026-12-01 --tenant red --csv > november.csv
+  partywall history --kind FenceLeak --kind FlatNetwork --limit 20
+  partywall history --json | jq '.[] | select(.end_unknown != \"\")'";
+
+const AUDIT: &str = "\
+Times are RFC 3339 (2026-11-21T14:00:00Z), \"2026-11-21 14:00\" or 2026-11-21 (both UTC), -2h, -7d, now.
+
+Answers:
+  yes       something of it arrived: with what, how much, when
+  no        nothing arrived, and the whole time was seen
+  unknown   nothing was seen to arrive, and not everything was looked at: which gaps
+
+Examples:
+  partywall audit --from \"2026-11-21 14:00\" --to \"2026-11-21 15:00\" --pair red,blue
+  partywall audit --from -2h --tenant red --json | jq .answer
+  partywall audit verify                            is anything missing? prints the head, to be noted elsewhere
+  partywall audit verify --head 4711:9f86...        and is what was noted still in it?
+  partywall audit export --format jsonl --out copies
+  partywall audit export --format openreports --from -24h | kubectl apply -f -
+
+Exit codes:
+  0  no; `verify`: the chain is whole; `export`: done
+  1  yes; `verify`: the chain is broken; this aggregator keeps no trail
+  2  the command line makes no sense, or a file cannot be read
+  3  no aggregator answered
+  5  unknown; `verify`: the head is older than what is kept";
+
+const VERIFY: &str = "\
+The whole chain is read and recomputed here; nothing that the aggregator says of itself is believed.
+The chain shows that nothing was removed, changed or put in between. Against a chain that was made anew
+as a whole, and against one that was cut off at its end, a head helps that was noted elsewhere.
+
+Examples:
+  partywall audit verify
+  partywall audit verify --head 4711:9f86...
+  partywall audit verify --file copies/trail.jsonl";
+
+const EXPORT: &str = "\
+Formats:
+  jsonl         the chain, a record a line; `partywall audit verify --file` takes it. Always whole
+  csv           a table of everything: breaches, what crossed, what was not seen, starts
+  openreports   openreports.io/v1alpha1 Report, one for each namespace, as YAML
+  policyreport  wgpolicyk8s.io/v1alpha2 PolicyReport, the same
+
+Results of the last two: fail (a pod or the tenant of the namespace broke it), warn (it was done to a pod
+of it, is nobody's breach, or came near), pass (nothing fired, and the whole time was seen), skip (nothing
+fired, and not everything was seen).
+
+Examples:
+  partywall audit export --format jsonl --out copies
+  partywall audit export --format csv --from -30d > trail.csv
+  partywall audit export --format policyreport --from -24h --out reports";
 
 const POLICY: &str = "\
 Examples:
@@ -388,6 +496,136 @@ pub(crate) struct Breaches {
     pub all: bool,
     #[command(flatten)]
     pub of: Of,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Explain {
+    /// Fingerprint of the breach, or its first digits
+    pub breach: String,
+    /// Print only the YAML of what would have to change
+    #[arg(long, conflicts_with = "json")]
+    pub yaml_only: bool,
+    #[command(flatten)]
+    pub of: Of,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct HeadroomArgs {
+    #[command(flatten)]
+    pub of: Of,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct History {
+    /// Fired at this time or later; without it as far back as the trail goes
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub from: Option<When>,
+    /// Fired before this time [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub to: Option<When>,
+    /// Only breaches that name this tenant, on either side
+    #[arg(long, value_name = "TENANT")]
+    pub tenant: Option<String>,
+    /// Only breaches of this kind, such as FenceLeak; may be given several times
+    #[arg(long, value_name = "KIND", value_parser = kind)]
+    pub kind: Vec<BreachKind>,
+    /// At most so many, the newest; 0: as many as there are
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub limit: u32,
+    /// Print a table for spreadsheets
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    #[command(flatten)]
+    pub of: Of,
+}
+
+fn kind(typed: &str) -> Result<BreachKind, String> {
+    let all = || (1..).map_while(|number| BreachKind::try_from(number).ok());
+    let name = |kind: BreachKind| crate::model::kind(kind.into());
+    let found = all().find(|kind| name(*kind).eq_ignore_ascii_case(typed));
+    found.ok_or_else(|| {
+        let names: Vec<String> = all().map(name).collect();
+        format!("no kind of breach; there is {}", names.join(", "))
+    })
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct AuditArgs {
+    #[command(subcommand)]
+    pub command: Option<AuditCommand>,
+    #[command(flatten)]
+    pub ask: AuditAsk,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Recompute the chain: was anything removed or changed?
+    #[command(after_help = VERIFY)]
+    Verify(AuditVerify),
+    /// Copy the trail: as its chain, as a table, or as objects of report APIs
+    #[command(after_help = EXPORT)]
+    Export(AuditExport),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AuditAsk {
+    /// From this time on
+    #[arg(long, value_name = "TIME", required = true, allow_hyphen_values = true)]
+    pub from: Option<When>,
+    /// Until this time [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub to: Option<When>,
+    /// Only pairs with this tenant, on either side
+    #[arg(long, value_name = "TENANT", conflicts_with = "pair")]
+    pub tenant: Option<String>,
+    /// Did the first reach the second? Two tenants: who opened, and who was reached
+    #[arg(long, value_name = "FROM,TO", value_parser = crate::trail::pair)]
+    pub pair: Option<(String, String)>,
+    /// Print a table for spreadsheets
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// Print one JSON object a line, for each pair
+    #[arg(long, conflicts_with_all = ["json", "csv"])]
+    pub json_lines: bool,
+    #[command(flatten)]
+    pub of: Of,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AuditVerify {
+    /// A head that was noted earlier: is it still in the chain?
+    #[arg(long, value_name = "SEQUENCE:HASH")]
+    pub head: Option<crate::trail::Head>,
+    /// Verify an export instead, as `audit export --format jsonl` writes it
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AuditExport {
+    /// What to write
+    #[arg(long, value_name = "FORMAT")]
+    pub format: ExportFormat,
+    /// From this time on; without it as far back as the trail goes
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub from: Option<When>,
+    /// Until this time [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub to: Option<When>,
+    /// Directory to write into; `-`, or left out: stdout
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub of: Of,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    Csv,
+    Jsonl,
+    Openreports,
+    Policyreport,
 }
 
 #[derive(Clone, Debug, Args)]

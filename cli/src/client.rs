@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use partywall_proto::v1::query_service_client::QueryServiceClient;
+use partywall_proto::v1::trail_service_client::TrailServiceClient;
 use partywall_proto::v1::{
-    ExplainNamespaceRequest, GetFlowsRequest, GetSnapshotRequest, WatchBreachesRequest,
+    AuditRequest, ExplainBreachRequest, ExplainNamespaceRequest, GetFlowsRequest, GetHeadroomRequest,
+    GetHistoryRequest, GetSnapshotRequest, ReadTrailRequest, TrailRecord, WatchBreachesRequest,
 };
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt};
@@ -15,16 +17,21 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code as Grpc, Status};
 
 use crate::args::{Common, Of, Tls};
+use crate::evidence::Evidence;
 use crate::exit::{Code, Failure};
 use crate::explain::Explanation;
 use crate::flows::Flows;
+use crate::headroom::Headroom;
 use crate::model::{Breach, Snapshot};
 use crate::text::clean;
+use crate::trail::{Audit, Entry};
 
 /// A LAN takes milliseconds; three seconds is one lost SYN.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// For a snapshot of the whole cluster.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A month of hours, in a large cluster.
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Notices a peer that went without a word while `--watch` waits.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// A snapshot is one message: some 300 bytes a pod, so this is 200,000 pods.
@@ -32,6 +39,7 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 pub(crate) struct Client {
     service: QueryServiceClient<Channel>,
+    trail: TrailServiceClient<Channel>,
     address: String,
     /// The cluster that is asked about; empty: all.
     cluster: String,
@@ -54,9 +62,11 @@ impl Client {
             .connect()
             .await
             .map_err(|error| unreachable(&address, &error))?;
+        let trail = TrailServiceClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
         let service = QueryServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
         Ok(Self {
             service,
+            trail,
             address,
             cluster: String::new(),
             answered: false,
@@ -110,6 +120,84 @@ impl Client {
             Ok(Err(status)) => Err(refused(&self.address, &status, self.answered)),
             Err(_) => Err(self.late()),
         }
+    }
+
+    /// The whole evidence of a breach, by the first digits of its fingerprint.
+    pub(crate) async fn explain_breach(&mut self, fingerprint: &str) -> Result<Evidence, Failure> {
+        let request = ExplainBreachRequest {
+            fingerprint: fingerprint.to_owned(),
+            cluster: self.cluster.clone(),
+        };
+        match timeout(ANSWER_TIMEOUT, self.service.explain_breach(request)).await {
+            Ok(Ok(answer)) => {
+                self.answered = true;
+                Ok(answer.into_inner().into())
+            }
+            Ok(Err(status)) => Err(refused(&self.address, &status, self.answered)),
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    /// Use against capacity, and whether a zone may be lost.
+    pub(crate) async fn headroom(&mut self) -> Result<Headroom, Failure> {
+        let request = GetHeadroomRequest {
+            cluster: self.cluster.clone(),
+        };
+        match timeout(ANSWER_TIMEOUT, self.service.get_headroom(request)).await {
+            Ok(Ok(answer)) => {
+                self.answered = true;
+                Ok(answer.into_inner().into())
+            }
+            Ok(Err(status)) => Err(refused(&self.address, &status, self.answered)),
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    /// Each time that a breach fired, oldest first.
+    pub(crate) async fn history(&mut self, mut request: GetHistoryRequest) -> Result<Vec<Entry>, Failure> {
+        request.cluster.clone_from(&self.cluster);
+        let entries = match timeout(ANSWER_TIMEOUT, self.trail.get_history(request)).await {
+            Ok(answer) => answer.map_err(|status| refused_question(&self.address, &status, self.answered))?,
+            Err(_) => return Err(self.late()),
+        };
+        self.answered = true;
+        let mut entries = entries.into_inner();
+        let mut out = Vec::new();
+        loop {
+            match timeout(ANSWER_TIMEOUT, entries.message()).await {
+                Ok(Ok(Some(entry))) => out.push(Entry::from(entry)),
+                Ok(Ok(None)) => return Ok(out),
+                Ok(Err(status)) => return Err(refused_question(&self.address, &status, true)),
+                Err(_) => return Err(self.late()),
+            }
+        }
+    }
+
+    /// Did a tenant reach another?
+    pub(crate) async fn audit(&mut self, mut request: AuditRequest) -> Result<Audit, Failure> {
+        request.cluster.clone_from(&self.cluster);
+        match timeout(AUDIT_TIMEOUT, self.trail.audit(request)).await {
+            Ok(Ok(answer)) => {
+                self.answered = true;
+                Ok(answer.into_inner().into())
+            }
+            Ok(Err(status)) => Err(refused_question(&self.address, &status, self.answered)),
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    /// The whole trail, in the order of its chain.
+    pub(crate) async fn read_trail(
+        &mut self,
+    ) -> Result<impl Stream<Item = Result<TrailRecord, Failure>> + use<>, Failure> {
+        let request = ReadTrailRequest::default();
+        let records = match timeout(ANSWER_TIMEOUT, self.trail.read_trail(request)).await {
+            Ok(answer) => answer.map_err(|status| refused_question(&self.address, &status, self.answered))?,
+            Err(_) => return Err(self.late()),
+        };
+        let address = self.address.clone();
+        let records = records.into_inner();
+        Ok(records.map(move |record| record.map_err(|status| refused_question(&address, &status, true))))
     }
 
     fn late(&self) -> Failure {
@@ -201,6 +289,17 @@ fn unreachable(address: &str, error: &tonic::transport::Error) -> Failure {
     )
 }
 
+/// As [`refused`], of a question about the past: such are refused for what they ask for.
+fn refused_question(address: &str, status: &Status, answered: bool) -> Failure {
+    match (status.code(), status.source()) {
+        // It keeps no trail, or the question is too large.
+        (Grpc::FailedPrecondition | Grpc::ResourceExhausted, None) => {
+            Failure::new(Code::Failed, anyhow!(clean(status.message())))
+        }
+        _ => refused(address, status, answered),
+    }
+}
+
 fn refused(address: &str, status: &Status, answered: bool) -> Failure {
     let message = clean(status.message());
     let error = match (status.code(), status.source()) {
@@ -210,6 +309,8 @@ fn refused(address: &str, status: &Status, answered: bool) -> Failure {
         (Grpc::ResourceExhausted, _) => {
             anyhow!("{address} let this client go because it read too slowly: {message}")
         }
+        // It answers, and cannot use what was typed.
+        (Grpc::InvalidArgument, None) => return Failure::new(Code::Usage, anyhow!(message)),
         // It answers, and has no such thing.
         (Grpc::NotFound, None) => return Failure::new(Code::Failed, anyhow!(message)),
         // Clients that are not trusted are let go without a word that can be relied on.

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Code {
-    /// Something failed, or `demo` did not prove its case. Of `policy check`: denied; of `policy diff`: newly denied.
+    /// Something failed, or `demo` did not prove its case. Of `policy check`: denied; of `policy diff`: newly denied; of `audit`: yes; of `audit verify`:
+    /// the chain is broken.
     Failed = 1,
     /// The command line makes no sense; the parser's own code. Of `policy`, too: what it names cannot be used.
     Usage = 2,
@@ -15,7 +16,7 @@ pub(crate) enum Code {
     NoAggregator = 3,
     /// This host or user lacks what the command needs.
     Missing = 4,
-    /// `policy check` or `policy diff` cannot say.
+    /// `policy check`, `policy diff` or `audit` cannot say.
     Unknown = 5,
     /// SIGINT or SIGTERM ended it before it was done: 128 + SIGINT, as shells count.
     Interrupted = 130,

@@ -7,9 +7,11 @@ mod args;
 mod breaches;
 mod client;
 mod demo;
+mod evidence;
 mod exit;
 mod explain;
 mod flows;
+mod headroom;
 mod host;
 mod logs;
 mod model;
@@ -25,7 +27,9 @@ mod tenants;
 mod text;
 mod tls;
 mod top;
+mod trail;
 mod up;
+mod when;
 
 use std::process::ExitCode;
 
@@ -95,6 +99,10 @@ fn obey(cli: Cli) -> Outcome {
             Command::Tenants(args) => tenants::run(&common, &args).await,
             Command::Flows(args) => flows::run(&common, &args).await,
             Command::Breaches(args) => breaches::run(&common, &args).await,
+            Command::Explain(args) => evidence::run(&common, &args).await,
+            Command::History(args) => trail::history(&common, &args).await,
+            Command::Audit(args) => trail::audit(&common, &args).await,
+            Command::Headroom(args) => headroom::run(&common, &args).await,
         }
     })
 }

@@ -677,7 +677,7 @@ impl From<v1::Culprit> for Culprit {
 }
 
 /// The kind as the documentation writes it. A kind that a newer aggregator knows and we don't keeps its number.
-fn kind(number: i32) -> String {
+pub(crate) fn kind(number: i32) -> String {
     match v1::BreachKind::try_from(number) {
         Ok(v1::BreachKind::NoisyNeighbour) => "NoisyNeighbour".to_owned(),
         Ok(v1::BreachKind::NodeOvercommitted) => "NodeOvercommitted".to_owned(),

@@ -1,7 +1,6 @@
 //! The built program against a real aggregator that serves two clusters, in which everything bears the same names.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-#[allow(dead_code, reason = "only one cluster is reported of")]
 mod support;
 
 use std::io::{BufRead, BufReader};

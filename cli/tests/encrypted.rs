@@ -1,7 +1,6 @@
 //! The built program over TLS: a real aggregator behind an endpoint that asks clients for certificates.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-#[allow(dead_code, reason = "nobody reports here")]
 mod support;
 
 use std::net::SocketAddr;

@@ -65,6 +65,7 @@ pub(crate) fn table(snapshot: &Snapshot, breaches: &[&Breach], notes: bool) -> T
             Cell::new(seconds(lasted_seconds(breach, snapshot.judged_unix_seconds))),
             Cell::new(percent(breach.covered)),
             told(breach.confidence, percent),
+            Cell::toned(breach.fingerprint.chars().take(8).collect::<String>(), Tone::Dim),
         ],
         note: notes
             .then(|| breach.summary.clone())
@@ -81,6 +82,8 @@ pub(crate) fn table(snapshot: &Snapshot, breaches: &[&Breach], notes: bool) -> T
             Column::figure("FOR", "", 2),
             Column::figure("COVERED", "", 5),
             Column::figure("CONFIDENCE", "", 6),
+            // What `partywall explain` asks for.
+            Column::name("ID", 3),
         ],
         rows: breaches.iter().map(|breach| row(breach)).collect(),
     };

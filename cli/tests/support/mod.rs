@@ -1,4 +1,5 @@
 //! A real aggregator on free ports, a node's reports sent to it as an agent would, and the built `partywall` to ask it.
+#![allow(dead_code, reason = "shared by the test files, each uses its part")]
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,6 +22,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// An aggregator that knows blue/web, promised 0.5 cores, and red/batch, promised 0.1.
 pub(crate) struct Cluster {
     aggregator: Option<partywall_aggregator::Running>,
+    config: partywall_aggregator::config::Config,
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
     blue: PodSpec,
@@ -35,6 +37,15 @@ impl Cluster {
 
     /// The same, and beside it clusters of these names with objects of the same names and UIDs.
     pub(crate) async fn with(others: &[&str]) -> Self {
+        Self::begin(others, false).await
+    }
+
+    /// One that keeps what it saw.
+    pub(crate) async fn remembering() -> Self {
+        Self::begin(&[], true).await
+    }
+
+    async fn begin(others: &[&str], remembers: bool) -> Self {
         let yaml = tempfile::tempdir().expect("a directory");
         let own = yaml.path().join("own");
         std::fs::create_dir(&own).expect("a directory");
@@ -55,19 +66,24 @@ impl Cluster {
                 source,
             });
         }
+        let state_dir = yaml.path().join("state");
+        std::fs::create_dir(&state_dir).expect("a directory");
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-        let aggregator = partywall_aggregator::start(partywall_aggregator::config::Config {
+        let config = partywall_aggregator::config::Config {
             grpc_listen: any,
             http_listen: any,
             insecure_plaintext: true,
             cluster_from,
+            state_dir: remembers.then_some(state_dir),
             ..partywall_aggregator::config::Config::default()
-        })
-        .await
-        .expect("an aggregator");
+        };
+        let aggregator = partywall_aggregator::start(config.clone())
+            .await
+            .expect("an aggregator");
         let (grpc, http) = (aggregator.grpc_addr, aggregator.http_addr);
         Self {
             aggregator: Some(aggregator),
+            config,
             grpc,
             http,
             blue,
@@ -83,6 +99,16 @@ impl Cluster {
             .stop()
             .await
             .expect("a clean end");
+    }
+
+    /// Another aggregator in its place, on other ports, with what the one before kept.
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        let again = partywall_aggregator::start(self.config.clone())
+            .await
+            .expect("an aggregator");
+        (self.grpc, self.http) = (again.grpc_addr, again.http_addr);
+        self.aggregator = Some(again);
     }
 
     /// Reports, once a second until aborted: blue ran 0.2 cores and waited 0.3 while red ran, red ran 1.5.

@@ -1,0 +1,294 @@
+//! `partywall audit export`: the trail for others, as a table, as its chain, or as objects of report APIs.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use futures::StreamExt;
+use partywall_proto::trail::Verifier;
+use partywall_proto::v1;
+use partywall_proto::v1::trail_body::What;
+
+use super::csv::Sheet;
+use super::lines::{Line, hex};
+use super::model::{Audit, Entry};
+use super::reports::{self, Api};
+use crate::args::{AuditExport, Common, ExportFormat};
+use crate::client::Client;
+use crate::exit::{Code, Failure, Outcome};
+use crate::flows::verdict;
+use crate::model::{Breach, seconds};
+use crate::output::{aside, print};
+use crate::text::utc;
+
+pub(super) async fn run(common: &Common, args: &AuditExport) -> Outcome {
+    let mut client = Client::connect(common, &args.of).await?;
+    match args.format {
+        ExportFormat::Jsonl => lines(&mut client, args).await,
+        ExportFormat::Csv => sheet(&mut client, args).await,
+        ExportFormat::Openreports => objects(&mut client, args, Api::OpenReports).await,
+        ExportFormat::Policyreport => objects(&mut client, args, Api::PolicyReport).await,
+    }
+}
+
+/// The chain as it is on the disk. Verified on the way, so that nobody keeps a copy of what is broken.
+async fn lines(client: &mut Client, args: &AuditExport) -> Outcome {
+    let partial = [
+        ("--from", args.from.is_some()),
+        ("--to", args.to.is_some()),
+        ("--cluster", args.of.cluster.is_some()),
+    ];
+    if let Some((flag, _)) = partial.into_iter().find(|(_, given)| *given) {
+        let why = anyhow!("{flag} goes not with --format jsonl: a chain is whole, or it shows nothing");
+        return Err(Failure::new(Code::Usage, why));
+    }
+    let mut out = Out::new(args, "trail.jsonl")?;
+    let mut verifier = Verifier::default();
+    let mut records = Box::pin(client.read_trail().await?);
+    while let Some(record) = records.next().await {
+        let record = record?;
+        let body = verifier
+            .take(&record)
+            .map_err(|broken| anyhow!("the trail is broken: {broken}"))?;
+        out.push(&(serde_json::to_string(&Line::new(&record, &body)?)? + "\n"))?;
+    }
+    verifier
+        .finish()
+        .map_err(|broken| anyhow!("the trail is broken: {broken}"))?;
+    out.finish()?;
+    if let Some((sequence, hash)) = verifier.head() {
+        aside(&format!(
+            "the head is {sequence}:{}; note it where the aggregator cannot write",
+            hex(&hash)
+        ));
+    }
+    Ok(())
+}
+
+/// Everything that the trail holds of the time, a row each.
+async fn sheet(client: &mut Client, args: &AuditExport) -> Outcome {
+    let (from_ns, to_ns) = super::span(args.from, args.to)?;
+    let mut sheet = Sheet::new(&[
+        "sequence",
+        "hash",
+        "at",
+        "record",
+        "cluster",
+        "kind",
+        "state",
+        "tenant",
+        "against_or_to",
+        "node",
+        "subject",
+        "verdict_or_reason",
+        "delivered",
+        "bytes",
+        "packets",
+        "connections",
+        "summary",
+    ])?;
+    let mut records = Box::pin(client.read_trail().await?);
+    while let Some(record) = records.next().await {
+        let record = record?;
+        let body: v1::TrailBody = prost::Message::decode(record.body.clone())
+            .with_context(|| format!("record {}: its body is no TrailBody", record.sequence))?;
+        if (from_ns..to_ns).contains(&body.at_unix_ns) {
+            let cluster = args.of.cluster.as_deref().unwrap_or_default();
+            rows(&mut sheet, &record, &body, cluster)?;
+        }
+    }
+    let mut out = Out::new(args, "trail.csv")?;
+    out.push(&sheet.text()?)?;
+    out.finish()
+}
+
+fn rows(sheet: &mut Sheet, record: &v1::TrailRecord, body: &v1::TrailBody, only: &str) -> anyhow::Result<()> {
+    let (sequence, hash) = (record.sequence.to_string(), hex(&record.hash));
+    let at = utc(seconds(body.at_unix_ns));
+    let wanted = |cluster: &str| only.is_empty() || cluster == only;
+    let mut row = |what: &str, cells: [&str; 13]| {
+        sheet.row([sequence.as_str(), &hash, &at, what].into_iter().chain(cells))
+    };
+    match &body.what {
+        Some(What::Breach(breach)) if wanted(&breach.cluster) => {
+            let b = Breach::from(breach.clone());
+            row(
+                "breach",
+                [
+                    &b.cluster,
+                    &b.kind,
+                    b.state.name(),
+                    &b.tenant,
+                    &b.against,
+                    &b.node,
+                    &b.subject,
+                    "",
+                    "",
+                    "",
+                    "",
+                    "",
+                    &b.summary,
+                ],
+            )?;
+        }
+        Some(What::Hour(hour)) if wanted(&hour.cluster) => {
+            let begins = utc(hour.hour_unix_s as f64);
+            for c in &hour.crossings {
+                let [bytes, packets, connections] =
+                    [c.bytes, c.packets, c.connections].map(|n| n.to_string());
+                let summary = format!("in the hour from {begins}");
+                row(
+                    "crossing",
+                    [
+                        &hour.cluster,
+                        "",
+                        "",
+                        &c.from,
+                        &c.to,
+                        "",
+                        "",
+                        &verdict(c.verdict),
+                        &c.delivered.to_string(),
+                        &bytes,
+                        &packets,
+                        &connections,
+                        &summary,
+                    ],
+                )?;
+            }
+            for c in &hour.coverage {
+                let summary = format!("not seen in the hour from {begins}");
+                row(
+                    "not_seen",
+                    [
+                        &hour.cluster,
+                        "",
+                        "",
+                        &c.tenant,
+                        "",
+                        &c.node,
+                        "",
+                        &c.reason,
+                        "",
+                        "",
+                        "",
+                        "",
+                        &summary,
+                    ],
+                )?;
+            }
+        }
+        Some(What::Start(start)) => {
+            let summary = format!("an aggregator of version {} began to write", start.version);
+            row(
+                "start",
+                ["", "", "", "", "", "", "", "", "", "", "", "", &summary],
+            )?;
+        }
+        Some(What::Pruned(pruned)) => {
+            let summary = format!("records up to {} were taken out", pruned.up_to_sequence);
+            row(
+                "pruned",
+                [
+                    "",
+                    "",
+                    "",
+                    "",
+                    "",
+                    "",
+                    "",
+                    &pruned.reason,
+                    "",
+                    "",
+                    "",
+                    "",
+                    &summary,
+                ],
+            )?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// One object for each namespace.
+async fn objects(client: &mut Client, args: &AuditExport, api: Api) -> Outcome {
+    let (from_unix_ns, to_unix_ns) = super::span(args.from, args.to)?;
+    let snapshot = client.snapshot(false).await?;
+    let entries: Vec<Entry> = client
+        .history(v1::GetHistoryRequest {
+            from_unix_ns,
+            to_unix_ns,
+            ..v1::GetHistoryRequest::default()
+        })
+        .await?;
+    let audit: Audit = client
+        .audit(v1::AuditRequest {
+            from_unix_ns,
+            to_unix_ns,
+            ..v1::AuditRequest::default()
+        })
+        .await?;
+    let clusters: Vec<&str> = snapshot.clusters.iter().map(|c| c.name.as_str()).collect();
+    if clusters.len() > 1 {
+        let why = anyhow!(
+            "--cluster is needed: the aggregator serves {}, and an object is one cluster's",
+            clusters.join(", ")
+        );
+        return Err(Failure::new(Code::Usage, why));
+    }
+    let made = reports::reports(&snapshot.tenants, &entries, &audit, api);
+    if made.placeless > 0 {
+        aside(&format!(
+            "{} in no object: neither a pod nor a tenant with a namespace is named",
+            crate::text::count(made.placeless, "breach is", "breaches are")
+        ));
+    }
+    match &args.out {
+        Some(dir) if dir != Path::new("-") => {
+            fs::create_dir_all(dir).with_context(|| format!("--out {}", dir.display()))?;
+            for (namespace, text) in &made.objects {
+                let path = dir.join(format!("{namespace}.yaml"));
+                fs::write(&path, text).with_context(|| format!("--out: writing {}", path.display()))?;
+            }
+            Ok(())
+        }
+        _ => {
+            let texts: Vec<&str> = made.objects.iter().map(|(_, text)| text.as_str()).collect();
+            Ok(print(&texts.join("---\n"))?)
+        }
+    }
+}
+
+/// Where an export goes: stdout, or a file in the directory.
+struct Out(Option<fs::File>);
+
+impl Out {
+    fn new(args: &AuditExport, name: &str) -> anyhow::Result<Self> {
+        match &args.out {
+            Some(dir) if dir != Path::new("-") => {
+                fs::create_dir_all(dir).with_context(|| format!("--out {}", dir.display()))?;
+                let path = dir.join(name);
+                let file =
+                    fs::File::create(&path).with_context(|| format!("--out: making {}", path.display()))?;
+                Ok(Self(Some(file)))
+            }
+            _ => Ok(Self(None)),
+        }
+    }
+
+    fn push(&mut self, text: &str) -> anyhow::Result<()> {
+        match &mut self.0 {
+            Some(file) => std::io::Write::write_all(file, text.as_bytes()).context("--out: writing")?,
+            None => print(text)?,
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Outcome {
+        if let Some(file) = self.0 {
+            file.sync_all().context("--out: writing")?;
+        }
+        Ok(())
+    }
+}
