@@ -116,7 +116,7 @@ fn remedy<'a>(told: &'a Explanation, kind: &str) -> &'a Remedy {
 
 /// The pod just made has one container that asks for what the pod does, and a Deployment that made it.
 fn owned(sim: &mut Sim, cpu_m: u64, memory_mib: u64) {
-    let pod = sim.cluster.pods.last_mut().unwrap();
+    let pod = Arc::make_mut(sim.cluster.pods.last_mut().unwrap());
     let hash = "pod-template-hash".to_owned();
     pod.labels = BTreeMap::from([
         ("app".to_owned(), pod.name.clone()),
@@ -198,7 +198,7 @@ fn a_noisy_neighbour() {
     assert!(asks.yaml.contains("cpu: \"900m\""), "{}", asks.yaml);
     assert!(remedy(&told, "limit").yaml.contains("cpu: \"100m\""));
     // Taken at its word.
-    let pod = sim.cluster.pods.iter_mut().find(|p| p.name == "batch").unwrap();
+    let pod = Arc::make_mut(sim.cluster.pods.iter_mut().find(|p| p.name == "batch").unwrap());
     pod.requests.cpu_ncores = 900_000_000;
     sim.publish();
     sim.ticks(8, &work);
@@ -213,7 +213,7 @@ fn a_noisy_neighbour() {
     assert!(!told.ledger.is_empty(), "of its worst moment");
     // Long gone, and still explained by what was used then.
     sim.ticks(15, &[Ran(web, 300)]);
-    let pod = sim.cluster.pods.iter_mut().find(|p| p.name == "batch").unwrap();
+    let pod = Arc::make_mut(sim.cluster.pods.iter_mut().find(|p| p.name == "batch").unwrap());
     pod.requests.cpu_ncores = 100_000_000;
     sim.publish();
     sim.tick(&[Ran(web, 300)]);
@@ -223,7 +223,7 @@ fn a_noisy_neighbour() {
         "what it used then"
     );
     // Once more: the earlier time is told too.
-    let pod = sim.cluster.pods.iter_mut().find(|p| p.name == "batch").unwrap();
+    let pod = Arc::make_mut(sim.cluster.pods.iter_mut().find(|p| p.name == "batch").unwrap());
     pod.requests.cpu_ncores = 100_000_000;
     sim.publish();
     sim.ticks(5, &work);
@@ -311,7 +311,7 @@ fn quotas_of_the_policy_file_and_of_pods() {
         let pod = sim.pod("red", name, 10);
         owned(&mut sim, 10, 0);
         let pods = &mut sim.cluster.pods;
-        pods.last_mut().unwrap().owner = Some(OwnerRef {
+        Arc::make_mut(pods.last_mut().unwrap()).owner = Some(OwnerRef {
             kind: "StatefulSet".into(),
             name: "db".into(),
         });
@@ -421,6 +421,7 @@ fn two(policy: &str) -> (Net, net::Pod, net::Pod) {
     let web = net.pod("blue", "web", "node-b", "10.0.1.1");
     net.object("blue", "db", "node-b", &["10.0.1.2"]);
     for pod in &mut net.cluster.pods {
+        let pod = Arc::make_mut(pod);
         pod.labels = BTreeMap::from([("app".to_owned(), pod.name.clone())]).into();
     }
     net.cluster.nodes = ["node-a", "node-b"]
@@ -442,7 +443,8 @@ fn a_flat_network() {
     let (mut net, client, web) = two(policy);
     let monitor = net.pod("green", "monitor", "node-a", "10.0.0.9");
     let pods = &mut net.cluster.pods;
-    pods.last_mut().unwrap().labels = BTreeMap::from([("app".to_owned(), "monitor".to_owned())]).into();
+    Arc::make_mut(pods.last_mut().unwrap()).labels =
+        BTreeMap::from([("app".to_owned(), "monitor".to_owned())]).into();
     net.publish();
     net.connects(monitor, web, 9_090, 500);
     net.connects(client, web, 80, 1_000);
@@ -580,6 +582,7 @@ fn hostile_names_stay_in_their_lines() {
     let (mut sim, web, batch) = hog();
     let evil = "x\nkind: Secret\n---\n\u{202e}";
     for pod in &mut sim.cluster.pods {
+        let pod = Arc::make_mut(pod);
         pod.containers = Arc::new([ContainerObject {
             name: evil.into(),
             requests: pod.requests,

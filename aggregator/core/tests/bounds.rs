@@ -3,6 +3,8 @@
 
 mod sim;
 
+use std::sync::Arc;
+
 use partywall_aggregator_core::breach::BreachState;
 use partywall_aggregator_core::identity::{Classes, ContainerObject, LimitRangeObject, QuotaObject, Scope};
 use partywall_aggregator_core::report::EntityKind;
@@ -107,7 +109,7 @@ fn a_quota_with_scopes_is_held_against_the_pods_that_it_selects() {
     let mut sim = Sim::new("");
     let (a, b) = (sim.memory_pod("red", "a", 10), sim.memory_pod("red", "b", 10));
     for pod in sim.cluster.pods.iter_mut().filter(|pod| pod.name == "b") {
-        pod.priority_class = Some("high".into());
+        Arc::make_mut(pod).priority_class = Some("high".into());
     }
     quota(&mut sim, Some(50), Some(2));
     let high = Classes::In(["high".to_owned()].into());
@@ -147,7 +149,7 @@ fn a_quota_of_no_pods_admits_none() {
 fn ranged(cpu_m: Option<u64>, memory_mib: Option<u64>) -> (Sim, u32, u32) {
     let mut sim = Sim::new("");
     let pod = sim.pod("red", "a", 0);
-    let object = sim.cluster.pods.last_mut().unwrap();
+    let object = Arc::make_mut(sim.cluster.pods.last_mut().unwrap());
     object.containers = [ContainerObject {
         name: "main".into(),
         id: Some("c0ffee".into()),
@@ -236,7 +238,7 @@ fn no_limit_where_one_is_set_is_a_breach() {
 
     // What is set on the pod as a whole bounds its containers.
     let (mut sim, ..) = ranged(None, Some(64));
-    sim.cluster.pods[0].cpu_limit_ncores = Some(400_000_000);
+    Arc::make_mut(&mut sim.cluster.pods[0]).cpu_limit_ncores = Some(400_000_000);
     sim.publish();
     sim.ticks(4, &[]);
     assert!(sim.log.is_empty());
@@ -250,7 +252,7 @@ fn a_pod_that_no_agent_sees_and_one_of_the_system_break_nothing() {
     sim.ticks(5, &[]);
     assert!(sim.fired().is_empty());
     let (mut sim, ..) = ranged(Some(2_000), Some(128));
-    sim.cluster.pods[0].namespace = "kube-system".into();
+    Arc::make_mut(&mut sim.cluster.pods[0]).namespace = "kube-system".into();
     sim.cluster.limit_ranges[0].namespace = "kube-system".into();
     sim.publish();
     sim.ticks(5, &[]);

@@ -282,7 +282,7 @@ fn a_pod_that_meets_itself_behind_a_service() {
 #[test]
 fn an_address_that_a_finished_pod_left_is_the_next_ones() {
     let (mut net, client, web) = two();
-    let done = net.cluster.pods.iter_mut().find(|p| p.name == "client").unwrap();
+    let done = Arc::make_mut(net.cluster.pods.iter_mut().find(|p| p.name == "client").unwrap());
     done.terminal = true;
     net.publish();
     net.ticks(10);
@@ -410,7 +410,7 @@ fn host_network_and_translated_sources_are_the_nodes() {
     );
     // A host-network pod is known by its cgroup where an agent tells.
     net.object("red", "host", "node-a", &["192.168.0.1"]);
-    net.cluster.pods.last_mut().unwrap().host_network = true;
+    Arc::make_mut(net.cluster.pods.last_mut().unwrap()).host_network = true;
     net.publish();
     let host = net.runs("node-a", EntityKind::Pod("uid-red-host".into()), "192.168.0.1");
     net.connects(host, web, 9090, 300);
@@ -426,7 +426,7 @@ fn host_network_and_translated_sources_are_the_nodes() {
 fn both_families_are_the_same_pods() {
     let (mut net, client, web) = two();
     for (name, address) in [("client", "fd00::1"), ("web", "fd00::2")] {
-        let pod = net.cluster.pods.iter_mut().find(|p| p.name == name).unwrap();
+        let pod = Arc::make_mut(net.cluster.pods.iter_mut().find(|p| p.name == name).unwrap());
         pod.addresses.push(ip(address));
     }
     net.publish();
@@ -715,7 +715,7 @@ fn admitted_by_label(net: &mut Net) {
 
 /// Labels of red/client.
 fn labels(net: &mut Net, labels: &[(&str, &str)]) {
-    let pod = net.cluster.pods.iter_mut().find(|p| p.name == "client").unwrap();
+    let pod = Arc::make_mut(net.cluster.pods.iter_mut().find(|p| p.name == "client").unwrap());
     let own = |(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned());
     pod.labels = Arc::new(labels.iter().map(own).collect());
     net.publish();
@@ -1197,7 +1197,7 @@ fn an_answer_to_the_opener_says_that_it_arrived() {
 /// red/host on node-a, which has the node's address, and its record there.
 fn host_network(net: &mut Net) -> Pod {
     net.object("red", "host", "node-a", &["192.168.0.1"]);
-    net.cluster.pods.last_mut().unwrap().host_network = true;
+    Arc::make_mut(net.cluster.pods.last_mut().unwrap()).host_network = true;
     net.publish();
     net.runs("node-a", EntityKind::Pod("uid-red-host".into()), "192.168.0.1")
 }

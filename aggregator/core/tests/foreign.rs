@@ -14,7 +14,7 @@ fn stage() -> (Sim, u32, u32) {
     let mut sim = Sim::new("");
     let web = sim.memory_pod("blue", "web", 64);
     sim.object("green", "elsewhere", 100);
-    sim.cluster.pods.last_mut().unwrap().node = Some("node-b".into());
+    Arc::make_mut(sim.cluster.pods.last_mut().unwrap()).node = Some("node-b".into());
     sim.publish();
     let foreign = sim.entity(EntityKind::Pod(Arc::from(uid("green", "elsewhere"))));
     (sim, web, foreign)
@@ -132,11 +132,11 @@ fn traffic_that_found_no_place_is_not_its_tenants() {
 fn what_is_not_scheduled_yet_is_not_foreign_and_what_is_scheduled_elsewhere_becomes_it() {
     let mut sim = Sim::new("");
     let pod = sim.pod("blue", "web", 500);
-    sim.cluster.pods[0].node = None;
+    Arc::make_mut(&mut sim.cluster.pods[0]).node = None;
     sim.publish();
     sim.ticks(3, &[Ran(pod, 300)]);
     assert_eq!(sim.world.losses().get("identify", "foreign_pod"), 0);
-    sim.cluster.pods[0].node = Some("node-b".into());
+    Arc::make_mut(&mut sim.cluster.pods[0]).node = Some("node-b".into());
     sim.publish();
     sim.ticks(10, &[Ran(pod, 300)]);
     assert_eq!(sim.world.losses().get("identify", "foreign_pod"), 1);
@@ -144,7 +144,7 @@ fn what_is_not_scheduled_yet_is_not_foreign_and_what_is_scheduled_elsewhere_beco
     sim.ticks(10, &[Ran(pod, 300)]);
     assert_eq!(run_ns(&sim)["blue"], before);
     // The cluster data was late, not wrong: from then on it counts.
-    sim.cluster.pods[0].node = Some("node-a".into());
+    Arc::make_mut(&mut sim.cluster.pods[0]).node = Some("node-a".into());
     sim.publish();
     sim.ticks(10, &[Ran(pod, 300)]);
     assert!(run_ns(&sim)["blue"] > before);
@@ -155,7 +155,7 @@ fn a_static_pod_is_held_against_its_mirror_objects_node() {
     let mut sim = Sim::new("");
     for (name, node, hash) in [("etcd-a", "node-a", "hash-a"), ("etcd-b", "node-b", "hash-b")] {
         sim.object("blue", name, 100);
-        let pod = sim.cluster.pods.last_mut().unwrap();
+        let pod = Arc::make_mut(sim.cluster.pods.last_mut().unwrap());
         pod.node = Some(node.into());
         pod.static_uid = Some(hash.into());
     }

@@ -3,6 +3,8 @@
 
 mod sim;
 
+use std::sync::Arc;
+
 use partywall_aggregator_core::headroom::Headroom;
 use partywall_aggregator_core::identity::{NodeObject, OwnerRef, Taint, Toleration};
 use sim::*;
@@ -147,14 +149,14 @@ fn what_does_not_move_and_where_nothing_may_go() {
     let mut sim = sim();
     let web = sim.pod("blue", "web", 500);
     sim.pod("kube-system", "proxy", 100);
-    sim.cluster.pods.last_mut().unwrap().owner = Some(OwnerRef {
+    Arc::make_mut(sim.cluster.pods.last_mut().unwrap()).owner = Some(OwnerRef {
         kind: "DaemonSet".into(),
         name: "proxy".into(),
     });
     sim.pod("kube-system", "mirror", 100);
-    sim.cluster.pods.last_mut().unwrap().static_uid = Some("x".into());
+    Arc::make_mut(sim.cluster.pods.last_mut().unwrap()).static_uid = Some("x".into());
     sim.object("blue", "done", 1_000);
-    sim.cluster.pods.last_mut().unwrap().terminal = true;
+    Arc::make_mut(sim.cluster.pods.last_mut().unwrap()).terminal = true;
     sim.publish();
     sim.ticks(5, &[Ran(web, 100)]);
     let requests = |sim: &Sim| {
@@ -172,7 +174,7 @@ fn what_does_not_move_and_where_nothing_may_go() {
     sim.publish();
     assert_eq!(requests(&sim), (1, Some(false)));
     let tolerates = |sim: &mut Sim, value: Option<&str>| {
-        sim.cluster.pods[0].tolerations = Box::new([Toleration {
+        Arc::make_mut(&mut sim.cluster.pods[0]).tolerations = Box::new([Toleration {
             key: "dedicated".into(),
             value: value.map(Into::into),
             effect: "".into(),

@@ -435,11 +435,7 @@ fn a_changed_entitlement_counts_at_once() {
     let work = [Ran(web, 300), Ran(batch, 900), Waited(web, batch, 500)];
     sim.ticks(6, &work);
     assert_eq!(sim.firing(), [NOISY]);
-    sim.cluster
-        .pods
-        .iter_mut()
-        .find(|p| p.name == "batch")
-        .unwrap()
+    Arc::make_mut(sim.cluster.pods.iter_mut().find(|p| p.name == "batch").unwrap())
         .requests
         .cpu_ncores = 2_000_000_000;
     sim.publish();

@@ -133,7 +133,7 @@ fn a_pod_that_runs_elsewhere_is_unknown_and_a_loss() {
     let mut sim = Sim::new("");
     let web = sim.pod("blue", "web", 500);
     sim.object("green", "elsewhere", 100);
-    sim.cluster.pods.last_mut().unwrap().node = Some("node-b".into());
+    Arc::make_mut(sim.cluster.pods.last_mut().unwrap()).node = Some("node-b".into());
     sim.publish();
     let foreign = sim.entity(EntityKind::Pod(Arc::from(uid("green", "elsewhere"))));
     sim.ticks(3, &[Ran(web, 300), Ran(foreign, 900), Waited(web, foreign, 500)]);

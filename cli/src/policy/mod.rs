@@ -125,7 +125,7 @@ fn read_dir(option: &str, dir: &Path) -> anyhow::Result<(Cluster, ClusterStatus)
 /// With pods that have ended: what was seen of them is looked at after.
 fn living(mut cluster: Cluster) -> Cluster {
     for pod in &mut cluster.pods {
-        pod.terminal = false;
+        Arc::make_mut(pod).terminal = false;
     }
     cluster
 }

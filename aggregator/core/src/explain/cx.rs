@@ -78,7 +78,7 @@ impl<'a> Cx<'a> {
     pub(super) fn pod(&self, name: &str) -> Option<&'a PodObject> {
         let (namespace, name) = name.split_once('/')?;
         let node = &*self.breach().key.node;
-        let pods = self.directory.cluster().pods.iter();
+        let pods = self.directory.cluster().pods.iter().map(|pod| &**pod);
         let mut named = pods.filter(|p| p.namespace == namespace && p.name == name && !p.terminal);
         let first = named.clone().next();
         named.find(|p| p.node.as_deref() == Some(node)).or(first)

@@ -75,7 +75,8 @@ impl Fence {
                 fence.node_addresses.insert(*address, Arc::clone(node));
             }
         }
-        let mut objects: Vec<&PodObject> = cluster.pods.iter().filter(|p| !p.terminal).collect();
+        let pods = cluster.pods.iter().map(|pod| &**pod);
+        let mut objects: Vec<&PodObject> = pods.filter(|p| !p.terminal).collect();
         objects.sort_by(|a, b| (&a.namespace, &a.name, &a.uid).cmp(&(&b.namespace, &b.name, &b.uid)));
         let mut lists = Lists::default();
         for object in objects {

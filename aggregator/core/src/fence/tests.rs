@@ -151,7 +151,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
         };
         Cluster {
             namespaces: NAMESPACES.into_iter().zip(of_namespaces).map(namespace).collect(),
-            pods,
+            pods: pods.into_iter().map(Arc::new).collect(),
             nodes: (0..2).map(node).collect(),
             network_policies: policies.into_iter().map(Arc::new).collect(),
             ..Cluster::default()
@@ -406,7 +406,7 @@ fn a_large_cluster_is_compiled_once() {
         })
     });
     let cluster = Cluster {
-        pods: pods.collect(),
+        pods: pods.map(Arc::new).collect(),
         network_policies: policies.collect(),
         ..Cluster::default()
     };

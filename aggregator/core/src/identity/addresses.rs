@@ -380,7 +380,7 @@ fn leads(
 
 /// Pods by the Service's selector, where no EndpointSlice tells them.
 fn selected<'a>(cluster: &'a Cluster, service: &'a ServiceObject) -> impl Iterator<Item = &'a PodObject> {
-    cluster.pods.iter().filter(|p| {
+    cluster.pods.iter().map(|pod| &**pod).filter(|p| {
         !service.selector.is_empty()
             && p.namespace == service.namespace
             && !p.terminal
@@ -448,7 +448,7 @@ mod tests {
 
     fn set(addresses: &mut Addresses, pods: Vec<PodObject>, at_s: u64) {
         let cluster = Cluster {
-            pods,
+            pods: pods.into_iter().map(Arc::new).collect(),
             ..Cluster::default()
         };
         addresses.set(&cluster, at_s * S);
@@ -514,7 +514,7 @@ mod tests {
         host.addresses = vec![ip("192.168.0.1")];
         host.host_addresses = host.addresses.clone();
         let cluster = Cluster {
-            pods: vec![host],
+            pods: vec![host.into()],
             nodes: vec![NodeObject {
                 name: "node-b".into(),
                 addresses: vec![ip("192.168.0.2")],
@@ -562,7 +562,7 @@ mod tests {
             ..ServiceObject::default()
         };
         let cluster = Cluster {
-            pods: vec![labelled],
+            pods: vec![labelled.into()],
             services: vec![
                 service("by-slice", "10.96.0.1"),
                 service("by-selector", "10.96.0.2"),
@@ -634,9 +634,9 @@ mod tests {
         let mut a = Addresses::default();
         let mut cluster = Cluster {
             pods: vec![
-                labelled("ns", "one", &["10.0.0.1", "fd00::1"]),
-                labelled("ns", "two", &["10.0.0.2"]),
-                labelled("other", "three", &["10.0.0.3"]),
+                labelled("ns", "one", &["10.0.0.1", "fd00::1"]).into(),
+                labelled("ns", "two", &["10.0.0.2"]).into(),
+                labelled("other", "three", &["10.0.0.3"]).into(),
             ],
             services: vec![
                 external("ns", "a", &["203.0.113.1", "fd01::1"], &[80], "one"),
@@ -703,7 +703,10 @@ mod tests {
             .collect();
         let mut vips: Vec<&str> = vips.iter().map(String::as_str).collect();
         let mut cluster = Cluster {
-            pods: pods.chain([labelled("ns", "few", &["10.0.1.1"])]).collect(),
+            pods: pods
+                .chain([labelled("ns", "few", &["10.0.1.1"])])
+                .map(Arc::new)
+                .collect(),
             services: vec![
                 external("ns", "a-many", &vips, &ports, "many"),
                 external("ns", "few", &["198.51.100.1"], &[80], "few"),

@@ -82,7 +82,7 @@ pub struct Directory {
     namespaces: BTreeMap<Arc<str>, (TenantId, ResolvedBy)>,
     pods: Arc<ByUid>,
     /// Left the cluster data, last counters may be on the way: object and when it was last there.
-    gone: Arc<BTreeMap<String, (PodObject, u64)>>,
+    gone: Arc<BTreeMap<String, (Arc<PodObject>, u64)>>,
     /// By [`Resource`].
     quotas: BTreeMap<TenantId, [Option<Bound>; 3]>,
     scoped: Vec<Arc<Scoped>>,
@@ -222,7 +222,7 @@ impl Directory {
         let live: BTreeSet<&str> = self.cluster.pods.iter().map(|p| p.uid.as_str()).collect();
         let mut gone = BTreeMap::clone(&self.gone);
         for pod in before.pods.iter().filter(|p| !live.contains(p.uid.as_str())) {
-            gone.insert(pod.uid.clone(), (pod.clone(), now_ns));
+            gone.insert(pod.uid.clone(), (Arc::clone(pod), now_ns));
         }
         gone.retain(|uid, _| !live.contains(uid.as_str()));
         gone.retain(|_, (_, at)| now_ns.saturating_sub(*at) < GONE_POD_KEPT_NS);
@@ -256,9 +256,12 @@ impl Directory {
         let gone = self.gone.values().map(|(pod, _)| pod);
         let pods = self.cluster.pods.iter().chain(gone).cloned();
         cluster.pods = pods
-            .map(|pod| PodObject {
-                terminal: false,
-                ..pod
+            .map(|pod| match pod.terminal {
+                false => pod,
+                true => Arc::new(PodObject {
+                    terminal: false,
+                    ..PodObject::clone(&pod)
+                }),
             })
             .collect();
         let fence = Fence::new(&cluster);
@@ -493,6 +496,10 @@ mod tests {
         }
     }
 
+    fn shared<const N: usize>(pods: [PodObject; N]) -> Vec<Arc<PodObject>> {
+        pods.into_iter().map(Arc::new).collect()
+    }
+
     fn quota(namespace: &str, name: &str, cores: Option<u64>) -> QuotaObject {
         QuotaObject {
             namespace: namespace.into(),
@@ -514,7 +521,7 @@ mod tests {
         let policy = Policy::default();
         let mut d = directory(
             Cluster {
-                pods: vec![pod("u1", "red")],
+                pods: shared([pod("u1", "red")]),
                 ..Cluster::default()
             },
             &policy,
@@ -534,7 +541,7 @@ mod tests {
         .unwrap();
         let d = directory(
             Cluster {
-                pods: vec![pod("in-a", "a"), pod("in-c", "c"), pod("in-d", "d")],
+                pods: shared([pod("in-a", "a"), pod("in-c", "c"), pod("in-d", "d")]),
                 quotas: vec![
                     quota("a", "wide", Some(5)),
                     quota("a", "tight", Some(2)),
@@ -578,11 +585,11 @@ mod tests {
             ..pod(uid, namespace)
         };
         let cluster = Cluster {
-            pods: vec![
+            pods: shared([
                 of_class("a-high", "a", "high"),
                 of_class("a-low", "a", "low"),
                 of_class("c-high", "c", "high"),
-            ],
+            ]),
             quotas: vec![
                 scoped("a", "wide", 5, high()),
                 scoped("a", "tight", 2, high()),
@@ -668,7 +675,7 @@ mod tests {
         thief.static_uid = Some("victim".into());
         let d = directory(
             Cluster {
-                pods: vec![mirror, thief, pod("victim", "blue")],
+                pods: shared([mirror, thief, pod("victim", "blue")]),
                 ..Cluster::default()
             },
             &Policy::default(),
@@ -685,7 +692,7 @@ mod tests {
                     name: "ns".into(),
                     labels: BTreeMap::new(),
                 }],
-                pods: vec![pod("u", "ns")],
+                pods: shared([pod("u", "ns")]),
                 ..Cluster::default()
             },
             &Policy::default(),

@@ -33,7 +33,8 @@ pub type Labels = Arc<BTreeMap<String, String>>;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cluster {
     pub namespaces: Vec<Namespace>,
-    pub pods: Vec<PodObject>,
+    /// Shared with whoever read them, and with what is known next.
+    pub pods: Vec<Arc<PodObject>>,
     pub quotas: Vec<QuotaObject>,
     pub limit_ranges: Vec<LimitRangeObject>,
     pub nodes: Vec<NodeObject>,

@@ -148,7 +148,7 @@ impl Net {
     }
 
     pub fn object(&mut self, namespace: &str, name: &str, node: &str, addresses: &[&str]) {
-        self.cluster.pods.push(PodObject {
+        self.cluster.pods.push(Arc::new(PodObject {
             uid: format!("uid-{namespace}-{name}"),
             namespace: namespace.into(),
             name: name.into(),
@@ -156,7 +156,7 @@ impl Net {
             addresses: addresses.iter().map(|a| ip(a)).collect(),
             labels: Arc::new(BTreeMap::from([("app".to_owned(), name.to_owned())])),
             ..PodObject::default()
-        });
+        }));
         self.publish();
     }
 

@@ -116,7 +116,7 @@ impl Sim {
 
     /// Only the object.
     pub fn object(&mut self, namespace: &str, name: &str, request_m: u64) {
-        self.cluster.pods.push(PodObject {
+        self.cluster.pods.push(Arc::new(PodObject {
             uid: uid(namespace, name),
             namespace: namespace.into(),
             name: name.into(),
@@ -126,14 +126,14 @@ impl Sim {
                 memory_bytes: 0,
             },
             ..PodObject::default()
-        });
+        }));
         self.publish();
     }
 
     /// A pod as [`Sim::pod`], with a memory request in MiB and no CPU request.
     pub fn memory_pod(&mut self, namespace: &str, name: &str, request_mib: u64) -> u32 {
         self.object(namespace, name, 0);
-        let pod = self.cluster.pods.last_mut().expect("just pushed");
+        let pod = Arc::make_mut(self.cluster.pods.last_mut().expect("just pushed"));
         pod.requests.memory_bytes = request_mib * MIB;
         self.publish();
         self.entity(EntityKind::Pod(Arc::from(uid(namespace, name))))

@@ -39,7 +39,7 @@ pub struct Objects {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
     Namespace(Namespace),
-    Pod(PodObject),
+    Pod(Arc<PodObject>),
     Quota(QuotaObject),
     UnjudgedQuota(UnjudgedQuota),
     LimitRange(LimitRangeObject),
@@ -169,7 +169,7 @@ pub fn object(yaml: &Yaml, api: &str, kind: &str) -> Result<Option<Object>, Yaml
     let at = || At::new(kind, yaml);
     let object = match (group, version, kind) {
         ("", "v1", "Namespace") => Object::Namespace(namespace(&at()?)?),
-        ("", "v1", "Pod") => Object::Pod(pod::pod(&at()?)?),
+        ("", "v1", "Pod") => Object::Pod(Arc::new(pod::pod(&at()?)?)),
         ("", "v1", "ResourceQuota") => quota::quota(&at()?)?,
         ("", "v1", "LimitRange") => Object::LimitRange(quota::limit_range(&at()?)?),
         ("", "v1", "Node") => Object::Node(network::node(&at()?)?),

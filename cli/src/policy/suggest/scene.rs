@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use anyhow::{bail, ensure};
 use partywall_aggregator::policy_file;
@@ -177,7 +178,7 @@ fn complete(cluster: &mut Cluster, flows: &[Seen], from_dir: bool) -> BTreeSet<S
         cluster.nodes.extend(nodes.into_iter().map(node));
     }
     let uids = new.keys().cloned().collect();
-    cluster.pods.extend(new.into_values());
+    cluster.pods.extend(new.into_values().map(Arc::new));
     if from_dir { uids } else { BTreeSet::new() }
 }
 

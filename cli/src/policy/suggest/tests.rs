@@ -168,7 +168,7 @@ fn cluster(pods: Vec<PodObject>, policies: Vec<NetworkPolicy>) -> Cluster {
                 labels: BTreeMap::from([("capsule.clastix.io/tenant".to_owned(), (*tenant).to_owned())]),
             })
             .collect(),
-        pods,
+        pods: pods.into_iter().map(Arc::new).collect(),
         nodes: (0..2)
             .map(|i| NodeObject {
                 name: format!("node-{i}"),
