@@ -198,3 +198,33 @@ async fn a_question_that_makes_no_sense_is_refused_and_one_of_no_known_time_is_o
     assert_eq!((answer.pairs.len(), answer.pairs[0].from.as_str()), (1, ""));
     running.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_tells_the_past_from_the_trail() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = keeping(dir.path()).await;
+    disturb(&running, 1).await;
+    let mut quiet = Agent::connect(&running, "node-a").await;
+    quiet.next.agent_start_unix_ns = 2;
+    let told = eventually("the end of it", async || {
+        let report = quiet.interval(&[], &[]);
+        quiet.send(report).await;
+        let said = http(running.http_addr, "/api/history").await;
+        let body = said.split_once("\r\n\r\n").unwrap().1;
+        body.contains("\"fingerprint\"").then(|| body.to_owned())
+    });
+    let told = told.await;
+    for needle in [
+        "\"source\":\"trail\"",
+        "\"kept_seconds\":2592000",
+        "\"kind\":\"NoisyNeighbour\"",
+        "\"state\":\"resolved\"",
+        "\"tenant\":\"red\"",
+        "\"stolen_cores\"",
+    ] {
+        assert!(told.contains(needle), "{needle}: {told}");
+    }
+    let other = http(running.http_addr, "/api/history?tenant=green").await;
+    assert!(other.contains("\"entries\":[]"), "{other}");
+    running.stop().await.unwrap();
+}

@@ -2,11 +2,13 @@
 
 use partywall_aggregator_core::breach::Breach;
 use partywall_aggregator_core::limits::{MAX_RESOLVED_BREACHES, RESOLVED_KEPT_NS};
+use partywall_proto::v1;
 use serde::{Deserialize, Serialize};
 
 use super::answer::Problem;
 use super::view::{BreachRow, to_json};
 use crate::state::State;
+use crate::trail::Trail;
 
 /// More than anybody reads; the trail has the rest.
 const MOST: usize = 500;
@@ -23,7 +25,7 @@ pub(super) struct Wanted {
 
 #[derive(Debug, Serialize)]
 struct History<'a> {
-    /// "memory": what was resolved lately, gone with the process.
+    /// "trail", or "memory": what was resolved lately, gone with the process.
     source: &'static str,
     kept_seconds: u64,
     kept_most: usize,
@@ -41,8 +43,44 @@ impl Wanted {
     }
 }
 
-/// Breaches that fired and were resolved.
+/// Breaches that fired and were resolved: of the trail where there is one, else of memory.
 pub(super) fn list(state: &State, wanted: &Wanted) -> Result<Vec<u8>, Problem> {
+    match state.trail.get() {
+        Some(trail) => of_trail(state, trail, wanted),
+        None => of_memory(state, wanted),
+    }
+}
+
+fn of_trail(state: &State, trail: &Trail, wanted: &Wanted) -> Result<Vec<u8>, Problem> {
+    let request = v1::GetHistoryRequest {
+        tenant: wanted.tenant.clone(),
+        cluster: wanted.cluster.clone(),
+        fingerprint: wanted.fingerprint.clone(),
+        limit: MOST as u32,
+        ..v1::GetHistoryRequest::default()
+    };
+    let kept = trail.past(&request);
+    let mut kept = kept.map_err(|refused| Problem::Failed(refused.to_string()))?;
+    // What fires still is among the live ones; of what has no known end `partywall history` tells.
+    kept.retain(|entry| entry.resolved_sequence > 0);
+    let breaches: Vec<&v1::Breach> = kept
+        .iter()
+        .rev()
+        .filter_map(|entry| entry.breach.as_ref())
+        .collect();
+    let own = state
+        .cluster("")
+        .map(|own| own.lock().policy().thresholds.trail.keep_days);
+    to_json(&History {
+        source: "trail",
+        kept_seconds: (own.unwrap_or_default() * 86_400.0) as u64,
+        kept_most: MOST,
+        entries: breaches.into_iter().map(BreachRow::kept).collect(),
+        left_out: 0,
+    })
+}
+
+fn of_memory(state: &State, wanted: &Wanted) -> Result<Vec<u8>, Problem> {
     let mut found: Vec<Breach> = Vec::new();
     for cluster in state.clusters() {
         let world = cluster.lock();

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use partywall_aggregator_core::breach::Breach;
+use partywall_aggregator_core::breach::{Breach, BreachKind};
 use partywall_aggregator_core::snapshot::{LedgerCell, NodeView, Snapshot, TenantView};
 use partywall_aggregator_core::traffic::TenantTraffic;
+use partywall_proto::v1;
 use serde::Serialize;
 
 use super::answer::Problem;
@@ -268,13 +269,47 @@ pub(super) struct BreachRow<'a> {
     since_unix_ms: u64,
     firing_unix_ms: u64,
     resolved_unix_ms: u64,
-    evidence: Vec<(&'static str, f64)>,
+    evidence: Vec<(&'a str, f64)>,
     culprits: Vec<CulpritRow<'a>>,
     covered: f64,
     confidence: Option<f64>,
 }
 
 impl<'a> BreachRow<'a> {
+    /// As the trail has it.
+    pub(super) fn kept(breach: &'a v1::Breach) -> Self {
+        let culprits = breach.culprits.iter().map(|c| CulpritRow {
+            tenant: &c.tenant,
+            pod: &c.pod,
+            stolen_cores: short(c.stolen_cores),
+            share: short(c.share),
+            over_request_bytes: c.over_request_bytes,
+            growth_bytes_per_second: c.growth_bytes_per_second.map(short),
+        });
+        let evidence = breach.evidence.iter();
+        Self {
+            fingerprint: &breach.fingerprint,
+            cluster: &breach.cluster,
+            kind: wire::known_kind(breach.kind()).map_or("unknown", BreachKind::as_str),
+            state: match breach.state() {
+                v1::BreachState::Resolved => "resolved",
+                _ => "firing",
+            },
+            tenant: &breach.tenant,
+            against: &breach.against,
+            node: &breach.node,
+            subject: &breach.subject,
+            summary: &breach.summary,
+            since_unix_ms: ms(breach.since_unix_ns),
+            firing_unix_ms: ms(breach.firing_unix_ns),
+            resolved_unix_ms: ms(breach.resolved_unix_ns),
+            evidence: evidence.map(|f| (f.name.as_str(), short(f.value))).collect(),
+            culprits: culprits.collect(),
+            covered: short(breach.covered),
+            confidence: breach.confidence.map(short),
+        }
+    }
+
     pub(super) fn of(breach: &'a Breach) -> Self {
         let culprits = breach.culprits.iter().map(|c| CulpritRow {
             tenant: &c.tenant,
@@ -338,7 +373,7 @@ pub(super) fn everything(state: &State) -> Result<Vec<u8>, Problem> {
     })
 }
 
-fn part<'a>(view: &'a partywall_proto::v1::ClusterView, snapshot: &'a Snapshot) -> ClusterPart<'a> {
+fn part<'a>(view: &'a v1::ClusterView, snapshot: &'a Snapshot) -> ClusterPart<'a> {
     // What fires before what does not yet, the newest first.
     let mut breaches: Vec<&Breach> = snapshot.breaches.iter().collect();
     breaches.sort_by_key(|b| (b.firing_unix_ns == 0, std::cmp::Reverse(b.since_unix_ns)));

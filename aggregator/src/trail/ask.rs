@@ -179,6 +179,11 @@ impl Trail {
         answer.finish().map_err(|TooMany(n)| Refused::TooMany(n))
     }
 
+    /// The newest of what is asked for, oldest first.
+    pub fn past(&self, request: &v1::GetHistoryRequest) -> Result<Vec<v1::HistoryEntry>, Refused> {
+        self.entries(self.episodes(request)?)
+    }
+
     /// Each time that a breach fired, oldest first, without the chain's records.
     pub(super) fn episodes(&self, request: &v1::GetHistoryRequest) -> Result<Vec<Episode>, Refused> {
         let reader = self.open()?.read()?;

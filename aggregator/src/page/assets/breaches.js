@@ -202,7 +202,7 @@ function one(fingerprint, clusters, past, several) {
 const reach = (past) =>
   past.source === "memory"
     ? `what was resolved in the last ${duration(past.kept_seconds)}, ${past.kept_most} at most; gone with the process`
-    : `from the ${plain(past.source)}`;
+    : `from the trail, which keeps ${duration(past.kept_seconds)}; the newest ${past.kept_most}`;
 
 function history(past, wanted, several, ui) {
   const aside = past.answer ? h("span", { class: "muted" }, reach(past.answer)) : null;
