@@ -12,6 +12,8 @@ use serde::Serialize;
 
 use super::push::alert::{Alert, Links, moment};
 
+/// Below an Alertmanager's URL.
+pub(super) const PATH: &str = "/api/v2/alerts";
 /// How often all that fires is told again, and that nothing does. Prometheus' own default is a minute; half of it is what an Alertmanager without a disk
 /// may have forgotten an alert for.
 pub(super) const REPEAT: Duration = Duration::from_secs(30);

@@ -170,8 +170,9 @@ impl Sender {
             Sink::Alertmanager => alertmanager::body(&batch.alerts, &self.links, unix_ns()),
             Sink::Webhook => webhook::body(&batch.alerts, &self.links, self.started_unix_ns),
         };
-        let post = self.post.clone().send(self.to.clone(), self.token.clone(), body);
-        (batch, Box::pin(post))
+        let post = self.post.clone();
+        let answer = post.send(self.sink, self.to.clone(), self.token.clone(), body);
+        (batch, Box::pin(answer))
     }
 
     /// Returns how long to wait before the next request.
