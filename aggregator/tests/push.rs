@@ -165,6 +165,30 @@ async fn who_is_busy_is_told_later_and_holds_up_nobody() {
 }
 
 #[tokio::test]
+async fn a_webhook_that_refused_all_is_not_down_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let refuses = Router::new().fallback(async || StatusCode::BAD_REQUEST);
+    tokio::spawn(axum::serve(listener, refuses).into_future());
+    let push = PushArgs {
+        webhook: vec![format!("http://{address}/hook")],
+        ..PushArgs::default()
+    };
+    let running = telling(dir.path(), push, "").await;
+    let lost = format!(
+        "partywall_aggregator_push_lost_total{{sink=\"webhook\",target=\"{address}\",reason=\"refused\"}} 1"
+    );
+    let scrape = noise(&running, "it refuses", async || {
+        let scrape = http(running.http_addr, "/metrics").await;
+        scrape.contains(&lost).then_some(scrape)
+    })
+    .await;
+    assert!(!scrape.contains("partywall_aggregator_push_up{"), "{scrape}");
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_the_policy_keeps_back_is_not_told() {
     let dir = tempfile::tempdir().unwrap();
     let (taker, address) = Taker::serve(0).await;

@@ -12,6 +12,8 @@ use serde::Serialize;
 
 use super::push::alert::{Alert, Links, moment};
 
+/// Below an Alertmanager's URL.
+pub(super) const PATH: &str = "/api/v2/alerts";
 /// How often all that fires is told again, and that nothing does. Prometheus' own default is a minute; half of it is what an Alertmanager without a disk
 /// may have forgotten an alert for.
 pub(super) const REPEAT: Duration = Duration::from_secs(30);
@@ -37,24 +39,29 @@ pub(super) fn body(alerts: &[Arc<Alert>], links: &Links, now_unix_ns: u64) -> Ve
     let good_for = u64::try_from((REPEAT * REPEATS).as_nanos()).unwrap_or(u64::MAX);
     let posted: Vec<_> = alerts
         .iter()
-        .map(|alert| Posted {
-            labels: alert.labels(),
-            annotations: BTreeMap::from([
-                ("summary", alert.breach.summary.clone()),
-                ("description", alert.description()),
-                ("fingerprint", alert.breach.fingerprint.clone()),
-                ("command", alert.command()),
-                ("runbook_url", alert.runbook_url(links)),
-            ]),
-            starts_at: moment(alert.breach.firing_unix_ns),
-            ends_at: moment(if alert.is_firing() {
+        .map(|alert| {
+            // The clock may have gone back since: an Alertmanager answers 400 to what begins after its end, and takes what ends later for firing.
+            let starts = alert.breach.firing_unix_ns.min(now_unix_ns);
+            let ends = if alert.is_firing() {
                 now_unix_ns.saturating_add(good_for)
             } else {
-                alert.breach.resolved_unix_ns
-            }),
-            generator_url: links.external.as_ref().map_or_else(String::new, |url| {
-                format!("{url}/#breach={}", alert.breach.fingerprint)
-            }),
+                alert.breach.resolved_unix_ns.min(now_unix_ns).max(starts)
+            };
+            Posted {
+                labels: alert.labels(),
+                annotations: BTreeMap::from([
+                    ("summary", alert.breach.summary.clone()),
+                    ("description", alert.description()),
+                    ("fingerprint", alert.breach.fingerprint.clone()),
+                    ("command", alert.command()),
+                    ("runbook_url", alert.runbook_url(links)),
+                ]),
+                starts_at: moment(starts),
+                ends_at: moment(ends),
+                generator_url: links.external.as_ref().map_or_else(String::new, |url| {
+                    format!("{url}/#breach={}", alert.breach.fingerprint)
+                }),
+            }
         })
         .collect();
     // Strings and maps of them: this does not fail.
@@ -67,32 +74,40 @@ mod tests {
     use partywall_aggregator_core::policy::alerts::Severity;
     use partywall_proto::v1::{Breach, BreachKind, BreachState};
 
-    #[test]
-    fn a_firing_alert_ends_by_itself_and_a_resolved_one_has_ended() {
-        let second = 1_000_000_000;
-        let at = 1_700_000_000 * second;
-        let breach = |state: BreachState| Breach {
+    const SECOND: u64 = 1_000_000_000;
+    const AT: u64 = 1_700_000_000 * SECOND;
+
+    /// It began to fire at [`AT`].
+    fn alert(resolved_unix_ns: Option<u64>) -> Arc<Alert> {
+        let state = resolved_unix_ns.map_or(BreachState::Firing, |_| BreachState::Resolved);
+        let breach = Breach {
             fingerprint: "ab".to_owned(),
             cluster: "prod".to_owned(),
             kind: BreachKind::FenceLeak.into(),
             state: state.into(),
             tenant: "red".to_owned(),
-            firing_unix_ns: at,
-            resolved_unix_ns: if state == BreachState::Resolved {
-                at + 7 * second
-            } else {
-                0
-            },
+            firing_unix_ns: AT,
+            resolved_unix_ns: resolved_unix_ns.unwrap_or_default(),
             ..Breach::default()
         };
-        let alert = |state| Arc::new(Alert::new(breach(state), Severity::Critical).unwrap());
+        Arc::new(Alert::new(breach, Severity::Critical).unwrap())
+    }
+
+    fn told(alerts: &[Arc<Alert>], links: &Links, now_unix_ns: u64) -> serde_json::Value {
+        serde_json::from_slice(&body(alerts, links, now_unix_ns)).unwrap()
+    }
+
+    #[test]
+    fn a_firing_alert_ends_by_itself_and_a_resolved_one_has_ended() {
         let links = Links {
             external: Some("https://p.example".to_owned()),
             runbook: None,
         };
-        let alerts = [alert(BreachState::Firing), alert(BreachState::Resolved)];
-        let json: serde_json::Value =
-            serde_json::from_slice(&body(&alerts, &links, at + 30 * second)).unwrap();
+        let json = told(
+            &[alert(None), alert(Some(AT + 7 * SECOND))],
+            &links,
+            AT + 30 * SECOND,
+        );
         assert_eq!(json[0]["startsAt"], "2023-11-14T22:13:20Z");
         assert_eq!(json[0]["endsAt"], "2023-11-14T22:15:50Z", "120 s from now");
         assert_eq!(json[1]["endsAt"], "2023-11-14T22:13:27Z");
@@ -102,6 +117,31 @@ mod tests {
         assert_eq!(
             json[0]["annotations"]["command"],
             "partywall explain ab --cluster prod"
+        );
+    }
+
+    #[test]
+    fn nothing_ends_before_it_begins_when_the_clock_goes_back() {
+        let ends = [None, Some(AT - 300 * SECOND), Some(AT + 7 * SECOND)];
+        let json = told(&ends.map(alert), &Links::default(), AT - 200 * SECOND);
+        let now = "2023-11-14T22:10:00Z";
+        for one in json.as_array().unwrap() {
+            assert_eq!(one["startsAt"], now);
+        }
+        assert_eq!(json[0]["endsAt"], "2023-11-14T22:12:00Z", "120 s from now");
+        assert_eq!(
+            json[1]["endsAt"], now,
+            "it ended by a clock that had gone back further"
+        );
+        assert_eq!(
+            json[2]["endsAt"], now,
+            "and not only when that moment comes again"
+        );
+        // It went back while the alert fired, and is right when its end is told.
+        let json = told(&[alert(Some(AT - SECOND))], &Links::default(), AT + SECOND);
+        assert_eq!(
+            (&json[0]["startsAt"], &json[0]["endsAt"]),
+            (&moment(AT).into(), &moment(AT).into())
         );
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::alert::Links;
 use super::endpoint::{Endpoint, redacted};
 use crate::config::ConfigError;
+use crate::sinks::alertmanager;
 
 /// Targets of one kind: each is a task and a queue.
 const MAX_TARGETS: usize = 16;
@@ -48,8 +49,8 @@ impl TryFrom<PushArgs> for PushConfig {
     type Error = ConfigError;
 
     fn try_from(args: PushArgs) -> Result<Self, ConfigError> {
-        let alertmanager = |text: &str| Endpoint::parse(text)?.below("/api/v2/alerts");
-        let alertmanagers = endpoints("--alertmanager", &args.alertmanager, alertmanager)?;
+        let below = |text: &str| Endpoint::parse(text)?.below(alertmanager::PATH);
+        let alertmanagers = endpoints("--alertmanager", &args.alertmanager, below)?;
         let webhooks = endpoints("--webhook", &args.webhook, Endpoint::parse)?;
         let link = |flag, url: Option<String>| {
             let Some(url) = url else { return Ok(None) };

@@ -25,7 +25,7 @@ pub struct Counts {
     pub(super) lost: Lost,
     pub waiting: usize,
     pub firing: usize,
-    /// Whether the last request went well; `None`: there was none yet.
+    /// Whether the last request went well; `None`: there was none yet, or none that still says something.
     pub up: Option<bool>,
 }
 
@@ -62,7 +62,7 @@ pub(in crate::sinks) fn write(out: &mut Out<'_>, targets: &[std::sync::Arc<Figur
     };
     out.gauges(
         "aggregator_push_up",
-        "1: the last request to the target went well. 0: it did not. Absent before the first",
+        "1: the last request to the target went well. 0: it did not. Absent before the first, and when a webhook has failed and nothing waits for it any more",
         gauge(|c| c.up.map(u64::from)),
     );
     out.gauges(
@@ -95,7 +95,7 @@ pub(in crate::sinks) fn write(out: &mut Out<'_>, targets: &[std::sync::Arc<Figur
     );
     out.counters(
         "aggregator_push_lost",
-        "Changes of breaches that the target was never told of, by reason: `full` (too many waited), `expired` (too long), `refused`, `missed` (too many at once)",
+        "Changes of breaches that the target was never told of, by reason: `full` (too many waited), `expired` (too long), `refused`, `missed` (too many at once; what fires of them is told all the same)",
         of.iter().flat_map(|((sink, target), c)| {
             [
                 ("full", c.lost.full),

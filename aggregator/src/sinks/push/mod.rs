@@ -170,8 +170,9 @@ impl Sender {
             Sink::Alertmanager => alertmanager::body(&batch.alerts, &self.links, unix_ns()),
             Sink::Webhook => webhook::body(&batch.alerts, &self.links, self.started_unix_ns),
         };
-        let post = self.post.clone().send(self.to.clone(), self.token.clone(), body);
-        (batch, Box::pin(post))
+        let post = self.post.clone();
+        let answer = post.send(self.sink, self.to.clone(), self.token.clone(), body);
+        (batch, Box::pin(answer))
     }
 
     /// Returns how long to wait before the next request.
@@ -252,10 +253,17 @@ impl Sender {
     fn note(&self) {
         self.figures.update(|c| {
             c.waiting = self.outbox.waiting();
+            c.up = up(self.sink, c.up, c.waiting);
             c.firing = self.outbox.firing();
             c.lost = self.outbox.lost;
         });
     }
+}
+
+/// Whether the target takes what it is told, as far as that is known. Nobody asks a webhook for which nothing waits, so that its last failure says nothing of it
+/// any more; an Alertmanager is greeted.
+fn up(sink: Sink, last: Option<bool>, waiting: usize) -> Option<bool> {
+    last.filter(|up| *up || waiting > 0 || sink == Sink::Alertmanager)
 }
 
 /// As the policy in force has it; `None`: it keeps the kind back.
@@ -277,6 +285,16 @@ fn pause(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_is_told_as_long_as_somebody_tries() {
+        let (bad, good) = (Some(false), Some(true));
+        assert_eq!(up(Sink::Webhook, bad, 1), bad);
+        assert_eq!(up(Sink::Webhook, bad, 0), None, "nobody knows");
+        assert_eq!(up(Sink::Webhook, good, 0), good);
+        assert_eq!(up(Sink::Alertmanager, bad, 0), bad, "greeted again and again");
+        assert_eq!(up(Sink::Alertmanager, None, 0), None);
+    }
 
     #[test]
     fn pauses_grow_to_a_bound() {

@@ -3,7 +3,7 @@
 //! The truth is the set of breaches that fire, not the stream of their changes: it is compared with the judge's own now and then, and a change that was
 //! missed on the way is found so.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,16 @@ use super::alert::Alert;
 pub(super) const MAX_WAITING: usize = 10_000;
 /// How long a change waits at most: who was away for longer wants to know what fires now, which is told in any case.
 pub(super) const MAX_AGE: Duration = Duration::from_mins(15);
+/// One part of a request out of so many is for repeats, whatever changes: 10,000 alerts are repeated in 100 requests of an Alertmanager's 200.
+const REPEATED: usize = 2;
 
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     /// By fingerprint, as it was last told or is to be.
     firing: BTreeMap<String, Arc<Alert>>,
     changes: VecDeque<Change>,
+    /// Fingerprints of what fires, was never taken and is no change any more: it becomes one again as soon as there is room.
+    untold: BTreeSet<String>,
     /// Fingerprints of what is to be told again, the oldest first.
     repeats: VecDeque<String>,
     number: u64,
@@ -38,13 +42,13 @@ struct Change {
 /// Changes that the target was never told of, and never will be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lost {
-    /// More than [`MAX_WAITING`] waited.
+    /// More than [`MAX_WAITING`] waited. As with what expired, what fires all the same is told later, and not counted.
     pub(super) full: u64,
     /// It waited for [`MAX_AGE`].
     pub(super) expired: u64,
     /// The target said that it does not take it.
     pub(super) refused: u64,
-    /// More changes came at once than the stream of them holds.
+    /// More changes came at once than the stream of them holds. What fires is found by comparing; only what fired and ended meanwhile is never told.
     pub(super) missed: u64,
 }
 
@@ -61,7 +65,7 @@ impl Outbox {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.changes.len()
+        self.changes.len() + self.untold.len()
     }
 
     /// Takes over a change, or what is known already. `make`: the alert of a breach that begins to fire; `None`: nobody is to be told of it.
@@ -103,7 +107,7 @@ impl Outbox {
         now_unix_ns: u64,
     ) {
         let fires = |breach: &Breach| breach.state() == BreachState::Firing;
-        let there: std::collections::BTreeSet<String> = live
+        let there: BTreeSet<String> = live
             .iter()
             .filter(|breach| fires(breach))
             .map(|breach| breach.fingerprint.clone())
@@ -130,6 +134,7 @@ impl Outbox {
     }
 
     fn change(&mut self, alert: Arc<Alert>, now: Instant) {
+        self.untold.remove(&alert.breach.fingerprint);
         self.number += 1;
         let number = self.number;
         // Its end says all that its beginning would have said.
@@ -137,8 +142,10 @@ impl Outbox {
             (same.number, same.alert) = (number, alert);
             return;
         }
-        if self.changes.len() >= MAX_WAITING {
-            self.changes.pop_front();
+        if self.changes.len() >= MAX_WAITING
+            && let Some(oldest) = self.changes.pop_front()
+            && !self.still_fires(&oldest)
+        {
             self.lost.full += 1;
         }
         self.changes.push_back(Change {
@@ -148,31 +155,70 @@ impl Outbox {
         });
     }
 
-    /// All that fires is told again.
-    pub(super) fn repeat(&mut self) {
-        self.repeats = self.firing.keys().cloned().collect();
+    /// Whether what is taken out of the queue has to come back into it: it is not over, and the target knows nothing of it.
+    fn still_fires(&mut self, change: &Change) -> bool {
+        let fingerprint = &change.alert.breach.fingerprint;
+        let fires = self
+            .firing
+            .get(fingerprint)
+            .is_some_and(|a| a.is_same_life(&change.alert));
+        if fires {
+            self.untold.insert(fingerprint.clone());
+        }
+        fires
     }
 
-    /// Up to `most` alerts: changes first. `None`: there is nothing to tell.
+    /// All that fires is told again, in turn: what still waits to be keeps its place.
+    pub(super) fn repeat(&mut self) {
+        let firing = &self.firing;
+        self.repeats
+            .retain(|fingerprint| firing.contains_key(fingerprint));
+        let queued: BTreeSet<&String> = self.repeats.iter().collect();
+        let new = firing.keys().filter(|fingerprint| !queued.contains(fingerprint));
+        let new: Vec<_> = new.cloned().collect();
+        self.repeats.extend(new);
+    }
+
+    /// Up to `most` alerts: changes, and what has to be repeated, which has its share however much changes. `None`: there is nothing to tell.
     pub(super) fn batch(&mut self, most: usize, now: Instant) -> Option<Batch> {
-        while let Some(oldest) = self.changes.front()
-            && now.saturating_duration_since(oldest.since) > MAX_AGE
-        {
-            self.changes.pop_front();
-            self.lost.expired += 1;
-        }
+        self.expire(now);
         let mut batch = Batch::default();
-        for change in self.changes.iter().take(most) {
+        let repeated = self.repeats.len().min(most / REPEATED);
+        for change in self.changes.iter().take(most - repeated) {
             batch.alerts.push(Arc::clone(&change.alert));
             batch.changes.push(change.number);
         }
-        while batch.changes.is_empty()
-            && batch.alerts.len() < most
+        if self.repeats.is_empty() {
+            return (!batch.alerts.is_empty()).then_some(batch);
+        }
+        // What waits as a change is not repeated before it was told once.
+        let waiting = self.changes.iter().map(|c| c.alert.breach.fingerprint.as_str());
+        let waiting: BTreeSet<&str> = waiting.collect();
+        while batch.alerts.len() < most
             && let Some(fingerprint) = self.repeats.pop_front()
         {
-            batch.alerts.extend(self.firing.get(&fingerprint).cloned());
+            if !waiting.contains(fingerprint.as_str()) {
+                batch.alerts.extend(self.firing.get(&fingerprint).cloned());
+            }
         }
         (!batch.alerts.is_empty()).then_some(batch)
+    }
+
+    /// Changes that waited for too long go. Of them, what fires all the same begins to wait anew.
+    fn expire(&mut self, now: Instant) {
+        let old = |c: &mut Change| now.saturating_duration_since(c.since) > MAX_AGE;
+        while let Some(oldest) = self.changes.pop_front_if(old) {
+            if !self.still_fires(&oldest) {
+                self.lost.expired += 1;
+            }
+        }
+        while self.changes.len() < MAX_WAITING
+            && let Some(fingerprint) = self.untold.pop_first()
+        {
+            if let Some(alert) = self.firing.get(&fingerprint).cloned() {
+                self.change(alert, now);
+            }
+        }
     }
 
     /// The target has taken it.
@@ -263,9 +309,73 @@ mod tests {
         outbox.note(breach("b", BreachState::Resolved, 1), make, now);
         let first = outbox.batch(2, now).unwrap();
         outbox.accepted(&first);
-        assert_eq!(told(Some(first)), ["b ended 1"]);
-        assert_eq!(told(outbox.batch(2, now)), ["a fires 1", "c fires 1"]);
+        assert_eq!(
+            told(Some(first)),
+            ["b ended 1", "a fires 1"],
+            "and fills what is left"
+        );
+        assert_eq!(told(outbox.batch(2, now)), ["c fires 1"]);
         assert!(outbox.batch(10, now).is_none());
+    }
+
+    /// Fires and is told.
+    fn firing(names: &[&str], now: Instant) -> Outbox {
+        let mut outbox = Outbox::default();
+        for name in names {
+            outbox.note(breach(name, BreachState::Firing, 1), make, now);
+        }
+        let all = outbox.batch(names.len(), now).unwrap();
+        outbox.accepted(&all);
+        outbox
+    }
+
+    #[test]
+    fn what_fires_is_repeated_while_changes_keep_coming() {
+        let now = Instant::now();
+        let mut outbox = firing(&["a", "b", "c"], now);
+        outbox.repeat();
+        let mut repeated = Vec::new();
+        for n in 0..3 {
+            // More than a request holds, each time.
+            for m in 0..4 {
+                outbox.note(breach(&format!("x{n}{m}"), BreachState::Firing, 1), make, now);
+            }
+            let batch = outbox.batch(4, now).unwrap();
+            assert!(batch.alerts.len() == 4 && batch.changes.len() >= 2, "{batch:?}");
+            outbox.accepted(&batch);
+            let told = told(Some(batch));
+            repeated.extend(told.into_iter().filter(|one| !one.starts_with('x')));
+        }
+        assert_eq!(repeated, ["a fires 1", "b fires 1", "c fires 1"]);
+        // What is a change in the same request is not in it twice.
+        outbox.repeat();
+        let batch = outbox.batch(100, now).unwrap();
+        let mut told = told(Some(batch));
+        told.sort();
+        let count = told.len();
+        told.dedup();
+        assert_eq!((told.len(), count), (15, 15), "{told:?}");
+    }
+
+    #[test]
+    fn who_is_slow_is_told_of_all_in_turn() {
+        let now = Instant::now();
+        let mut outbox = firing(&["a", "b", "c", "d", "e"], now);
+        let mut repeated = Vec::new();
+        for _ in 0..3 {
+            // It is time to repeat before the last round is through.
+            outbox.repeat();
+            repeated.extend(told(outbox.batch(2, now)));
+        }
+        let names: Vec<_> = repeated.iter().map(|one| &one[..1]).collect();
+        assert_eq!(names, ["a", "b", "c", "d", "e", "a"]);
+        outbox.note(breach("b", BreachState::Resolved, 1), make, now);
+        outbox.repeat();
+        assert_eq!(
+            outbox.repeats,
+            ["c", "d", "a", "e"],
+            "once each, and nothing that is over"
+        );
     }
 
     #[test]
@@ -296,7 +406,9 @@ mod tests {
     fn everything_is_bounded_and_what_goes_is_counted() {
         let (mut outbox, now) = (Outbox::default(), Instant::now());
         for n in 0..MAX_WAITING + 2 {
-            outbox.note(breach(&format!("{n:06}"), BreachState::Firing, 1), make, now);
+            let name = format!("{n:06}");
+            outbox.note(breach(&name, BreachState::Firing, 1), make, now);
+            outbox.note(breach(&name, BreachState::Resolved, 1), make, now);
         }
         assert_eq!((outbox.waiting(), outbox.lost.full), (MAX_WAITING, 2));
         let refused = outbox.batch(3, now).unwrap();
@@ -305,7 +417,45 @@ mod tests {
         let later = now + MAX_AGE + Duration::from_secs(1);
         assert!(outbox.batch(3, later).is_none());
         assert_eq!(outbox.lost.expired, (MAX_WAITING - 3) as u64);
-        assert_eq!(outbox.firing(), MAX_WAITING + 2, "which fire all the same");
+        assert_eq!(outbox.waiting(), 0);
+    }
+
+    #[test]
+    fn what_fires_and_was_never_taken_waits_until_it_is_or_ends() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        outbox.note(breach("a", BreachState::Firing, 1), make, now);
+        outbox.note(breach("b", BreachState::Firing, 1), make, now);
+        outbox.note(breach("c", BreachState::Firing, 1), make, now);
+        outbox.note(breach("c", BreachState::Resolved, 1), make, now);
+        let later = now + MAX_AGE + Duration::from_secs(1);
+        assert_eq!(told(outbox.batch(10, later)), ["a fires 1", "b fires 1"]);
+        assert_eq!(outbox.lost.expired, 1, "c, which is over");
+        outbox.note(breach("a", BreachState::Resolved, 1), make, later);
+        let taken = outbox.batch(10, later).unwrap();
+        outbox.accepted(&taken);
+        assert_eq!(told(Some(taken)), ["a ended 1", "b fires 1"]);
+        let latest = later + MAX_AGE * 2;
+        assert!(outbox.batch(10, latest).is_none(), "told once");
+        assert_eq!((outbox.waiting(), outbox.lost.expired), (0, 1));
+    }
+
+    #[test]
+    fn what_there_was_no_room_for_is_told_when_there_is() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        for n in 0..MAX_WAITING + 2 {
+            outbox.note(breach(&format!("{n:06}"), BreachState::Firing, 1), make, now);
+        }
+        assert_eq!(
+            (outbox.changes.len(), outbox.waiting()),
+            (MAX_WAITING, MAX_WAITING + 2)
+        );
+        let mut seen = BTreeSet::new();
+        while let Some(batch) = outbox.batch(1_000, now) {
+            outbox.accepted(&batch);
+            seen.extend(told(Some(batch)));
+        }
+        assert_eq!(seen.len(), MAX_WAITING + 2);
+        assert_eq!(outbox.lost, Lost::default());
     }
 
     #[test]

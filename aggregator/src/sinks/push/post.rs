@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use axum::body::Bytes;
-use axum::http::{Method, Request, StatusCode, header};
+use axum::http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -17,8 +17,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::Sink;
 use super::endpoint::Endpoint;
 use crate::link::tls;
+use crate::sinks::alertmanager;
 
 /// A whole request, its answer included. Alertmanager answers in milliseconds; who does not in five seconds is in trouble.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -75,20 +77,27 @@ impl Post {
     /// It was not taken.
     pub(super) async fn send(
         self,
+        sink: Sink,
         to: Endpoint,
         token: Option<PathBuf>,
         body: Vec<u8>,
     ) -> Result<(), Failure> {
-        match tokio::time::timeout(PATIENCE, self.request(to, token, body)).await {
+        match tokio::time::timeout(PATIENCE, self.request(sink, to, token, body)).await {
             Ok(sent) => sent,
             Err(_) => Err(Failure::Failed(format!("no answer within {PATIENCE:?}"))),
         }
     }
 
-    async fn request(self, to: Endpoint, token: Option<PathBuf>, body: Vec<u8>) -> Result<(), Failure> {
+    async fn request(
+        self,
+        sink: Sink,
+        to: Endpoint,
+        token: Option<PathBuf>,
+        body: Vec<u8>,
+    ) -> Result<(), Failure> {
         let mut request = Request::builder()
             .method(Method::POST)
-            .uri(to.uri)
+            .uri(to.uri.clone())
             .header(header::CONTENT_TYPE, "application/json")
             .header(
                 header::USER_AGENT,
@@ -109,8 +118,15 @@ impl Post {
         if status.is_success() {
             return Ok(());
         }
-        let said = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-        let said = said.map(|body| quoted(&body.to_bytes())).unwrap_or_default();
+        let said = match sink {
+            // Many servers quote the path in what they say, in whatever spelling, and a webhook's path may be its secret.
+            Sink::Webhook => String::new(),
+            Sink::Alertmanager => {
+                let said = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+                said.map(|body| quoted(&body.to_bytes(), &to.uri))
+                    .unwrap_or_default()
+            }
+        };
         let problem = format!("{status} {said}").trim_end().to_owned();
         if is_passing(status) {
             Err(Failure::Failed(problem))
@@ -170,10 +186,59 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn quoted(said: &[u8]) -> String {
-    let said = String::from_utf8_lossy(said);
+/// What an Alertmanager, or the proxy before it, said: without the path that it was asked for.
+fn quoted(said: &[u8], uri: &Uri) -> String {
+    let mut said = String::from_utf8_lossy(said).into_owned();
+    let whole = uri.path_and_query().map_or("", |whole| whole.as_str());
+    let below = uri.path().strip_suffix(alertmanager::PATH).unwrap_or_default();
+    // The longest first: it holds the others.
+    for part in [whole, uri.path(), uri.query().unwrap_or_default(), below] {
+        if !part.is_empty() {
+            said = said.replace(part, "…");
+        }
+    }
     said.chars()
         .take(QUOTED)
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+
+    /// A server that quotes the path, as Express does.
+    async fn refusing(status: StatusCode) -> std::net::SocketAddr {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let says = move |uri: Uri| async move { (status, format!("Cannot POST {uri}\nReally")) };
+        tokio::spawn(axum::serve(listener, Router::new().fallback(says)).into_future());
+        address
+    }
+
+    #[tokio::test]
+    async fn what_a_target_quotes_of_its_path_is_not_repeated() {
+        let post = Post::new(None, false).unwrap();
+        let to = async |status, sink| {
+            let address = refusing(status).await;
+            let to = Endpoint::parse(&format!("http://{address}/services/T0/s3cr3t")).unwrap();
+            let to = match sink {
+                Sink::Webhook => to,
+                Sink::Alertmanager => to.below(alertmanager::PATH).unwrap(),
+            };
+            post.clone().send(sink, to, None, Vec::new()).await.unwrap_err()
+        };
+        let failed = |text: &str| Failure::Failed(text.to_owned());
+        let refused = |text: &str| Failure::Refused(text.to_owned());
+        let (missing, bad) = (StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST);
+        assert_eq!(to(missing, Sink::Webhook).await, failed("404 Not Found"));
+        assert_eq!(to(bad, Sink::Webhook).await, refused("400 Bad Request"));
+        assert_eq!(
+            to(missing, Sink::Alertmanager).await,
+            failed("404 Not Found Cannot POST … Really")
+        );
+        let uri: Uri = "http://am/s3cr3t/api/v2/alerts".parse().unwrap();
+        assert_eq!(quoted(b"no route /s3cr3t/ here", &uri), "no route …/ here");
+    }
 }

@@ -134,7 +134,6 @@ fn told_apart(node: &Node<'_>, metrics: &str) -> Result<u64> {
         ("alertmanager", b, 1.0),
         ("alertmanager", node.closed.to_string(), 0.0),
         ("alertmanager", hooks.to_string(), 0.0),
-        ("webhook", hooks.to_string(), 0.0),
         ("webhook", format!("{hooks}#2"), 1.0),
     ] {
         let of = format!("sink=\"{sink}\",target=\"{target}\"");
