@@ -6,7 +6,7 @@
 //!
 //! **Answers are made of what is on the disk**, never of what is only known here: nothing that was answered is taken back by kill -9.
 //!
-//! **A disk that fails** does not keep the aggregator from judging. What it could not write waits, bounded, and is tried again every [`RETRY`].
+//! **A disk that fails** does not keep the aggregator from judging. What it could not write waits, bounded, and is tried again every `RETRY`.
 //!
 //! | module | says |
 //! |---|---|
