@@ -192,9 +192,10 @@ impl World {
         let Some(node) = self.nodes.get_mut(&report.node) else {
             return Outcome::Duplicate.into();
         };
-        // A queue that is worked off after an interruption brings minutes of reports between two judgements.
+        // A queue that is worked off after an interruption brings minutes of reports between two judgements. One that is sent again, its
+        // receipt lost, changes nothing: what waits for a name waits on.
         let ends = node.is_new_run(&report);
-        if node.is_long(lengths(&self.policy)) || ends {
+        if ends || node.is_next(&report) && node.is_long(lengths(&self.policy)) {
             Self::tidy(
                 node,
                 &mut self.directory,

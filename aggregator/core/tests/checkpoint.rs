@@ -315,3 +315,37 @@ fn what_the_waits_of_a_forgotten_node_were_stays() {
     test.step(&Step::Crash);
     assert_eq!(sums(&test.durable.world), sums(&test.sim.world));
 }
+
+#[test]
+fn what_waits_for_a_name_waits_as_long_after_a_restart() {
+    let run = |crash: bool| {
+        let mut test = Test::new();
+        test.step(&Step::Second(vec![], false));
+        // Two long intervals; the first is in the totals and still in the window.
+        test.step(&Step::Silence(15));
+        test.step(&Step::Second(vec![], false));
+        test.step(&Step::Silence(4));
+        test.step(&Step::Begin(0, 2));
+        test.step(&Step::Second(vec![(0, 2, 0, 1)], false));
+        if crash {
+            test.step(&Step::Crash);
+        }
+        test.step(&Step::Second(vec![], false));
+        test.step(&Step::Silence(20));
+        sums(&test.durable.world).0
+    };
+    let named = BTreeMap::from([("node-a t0".to_owned(), MS)]);
+    assert_eq!([run(false), run(true)], [named.clone(), named]);
+}
+
+#[test]
+fn what_is_sent_again_ends_no_wait_for_a_name() {
+    let mut test = Test::new();
+    test.step(&Step::Silence(40));
+    test.step(&Step::Begin(0, 2));
+    test.step(&Step::Second(vec![(0, 2, 0, 1)], false));
+    test.step(&Step::Again);
+    test.step(&Step::Silence(20));
+    let named = BTreeMap::from([("node-a t0".to_owned(), MS)]);
+    assert_eq!(sums(&test.durable.world).0, named);
+}

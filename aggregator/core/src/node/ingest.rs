@@ -91,6 +91,11 @@ impl Node {
         self.run != report.run && self.ended_runs.iter().all(|(run, _)| *run != report.run)
     }
 
+    /// The report is of the present run, and none as late was counted.
+    pub(crate) fn is_next(&self, report: &Report) -> bool {
+        self.run == report.run && report.sequence > self.last_sequence
+    }
+
     /// Takes over the names of a report whose counters were refused.
     pub(crate) fn name_only(&mut self, report: &Report, losses: &mut Losses) {
         if self.is_new_run(report) {

@@ -167,10 +167,11 @@ impl Node {
         (self.window_ns(Window::Long) as f64 / (t.windows.length_seconds * 1e9)).min(1.0)
     }
 
-    /// Holds more than twice what a window needs: nothing was judged for a while.
+    /// Holds a window's length that is not in the totals yet: nothing was judged for a while. What is in them does not count: it goes with
+    /// the process, and after a restart the same reports must be entered at the same moments, under the names of then.
     pub(crate) fn is_long(&self, lengths: window::Lengths) -> bool {
-        match (self.frames.front(), self.frames.back()) {
-            (Some(first), Some(last)) => last.to_ns - first.from_ns > 2 * lengths.long_ns,
+        match (self.frames.iter().find(|f| !f.folded), self.frames.back()) {
+            (Some(first), Some(last)) => last.to_ns - first.from_ns > lengths.long_ns,
             _ => false,
         }
     }
