@@ -349,3 +349,17 @@ fn what_is_sent_again_ends_no_wait_for_a_name() {
     let named = BTreeMap::from([("node-a t0".to_owned(), MS)]);
     assert_eq!(sums(&test.durable.world).0, named);
 }
+
+#[test]
+fn a_name_is_kept_while_another_is_waited_for() {
+    let mut test = Test::new();
+    test.step(&Step::Begin(0, 2));
+    test.step(&Step::Second(vec![(0, 0, 0, 1)], true));
+    assert!(sums(&test.durable.world).0.is_empty(), "it waits");
+    test.sim.cluster.pods.retain(|pod| pod.namespace != "t0");
+    test.publish();
+    test.step(&Step::Crash);
+    test.step(&Step::Silence(20));
+    let named = BTreeMap::from([("node-a t0".to_owned(), MS)]);
+    assert_eq!(sums(&test.durable.world).0, named);
+}

@@ -55,7 +55,7 @@ pub struct SlotState {
     pub slot: u32,
     pub index: u32,
     pub kind: SlotKind,
-    /// Whose its time was entered as in the totals last.
+    /// Whose its time is in the totals from here on, as far as it was named.
     pub told: Option<Arc<str>>,
     pub born_ns: u64,
     pub ended_ns: u64,
@@ -97,7 +97,7 @@ pub enum Mark {
     /// What was reported up to a moment went into the totals.
     Folded {
         node: Arc<str>,
-        /// CLOCK_BOOTTIME of the node.
+        /// CLOCK_BOOTTIME of the node. 0: nothing went into them, only names are new.
         up_to_boot_ns: u64,
         /// Where its windows ended then.
         window_boot_ns: u64,

@@ -45,7 +45,7 @@ pub(crate) struct Slot {
     /// The agent's entity index.
     pub(crate) index: u32,
     pub(crate) kind: Kind,
-    /// Whose its time was entered as in the totals last.
+    /// Whose its time is in the totals from here on, as far as it was named.
     pub(crate) told: Option<Party>,
     /// CLOCK_BOOTTIME of its birth and its end. 0: before the window; `u64::MAX`: lives.
     pub(crate) born_ns: u64,

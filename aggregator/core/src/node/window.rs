@@ -229,8 +229,9 @@ impl Node {
     }
 
     /// Adds to the totals what is not in them yet. Frames younger than `settle_ns` wait while `wait`: an entity whose name is still on
-    /// its way must not be counted as unknown. Returns the end of the youngest that was added, and who is somebody else than when the
-    /// totals were added to last; `None`: nothing was added.
+    /// its way must not be counted as unknown. Who is named is told at once, also where its time waits: its object may be gone when the
+    /// process is. Returns the end of the youngest that was added (0: of none), and who is somebody else than was told last; `None`:
+    /// nothing was added or told.
     pub(crate) fn fold(
         &mut self,
         wait: bool,
@@ -239,13 +240,11 @@ impl Node {
     ) -> Option<(u64, Vec<(u32, Party)>)> {
         let newest = self.boot_ns_at(now_ns);
         let is_due = |f: &Frame| !f.folded && (!wait || f.to_ns.saturating_add(settle_ns) <= newest);
-        let up_to_ns = self.frames.iter().filter(|f| is_due(f)).map(|f| f.to_ns).max()?;
+        let up_to_ns = self.frames.iter().filter(|f| is_due(f)).map(|f| f.to_ns).max();
         let mut changed = Vec::new();
-        for at in 0..self.slots.len() {
-            let Some(slot) = self.slots.get(at).and_then(Option::as_ref) else {
-                continue;
-            };
+        for slot in self.slots.iter_mut().flatten() {
             let party = match self.units.get(slot.unit as usize).map(|u| (&u.who, u.party)) {
+                Some((Who::Unidentified(_), _)) if up_to_ns.is_none() => continue,
                 // Its object is gone, or not there yet after a restart: it is who it was.
                 Some((Who::Unidentified(_), party)) => slot.told.unwrap_or(party),
                 Some((_, party)) => party,
@@ -253,12 +252,13 @@ impl Node {
             };
             if slot.told != Some(party) {
                 changed.push((slot.index, party));
-                self.slots[at]
-                    .as_mut()
-                    .into_iter()
-                    .for_each(|s| s.told = Some(party));
+                slot.told = Some(party);
             }
         }
+        if up_to_ns.is_none() && changed.is_empty() {
+            return None;
+        }
+        let up_to_ns = up_to_ns.unwrap_or(0);
         self.fold_up_to(up_to_ns);
         Some((up_to_ns, changed))
     }
