@@ -8,7 +8,7 @@ use crate::explain::{self, Explanation};
 use crate::finding::Finding;
 use crate::headroom::{Ground, History};
 use crate::identity::{Cluster, Directory, TenantId, TurnedAway};
-use crate::limits::{MAX_NODES, NODE_KEPT_NS, NS_PER_S, SILENT_NODE_KEPT_NS};
+use crate::limits::{GONE_POD_KEPT_NS, MAX_NODES, NODE_KEPT_NS, NS_PER_S, SILENT_NODE_KEPT_NS};
 use crate::losses::Losses;
 use crate::node::Node;
 use crate::node::checkpoint::{Checkpoint, Mark};
@@ -23,7 +23,7 @@ use crate::traffic::{Cx, FlowFilter, FlowList, Table};
 use crate::trail::cover::Cover;
 use crate::trail::crossed::Whose;
 use crate::trail::hours::GapKey;
-use crate::trail::{Doubt, Moved, Taken, reason};
+use crate::trail::{Doubt, Moved, Taken, reason, slot_of};
 use crate::{judge, limit_range, memory, oom};
 
 /// A moment: the monotonic clock for judging, the wall clock for people.
@@ -578,12 +578,15 @@ impl World {
         }
         let doubts = std::mem::take(&mut crossed.doubts);
         let no_one = || Arc::<str>::from("");
+        let nameless = slot_of(self.judged.unix_ns.saturating_sub(GONE_POD_KEPT_NS));
         for (node, cover) in &mut self.covers {
             let late = cover.take_late(next, &crossed.pending);
-            taken
-                .told
-                .extend(late.into_iter().map(|slot| (Arc::clone(node), slot)));
+            // By then who met whom may have no name any more: the gap stays.
+            let late = late.into_iter().filter(|slot| *slot > nameless);
+            taken.told.extend(late.map(|slot| (Arc::clone(node), slot)));
         }
+        let told: BTreeSet<Arc<str>> = taken.told.iter().map(|(node, _)| Arc::clone(node)).collect();
+        taken.tenants = self.tenants_on(&told.iter().map(|node| &**node).collect());
         for ((whose, reason), when) in doubts {
             let when: Vec<(u64, u64)> = when.into_iter().collect();
             let doubt = |tenant, node| Doubt {

@@ -132,10 +132,28 @@ impl Answer {
                 self.crossing(begins, within, key, crossing);
             }
         }
+        let q = &self.question;
+        let is_asked = |who: &Arc<str>| {
+            [&q.from, &q.to, &q.tenant]
+                .iter()
+                .any(|asked| !who.is_empty() && *asked == who)
+        };
+        let names: BTreeSet<&Arc<str>> = [&q.from, &q.to, &q.tenant]
+            .into_iter()
+            .filter(|n| !n.is_empty())
+            .collect();
+        let concerns = |key: &GapKey| key.tenant.is_empty() || names.is_empty() || is_asked(&key.tenant);
+        // Where nobody who is asked about has a gap, another's leaves nothing open.
+        let theirs = hour.gaps.iter().filter(|(key, _)| concerns(key));
+        let open = theirs
+            .fold(Slots::NONE, |all, (_, slots)| all.or(*slots))
+            .and(within);
+        let is_pair = !q.from.is_empty() && !q.to.is_empty();
         let gaps: BTreeMap<GapKey, Slots> = hour
             .gaps
-            .into_iter()
-            .map(|(key, slots)| (key, slots.and(within)))
+            .iter()
+            .filter(|(key, _)| !is_pair || concerns(key))
+            .map(|(key, slots)| (key.clone(), slots.and(open)))
             .filter(|(_, slots)| !slots.is_empty())
             .collect();
         if !gaps.is_empty() {

@@ -43,6 +43,8 @@ pub struct Taken {
     pub doubts: Vec<Doubt>,
     /// Slots that were written as not told by this node's agent, and now are: node, slot.
     pub told: Vec<(Arc<str>, u64)>,
+    /// Who is on those nodes now: node, tenant. What somebody did who was, it does not tell.
+    pub tenants: BTreeSet<(Arc<str>, Arc<str>)>,
 }
 
 /// Whose traffic it may have been.

@@ -15,6 +15,8 @@ const GATHERED_NS: u64 = 600 * NS_PER_S;
 const SETTLED_NS: u64 = 5 * NS_PER_S;
 /// Slots at once, after a clock was put right: those before were not watched.
 const MAX_BEHIND: u64 = HOUR_SLOTS;
+/// Slots at either end of what a clock was put back by, of which it is said.
+const MAX_BACK: u64 = 2 * HOUR_SLOTS;
 /// Rows of gaps in one hour: every tenant of 80 on each of 200 nodes.
 const MAX_GAPS: usize = 16_384;
 /// Hours held at once: two that are awaited, and those that wait for a disk that failed.
@@ -206,7 +208,7 @@ impl Hours {
             self.doubt(&doubt, future);
         }
         for (node, slot) in taken.told {
-            self.told(&node, slot);
+            self.told(&node, slot, &taken.tenants);
         }
         if self.late_since_ns.is_none() && !self.late.is_empty() {
             self.late_since_ns = Some(now_ns);
@@ -266,7 +268,7 @@ impl Hours {
     }
 
     /// A node's agent told of a slot in the end: what it was blamed for is no gap.
-    fn told(&mut self, node: &str, slot: u64) {
+    fn told(&mut self, node: &Arc<str>, slot: u64, tenants: &BTreeSet<(Arc<str>, Arc<str>)>) {
         let (hour, at) = (slot / HOUR_SLOTS, slot % HOUR_SLOTS);
         let Some(in_hour) = self.hours.get_mut(&hour) else {
             return;
@@ -274,7 +276,8 @@ impl Hours {
         let own = [reason::AGENT_SILENT, reason::AGGREGATOR_AWAY];
         let mut changed = Vec::new();
         for (key, slots) in &mut in_hour.gaps {
-            if &*key.node == node && own.contains(&&*key.reason) && slots.clear(at) {
+            let is_there = || tenants.contains(&(Arc::clone(node), Arc::clone(&key.tenant)));
+            if key.node == *node && own.contains(&&*key.reason) && is_there() && slots.clear(at) {
                 changed.push(key.clone());
             }
         }
@@ -286,11 +289,31 @@ impl Hours {
     /// The next slot whose time has come, unless something in it waits for its judgement.
     pub fn due(&mut self, now_ns: u64, waits: impl Fn(u64) -> bool) -> Option<u64> {
         let now = now_ns / SLOT_NS;
+        if self.next > now + 1 {
+            self.go_back(now);
+        }
         if self.next + MAX_BEHIND < now {
             self.next = now;
         }
         let ends_ns = (self.next + 1).saturating_mul(SLOT_NS);
         (ends_ns + SETTLED_NS <= now_ns && !waits(self.next)).then_some(self.next)
+    }
+
+    /// The clock was put back: of slots that come again, what was seen of them was of another time.
+    fn go_back(&mut self, now: u64) {
+        let (key, next) = (anybody(reason::AGGREGATOR_AWAY), self.next);
+        for slot in (now..next).filter(|slot| *slot < now + MAX_BACK || slot + MAX_BACK >= next) {
+            self.gap(&key, slot, slot);
+            let hour = slot / HOUR_SLOTS;
+            let was_seen = self
+                .hours
+                .get_mut(&hour)
+                .is_some_and(|of| of.seen.clear(slot % HOUR_SLOTS));
+            if was_seen {
+                self.change(hour, Row::Seen);
+            }
+        }
+        self.next = now + 1;
     }
 
     /// All that was told of the slot is in here, except for these.
@@ -434,10 +457,13 @@ mod tests {
         };
         hours.see(slot, &[silent(), other.clone()]);
         hours.changes();
-        let told = Taken {
+        let mut told = Taken {
             told: vec![("node-b".into(), slot), ("node-a".into(), slot)],
             ..Taken::default()
         };
+        hours.enter(told.clone(), 10 * H);
+        assert_eq!(hours.changes(), [], "red is not on that node any more");
+        told.tenants.insert(("node-a".into(), "red".into()));
         hours.enter(told, 10 * H);
         let changes = hours.changes();
         assert_eq!(changes, [(10, Row::Gap(silent()), None)], "the row is removed");
@@ -453,6 +479,23 @@ mod tests {
         let gaps: Vec<_> = done[0].1.gaps.keys().collect();
         assert_eq!(gaps, [&anybody(reason::AGGREGATOR_AWAY), &other]);
         assert_eq!(done[0].1.gaps[&anybody(reason::AGGREGATOR_AWAY)].count(), 359);
+    }
+
+    #[test]
+    fn slots_that_come_again_were_not_seen() {
+        let mut hours = Hours::new(BTreeMap::new(), 10 * H);
+        let at = 10 * HOUR_SLOTS;
+        for slot in at + 1..at + 20 {
+            hours.see(slot, &[]);
+        }
+        hours.changes();
+        assert_eq!(hours.due((at + 10) * SLOT_NS, |_| false), None);
+        assert_eq!(hours.next(), at + 11);
+        let changes = hours.changes();
+        assert_eq!(changes.len(), 2);
+        assert_eq!(changes[0].2.as_ref().unwrap().seen, Slots::range(1, 10));
+        let away = anybody(reason::AGGREGATOR_AWAY);
+        assert_eq!(changes[1].2.as_ref().unwrap().gaps[&away], Slots::range(10, 20));
     }
 
     #[test]
