@@ -460,8 +460,10 @@ impl<'t> Writer<'t> {
                 break;
             }
             if let Some(What::Hour(hour)) = &body.what {
-                let key = (hour.cluster.as_str(), format::number(hour), sequence);
-                self.hours.remove(key)?;
+                // What is left of an hour says too little: without its gaps it would be one that was seen.
+                let (cluster, number) = (hour.cluster.as_str(), format::number(hour));
+                let all = (cluster, number, 0)..=(cluster, number, u64::MAX);
+                self.hours.retain_in(all, |_, ()| false)?;
             }
             self.chain.remove(sequence)?;
             self.kept_bytes = self.kept_bytes.saturating_sub(cost(bytes.len()));
@@ -841,6 +843,30 @@ mod tests {
             .map(|(key, slots)| (&*key.reason, slots.count()))
             .collect();
         assert_eq!(gaps, [(reason::AGGREGATOR_AWAY, 360)]);
+    }
+
+    #[test]
+    fn an_hour_of_which_one_record_was_taken_out_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, _) = File::open(dir.path()).unwrap();
+        let process = file.start("test", NOW).unwrap();
+        let of = |number| Change {
+            complete: vec![hour(number)],
+            ..Change::default()
+        };
+        file.write(&of(7), process, NOW).unwrap();
+        file.write(&of(8), process, NOW + DAY).unwrap();
+        file.write(&of(7), process, NOW + DAY).unwrap();
+        file.write(&of(9), process, NOW + DAY).unwrap();
+        file.prune(NOW + S, u64::MAX, NOW + DAY).unwrap();
+        let mut left = Vec::new();
+        let reader = file.read().unwrap();
+        let all = |_: &str, _: &str| true;
+        reader
+            .hours("default", 0, 10, all, |number, _| left.push(number))
+            .unwrap();
+        assert_eq!(left, [8, 9]);
+        verify(&file, |_| {}).unwrap();
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod offline;
 mod service;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -203,6 +203,10 @@ impl Change {
             lost.insert("breaches", over as u64);
         }
         self.rows.extend(other.rows);
+        // Its rows are all in an hour that is complete.
+        let complete: BTreeSet<(&str, u64)> = other.complete.iter().map(|(c, n, _)| (&**c, *n)).collect();
+        self.rows
+            .retain(|(cluster, hour, _), _| !complete.contains(&(&**cluster, *hour)));
         self.complete.extend(other.complete);
         let over = self.complete.len().saturating_sub(MAX_COMPLETE);
         if over > 0 {
