@@ -390,6 +390,7 @@ impl World {
             judged: self.judged,
             now,
             story,
+            pods: Default::default(),
         })
     }
 
