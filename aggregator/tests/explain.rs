@@ -297,6 +297,14 @@ fn a_quota() {
             "{:?}",
             told.rules
         );
+        if kind == "QuotaExceeded" {
+            // Above 0.969 of its quota one that fires goes on.
+            let limit = remedy(&told, "limit");
+            assert!(limit.yaml.contains("cpu: \"968m\""), "{}", limit.yaml);
+            sim.ticks(8, &[Ran(batch, 968)]);
+            let told = sim.firing();
+            assert!(told.iter().all(|b| !b.contains("QuotaExceeded")), "{told:?}");
+        }
         sim.cluster.quotas[0].cpu_ncores = Some(2_240_000_000);
         sim.publish();
         sim.ticks(8, &[Ran(batch, 1_700)]);
@@ -329,6 +337,48 @@ fn quotas_of_the_policy_file_and_of_pods() {
     let quota = remedy(&told, "quota");
     let policy = Policy::from_yaml(&quota.yaml).unwrap();
     assert_eq!(policy.tenant_quotas["red"][2], Some(4.0));
+}
+
+#[test]
+fn quotas_that_bind_together_and_pods_that_they_do_not_count() {
+    let (mut sim, _, batch) = hog();
+    let quota = |name: &str, cores: u64| QuotaObject {
+        namespace: "red".into(),
+        name: name.into(),
+        cpu_ncores: Some(cores * 1_000_000_000),
+        keys: ["limits.cpu", "", ""],
+        ..QuotaObject::default()
+    };
+    sim.cluster.quotas = vec![quota("small", 1), quota("middle", 2), quota("large", 9)];
+    sim.publish();
+    sim.ticks(8, &[Ran(batch, 1_700)]);
+    let told = explain(&sim.world, sim.now, "QuotaExceeded");
+    let raised = remedy(&told, "quota");
+    assert!(
+        raised.yaml.contains("name: small") && raised.yaml.contains("name: middle"),
+        "{}",
+        raised.yaml
+    );
+    assert!(!raised.yaml.contains("name: large"), "{}", raised.yaml);
+    assert_eq!(raised.what.matches("2240m").count(), 2, "{}", raised.what);
+    // With a second container nobody knows which of them uses it, nor whether the other is held.
+    let pods = &mut sim.cluster.pods;
+    let pod = pods.iter_mut().find(|p| p.name == "batch").unwrap();
+    let pod = Arc::make_mut(pod);
+    let mut containers = pod.containers.to_vec();
+    containers.push(ContainerObject {
+        name: "side".into(),
+        ..ContainerObject::default()
+    });
+    pod.containers = containers.into();
+    sim.publish();
+    sim.ticks(2, &[Ran(batch, 1_700)]);
+    let told = explain(&sim.world, sim.now, "QuotaExceeded");
+    assert!(
+        told.remedies.iter().all(|r| r.kind != "limit"),
+        "{:?}",
+        told.remedies
+    );
 }
 
 #[test]

@@ -36,7 +36,7 @@ Exit codes:
      `audit`: yes, `audit verify`: the chain is broken
   2  the command line makes no sense, or `policy` cannot use what it names
   3  no aggregator answered
-  4  this host or user lacks what the command needs
+  4  this host or user lacks what the command needs; `audit`, `audit verify`: no answer could be had
   5  `policy check`, `policy diff`: unknown whether it is allowed; `audit`: unknown
   130  interrupted";
 
@@ -295,9 +295,10 @@ Examples:
 
 Exit codes:
   0  no; `verify`: the chain is whole; `export`: done
-  1  yes; `verify`: the chain is broken; this aggregator keeps no trail
+  1  yes; `verify`: the chain is broken; `export`: failed
   2  the command line makes no sense, or a file cannot be read
   3  no aggregator answered
+  4  there is no answer: this aggregator keeps no trail, the question is too large, or it cannot be printed
   5  unknown; `verify`: the head is older than what is kept";
 
 const VERIFY: &str = "\
@@ -318,8 +319,8 @@ Formats:
   policyreport  wgpolicyk8s.io/v1alpha2 PolicyReport, the same
 
 Results of the last two: fail (a pod or the tenant of the namespace broke it), warn (it was done to a pod
-of it, is nobody's breach, or came near), pass (nothing fired, and the whole time was seen), skip (nothing
-fired, and not everything was seen).
+of it, is nobody's breach, or came near), pass (FlatNetwork and FenceLeak: nothing fired, and the whole
+time was seen), skip (nothing fired, and not everything was seen, or nobody knows whether it was).
 
 Examples:
   partywall audit export --format jsonl --out copies

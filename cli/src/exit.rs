@@ -14,7 +14,7 @@ pub(crate) enum Code {
     Usage = 2,
     /// No aggregator answered.
     NoAggregator = 3,
-    /// This host or user lacks what the command needs.
+    /// This host or user lacks what the command needs. Of `audit` and `audit verify`: there is no answer, and this is none.
     Missing = 4,
     /// `policy check`, `policy diff` or `audit` cannot say.
     Unknown = 5,
@@ -37,6 +37,16 @@ impl Failure {
             code,
             error: error.into(),
         }
+    }
+}
+
+impl Failure {
+    /// Of a question to which [`Code::Failed`] is an answer.
+    pub(crate) fn without_answer(mut self) -> Self {
+        if self.code == Code::Failed {
+            self.code = Code::Missing;
+        }
+        self
     }
 }
 

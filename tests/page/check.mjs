@@ -232,7 +232,7 @@ async function everything(page) {
   await noisy.locator("[data-copy]").click();
   same(
     await page.evaluate(() => navigator.clipboard.readText()),
-    `partywall explain ${fingerprint}`,
+    `partywall explain ${fingerprint} --cluster default`,
     "what was copied",
   );
   // It stays open while the page draws itself anew.

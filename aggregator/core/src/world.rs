@@ -391,6 +391,7 @@ impl World {
             judged: self.judged,
             now,
             story,
+            pods: Default::default(),
         })
     }
 

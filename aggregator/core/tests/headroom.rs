@@ -209,3 +209,71 @@ fn what_does_not_move_and_where_nothing_may_go() {
     sim.publish();
     assert_eq!(requests(&sim), (1, None));
 }
+
+#[test]
+fn memory_that_nobody_tells_is_not_none() {
+    let mut sim = sim();
+    let web = sim.pod("blue", "web", 500);
+    let batch = sim.pod("red", "batch", 100);
+    let mut there = Sim::new("");
+    there.node = "node-b";
+    both(&mut sim, &mut there, 15, &[Ran(web, 400), Ran(batch, 100)]);
+    let told = headroom(&sim);
+    let pool = told.pools.iter().find(|p| p.zone == "a").unwrap();
+    assert!(pool.cpu.used_now.unwrap() > 0.4, "{pool:?}");
+    assert_eq!(
+        (pool.memory.used_now, pool.memory.used_most),
+        (None, None),
+        "{pool:?}"
+    );
+    let zone = told.zones.iter().find(|z| z.zone == "a").unwrap();
+    assert_eq!(
+        (zone.by_use.fits, zone.by_requests.fits),
+        (None, Some(true)),
+        "{zone:?}"
+    );
+    assert!(zone.by_use.why.contains("nobody tells"), "{}", zone.by_use.why);
+    // Of one of two it is told: there is that much in use, and of the other it is still not known.
+    sim.holds(web, 100, 100);
+    both(&mut sim, &mut there, 15, &[Ran(web, 400), Ran(batch, 100)]);
+    let told = headroom(&sim);
+    let pool = told.pools.iter().find(|p| p.zone == "a").unwrap();
+    assert!(pool.memory.used_now.unwrap() > 1e6, "{pool:?}");
+    assert!(pool.doubts.iter().any(|d| d.contains("no memory is told")));
+    let zone = |zone: &str| told.zones.iter().find(|z| z.zone == zone).unwrap().clone();
+    assert_eq!(zone("a").by_use.fits, None, "{:?}", zone("a"));
+    // Nothing runs in zone b: it would fit anywhere.
+    assert_eq!(zone("b").by_use.fits, Some(true));
+}
+
+#[test]
+fn highest_minutes_at_different_times_are_no_no() {
+    let mut sim = sim();
+    sim.cluster.nodes[1] = node("node-b", Some("b"), 2);
+    sim.publish();
+    let web = sim.pod("blue", "web", 500);
+    let batch = sim.pod("red", "batch", 100);
+    sim.holds(web, 100, 100);
+    sim.holds(batch, 100, 100);
+    let mut there = Sim::new("");
+    there.node = "node-b";
+    both(&mut sim, &mut there, 100, &[Ran(web, 1_100), Ran(batch, 100)]);
+    both(&mut sim, &mut there, 100, &[Ran(web, 100), Ran(batch, 1_100)]);
+    let of = |sim: &Sim| {
+        let told = headroom(sim);
+        told.zones.iter().find(|z| z.zone == "a").unwrap().clone()
+    };
+    let zone = of(&sim);
+    assert!((zone.by_use.moved_cores - 2.2).abs() < 0.1, "{zone:?}");
+    assert_eq!(zone.by_use.fits, None, "{zone:?}");
+    assert!(zone.by_use.why.contains("not all at once"), "{}", zone.by_use.why);
+    assert!(
+        zone.summary.contains("each its own highest minute"),
+        "{}",
+        zone.summary
+    );
+    // One that would find no room even alone is a no.
+    sim.cluster.nodes[1] = node("node-b", Some("b"), 1);
+    sim.publish();
+    assert_eq!(of(&sim).by_use.fits, Some(false), "{:?}", of(&sim));
+}

@@ -35,10 +35,10 @@ impl Asked {
     }
 
     /// `make`'s answer, which is JSON.
-    pub(crate) async fn answer(
+    pub(crate) async fn answer<T: Send + 'static>(
         &self,
-        make: impl FnOnce() -> Result<Vec<u8>, Problem> + Send + 'static,
-    ) -> Result<Vec<u8>, Problem> {
+        make: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
         let busy = || {
             self.state.metrics.refuse_stream(StreamRefusal::QueriesBusy);
             Problem::Busy

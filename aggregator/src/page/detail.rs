@@ -1,7 +1,11 @@
 //! What is asked for while it is looked at: pods, a node's own ledger, flows.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use axum::body::Bytes;
+use partywall_aggregator_core::identity::UNKNOWN;
 use partywall_aggregator_core::snapshot::PodView;
 use partywall_aggregator_core::traffic::{FlowEnd, FlowFilter};
 use serde::Serialize;
@@ -89,8 +93,41 @@ struct TenantDetail<'a> {
     pods_left_out: usize,
 }
 
-/// One tenant's pods.
-pub(super) fn tenant(cluster: &Cluster, name: &str) -> Result<Vec<u8>, Problem> {
+/// Of one judgement. More tenants than that are rarely looked at in two seconds.
+const MOST_KEPT: usize = 64;
+
+/// Answers about tenants, for as long as nothing is judged anew: all nodes are looked through for each. By cluster and name, with the judgement's moment.
+#[derive(Debug, Default)]
+pub(super) struct Kept(Mutex<BTreeMap<(Arc<str>, String), (u64, Bytes)>>);
+
+impl Kept {
+    /// One tenant's pods.
+    pub(super) fn tenant(&self, cluster: &Cluster, name: &str) -> Result<Bytes, Problem> {
+        let (judged, is_known) = {
+            let world = cluster.lock();
+            let is_known = world.directory().tenants.find(name).is_some();
+            (world.judged().mono_ns, is_known || name == UNKNOWN)
+        };
+        // A name that somebody made up costs no snapshot.
+        if !is_known {
+            return Err(not_found("tenant", name, cluster));
+        }
+        let of = (Arc::clone(&cluster.name), name.to_owned());
+        let kept = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, body)) = kept().get(&of).filter(|(of, _)| *of == judged) {
+            return Ok(body.clone());
+        }
+        let body = Bytes::from(tenant(cluster, name)?);
+        let mut kept = kept();
+        kept.retain(|(name, _), (of, _)| *name != cluster.name || *of == judged);
+        if kept.len() < MOST_KEPT {
+            kept.insert(of, (judged, body.clone()));
+        }
+        Ok(body)
+    }
+}
+
+fn tenant(cluster: &Cluster, name: &str) -> Result<Vec<u8>, Problem> {
     let snapshot = cluster.lock().snapshot("", false, cluster.now());
     if !snapshot.tenants.iter().any(|t| *t.name == *name) {
         return Err(not_found("tenant", name, cluster));

@@ -36,6 +36,7 @@ pub(crate) struct Page {
     state: Arc<State>,
     fresh: Fresh,
     asked: Asked,
+    tenants: Arc<detail::Kept>,
 }
 
 /// Everything below `/` that is the page's.
@@ -43,6 +44,7 @@ pub(crate) fn router(state: Arc<State>) -> Router {
     let page = Arc::new(Page {
         fresh: Fresh::new(Arc::clone(&state)),
         asked: Asked::new(Arc::clone(&state)),
+        tenants: Arc::default(),
         state,
     });
     let mut router = Router::new();
@@ -150,9 +152,10 @@ async fn node(Extract(page): Extract<Arc<Page>>, Query(asked): Query<Named>) -> 
 /// A tenant's pods.
 async fn tenant(Extract(page): Extract<Arc<Page>>, Query(asked): Query<Named>) -> Result<Response, Problem> {
     let cluster = page.cluster(&asked.cluster)?;
+    let tenants = Arc::clone(&page.tenants);
     let body = page
         .asked
-        .answer(move || detail::tenant(&cluster, &asked.name))
+        .answer(move || tenants.tenant(&cluster, &asked.name))
         .await?;
     Ok(json(body))
 }

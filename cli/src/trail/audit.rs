@@ -7,7 +7,7 @@ use super::csv;
 use super::model::{Audit, Pair, Reached};
 use crate::args::{AuditAsk, Common};
 use crate::client::Client;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, Failure, Outcome, reader_left};
 use crate::output::{Paint, Tone, print, print_json, print_json_line};
 use crate::text::{self, bytes, count, percent, seconds, wrapped};
 
@@ -15,6 +15,15 @@ use crate::text::{self, bytes, count, percent, seconds, wrapped};
 const GAPS: usize = 20;
 
 pub(super) async fn run(common: &Common, args: &AuditAsk) -> Outcome {
+    // The answer is the exit code too; a sentence on stderr would say it twice.
+    match ask(common, args).await.map_err(Failure::without_answer)? {
+        Reached::No => Ok(()),
+        Reached::Yes => Err(Failure::new(Code::Failed, anyhow!(""))),
+        Reached::Unknown => Err(Failure::new(Code::Unknown, anyhow!(""))),
+    }
+}
+
+async fn ask(common: &Common, args: &AuditAsk) -> Result<Reached, Failure> {
     let (from_unix_ns, to_unix_ns) = super::span(args.from, args.to)?;
     let mut client = Client::connect(common, &args.of).await?;
     let (from_tenant, to_tenant) = args.pair.clone().unwrap_or_default();
@@ -27,21 +36,26 @@ pub(super) async fn run(common: &Common, args: &AuditAsk) -> Outcome {
         ..v1::AuditRequest::default()
     };
     let audit = client.audit(request).await?;
+    let shown = show(&audit, common, args);
+    // Who reads no further is answered all the same.
+    match shown {
+        Err(error) if !reader_left(&error) => Err(error.into()),
+        _ => Ok(audit.answer),
+    }
+}
+
+fn show(audit: &Audit, common: &Common, args: &AuditAsk) -> anyhow::Result<()> {
     if common.json {
-        print_json(&audit)?;
+        print_json(audit)?;
     } else if args.csv {
-        print(&csv::audit(&audit)?)?;
+        print(&csv::audit(audit)?)?;
     } else if args.json_lines {
         audit.pairs.iter().try_for_each(print_json_line)?;
     } else {
-        print(&tell(&audit, Paint::for_stdout(), text::columns()))?;
+        let tenant = args.tenant.as_deref();
+        print(&tell(audit, tenant, Paint::for_stdout(), text::columns()))?;
     }
-    // The answer is the exit code too; a sentence on stderr would say it twice.
-    match audit.answer {
-        Reached::No => Ok(()),
-        Reached::Yes => Err(Failure::new(Code::Failed, anyhow!(""))),
-        Reached::Unknown => Err(Failure::new(Code::Unknown, anyhow!(""))),
-    }
+    Ok(())
 }
 
 /// Two tenants, the one that opened first.
@@ -54,7 +68,8 @@ pub(crate) fn pair(typed: &str) -> Result<(String, String), String> {
     }
 }
 
-pub(super) fn tell(audit: &Audit, paint: Paint, columns: usize) -> String {
+/// `tenant`: that was asked about alone.
+pub(super) fn tell(audit: &Audit, tenant: Option<&str>, paint: Paint, columns: usize) -> String {
     let answer = paint.tint(tone(audit.answer), audit.answer.word());
     let mut out = format!(
         "{answer}: from {} to {}, in slots of {}\n",
@@ -63,11 +78,15 @@ pub(super) fn tell(audit: &Audit, paint: Paint, columns: usize) -> String {
         seconds(audit.slot_seconds)
     );
     if audit.pairs.is_empty() {
-        out += "nothing crossed between any two tenants, and all of the time was seen\n";
+        let whom = match tenant {
+            Some(tenant) => format!("{tenant} and any other tenant"),
+            None => "any two tenants".to_owned(),
+        };
+        out += &format!("nothing crossed between {whom}, and all of the time was seen\n");
     }
     for pair in &audit.pairs {
         out.push('\n');
-        out += &one(pair, paint, columns);
+        out += &one(pair, tenant, paint, columns);
     }
     out
 }
@@ -80,10 +99,11 @@ fn tone(reached: Reached) -> Tone {
     }
 }
 
-fn one(pair: &Pair, paint: Paint, columns: usize) -> String {
-    let who = match (pair.from.as_str(), pair.to.as_str()) {
-        ("", "") => "all other pairs".to_owned(),
-        (from, to) => format!("{from} to {to}"),
+fn one(pair: &Pair, tenant: Option<&str>, paint: Paint, columns: usize) -> String {
+    let who = match (pair.from.as_str(), pair.to.as_str(), tenant) {
+        ("", "", Some(tenant)) => format!("all other pairs of {tenant}"),
+        ("", "", None) => "all other pairs".to_owned(),
+        (from, to, _) => format!("{from} to {to}"),
     };
     let of = match pair.cluster.as_str() {
         "" | "default" => String::new(),

@@ -1,5 +1,6 @@
 //! `partywall audit export`: the trail for others, as a table, as its chain, or as objects of report APIs.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use partywall_proto::v1::trail_body::What;
 use super::csv::Sheet;
 use super::lines::{Line, hex};
 use super::model::{Audit, Entry};
-use super::reports::{self, Api};
+use super::reports::{self, Api, Span};
 use crate::args::{AuditExport, Common, ExportFormat};
 use crate::client::Client;
 use crate::exit::{Code, Failure, Outcome};
@@ -87,19 +88,64 @@ async fn sheet(client: &mut Client, args: &AuditExport) -> Outcome {
         "connections",
         "summary",
     ])?;
+    let mut whole = Whole::default();
     let mut records = Box::pin(client.read_trail().await?);
     while let Some(record) = records.next().await {
         let record = record?;
         let body: v1::TrailBody = prost::Message::decode(record.body.clone())
             .with_context(|| format!("record {}: its body is no TrailBody", record.sequence))?;
-        if (from_ns..to_ns).contains(&body.at_unix_ns) {
-            let cluster = args.of.cluster.as_deref().unwrap_or_default();
+        let cluster = args.of.cluster.as_deref().unwrap_or_default();
+        whole.take(&body, cluster);
+        if is_within(&body, from_ns, to_ns) {
             rows(&mut sheet, &record, &body, cluster)?;
         }
     }
     let mut out = Out::new(args, "trail.csv")?;
     out.push(&sheet.text()?)?;
-    out.finish()
+    out.finish()?;
+    aside(&whole.told());
+    Ok(())
+}
+
+const HOUR_S: u64 = 3_600;
+
+/// Whether a record is of the time. That of an hour is written some time after it is over, and tells of the hour.
+fn is_within(body: &v1::TrailBody, from_ns: u64, to_ns: u64) -> bool {
+    match &body.what {
+        Some(What::Hour(hour)) => {
+            let ns = |unix_s: u64| unix_s.saturating_mul(1_000_000_000);
+            let end_s = hour.hour_unix_s.saturating_add(HOUR_S);
+            ns(hour.hour_unix_s) < to_ns && from_ns < ns(end_s)
+        }
+        _ => (from_ns..to_ns).contains(&body.at_unix_ns),
+    }
+}
+
+/// The end of the newest hour that is in the chain, by cluster.
+#[derive(Default)]
+struct Whole(BTreeMap<String, u64>);
+
+impl Whole {
+    fn take(&mut self, body: &v1::TrailBody, only: &str) {
+        if let Some(What::Hour(hour)) = &body.what
+            && (only.is_empty() || hour.cluster == only)
+        {
+            let end_s = self.0.entry(hour.cluster.clone()).or_default();
+            *end_s = (*end_s).max(hour.hour_unix_s.saturating_add(HOUR_S));
+        }
+    }
+
+    fn told(&self) -> String {
+        match self.0.values().min() {
+            Some(end_s) => format!(
+                "what crossed and what was not seen is in the chain up to {}; later hours are not complete yet",
+                utc(*end_s as f64)
+            ),
+            None => {
+                "no hour is complete yet: what crossed and what was not seen is not in the chain".to_owned()
+            }
+        }
+    }
 }
 
 fn rows(sheet: &mut Sheet, record: &v1::TrailRecord, body: &v1::TrailBody, only: &str) -> anyhow::Result<()> {
@@ -215,20 +261,6 @@ fn rows(sheet: &mut Sheet, record: &v1::TrailRecord, body: &v1::TrailBody, only:
 async fn objects(client: &mut Client, args: &AuditExport, api: Api) -> Outcome {
     let (from_unix_ns, to_unix_ns) = super::span(args.from, args.to)?;
     let snapshot = client.snapshot(false).await?;
-    let entries: Vec<Entry> = client
-        .history(v1::GetHistoryRequest {
-            from_unix_ns,
-            to_unix_ns,
-            ..v1::GetHistoryRequest::default()
-        })
-        .await?;
-    let audit: Audit = client
-        .audit(v1::AuditRequest {
-            from_unix_ns,
-            to_unix_ns,
-            ..v1::AuditRequest::default()
-        })
-        .await?;
     let clusters: Vec<&str> = snapshot.clusters.iter().map(|c| c.name.as_str()).collect();
     if clusters.len() > 1 {
         let why = anyhow!(
@@ -237,7 +269,37 @@ async fn objects(client: &mut Client, args: &AuditExport, api: Api) -> Outcome {
         );
         return Err(Failure::new(Code::Usage, why));
     }
-    let made = reports::reports(&snapshot.tenants, &entries, &audit, api);
+    let entries: Vec<Entry> = client
+        .history(v1::GetHistoryRequest {
+            from_unix_ns,
+            to_unix_ns,
+            ..v1::GetHistoryRequest::default()
+        })
+        .await?;
+    // One tenant at a time: of all pairs at once the aggregator tells so many and no more.
+    let mut audits: BTreeMap<String, Audit> = BTreeMap::new();
+    for tenant in snapshot.tenants.iter().filter(|t| !t.namespaces.is_empty()) {
+        let request = v1::AuditRequest {
+            from_unix_ns,
+            to_unix_ns,
+            tenant: tenant.name.clone(),
+            ..v1::AuditRequest::default()
+        };
+        audits.insert(tenant.name.clone(), client.audit(request).await?);
+    }
+    let span = audits.values().next().map_or_else(
+        || Span {
+            from: utc(seconds(from_unix_ns)),
+            to: utc(seconds(to_unix_ns)),
+            to_unix_seconds: seconds(to_unix_ns),
+        },
+        |audit| Span {
+            from: audit.from.clone(),
+            to: audit.to.clone(),
+            to_unix_seconds: audit.to_unix_seconds,
+        },
+    );
+    let made = reports::reports(&snapshot.tenants, &entries, &audits, &span, api);
     if made.placeless > 0 {
         aside(&format!(
             "{} in no object: neither a pod nor a tenant with a namespace is named",
@@ -290,5 +352,43 @@ impl Out {
             file.sync_all().context("--out: writing")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_is_of_its_own_time_not_of_when_it_was_written() {
+        let at = |unix_s: u64| unix_s * 1_000_000_000;
+        let hour = |hour_unix_s: u64| v1::TrailBody {
+            at_unix_ns: at(hour_unix_s + 3_900),
+            what: Some(What::Hour(v1::TrailHour {
+                cluster: "default".to_owned(),
+                hour_unix_s,
+                ..v1::TrailHour::default()
+            })),
+        };
+        for (hour_unix_s, wanted) in [(0, false), (3_600, true), (7_200, true), (10_800, false)] {
+            let is = is_within(&hour(hour_unix_s), at(7_199), at(10_800));
+            assert_eq!(is, wanted, "{hour_unix_s}");
+        }
+        let other = v1::TrailBody {
+            at_unix_ns: at(10_800),
+            what: None,
+        };
+        assert!(!is_within(&other, at(7_199), at(10_800)));
+        assert!(is_within(&other, at(7_199), at(10_801)));
+        let mut whole = Whole::default();
+        assert!(whole.told().contains("no hour"));
+        whole.take(&hour(7_200), "");
+        whole.take(&hour(3_600), "default");
+        whole.take(&hour(36_000), "elsewhere");
+        assert!(
+            whole.told().contains("up to 1970-01-01T03:00:00"),
+            "{}",
+            whole.told()
+        );
     }
 }

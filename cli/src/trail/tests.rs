@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::lines::Line;
 use super::model::{Audit, Entry};
-use super::reports::{Api, reports};
+use super::reports::{Api, Span, reports};
 use super::verify::verify_lines;
 use super::{audit, csv, history};
-use crate::model::Tenant;
+use crate::model::{Breach, Tenant};
 use crate::output::Paint;
 use crate::sample;
 
@@ -98,7 +98,7 @@ fn it_reads_as_recorded() {
     sample::golden("history.txt", &history::table(&entries()).to_text(Paint::Never));
     sample::golden("history.csv", &csv::history(&entries()).expect("a table"));
     let answered = Audit::from(answer());
-    sample::golden("audit.txt", &audit::tell(&answered, Paint::Never, 100));
+    sample::golden("audit.txt", &audit::tell(&answered, None, Paint::Never, 100));
     sample::golden("audit.csv", &csv::audit(&answered).expect("a table"));
 }
 
@@ -353,12 +353,27 @@ fn check(object: &Value) {
 
 #[test]
 fn one_object_for_each_namespace_with_counts_that_add_up() {
-    let answered = Audit::from(answer());
+    // As the aggregator answers of each tenant alone.
+    let audits: BTreeMap<String, Audit> = tenants()
+        .into_iter()
+        .map(|tenant| {
+            let mut wire = answer();
+            wire.pairs
+                .retain(|p| p.from == tenant.name || p.to == tenant.name);
+            (tenant.name, Audit::from(wire))
+        })
+        .collect();
+    let whole = Audit::from(answer());
+    let span = Span {
+        from: whole.from,
+        to: whole.to,
+        to_unix_seconds: whole.to_unix_seconds,
+    };
     for (api, version, kind) in [
         (Api::OpenReports, "openreports.io/v1alpha1", "Report"),
         (Api::PolicyReport, "wgpolicyk8s.io/v1alpha2", "PolicyReport"),
     ] {
-        let made = reports(&tenants(), &entries(), &answered, api);
+        let made = reports(&tenants(), &entries(), &audits, &span, api);
         let names: Vec<&str> = made
             .objects
             .iter()
@@ -396,10 +411,53 @@ fn one_object_for_each_namespace_with_counts_that_add_up() {
             Some("skip"),
             "a node that red may have used was silent"
         );
-        assert_eq!(of(4, "NoisyNeighbour").as_deref(), Some("pass"));
+        assert_eq!(of(4, "FlatNetwork").as_deref(), Some("pass"));
+        assert_eq!(
+            of(4, "NoisyNeighbour").as_deref(),
+            Some("skip"),
+            "of noise no coverage is kept"
+        );
         assert_eq!(made.placeless, 0);
         if api == Api::OpenReports {
             sample::golden("openreports-red.yaml", &made.objects[3].1);
         }
+    }
+}
+
+#[test]
+fn what_a_quota_bounds_is_no_pod() {
+    let breach = |subject: &str, kind: &str| Entry {
+        breach: Breach {
+            kind: kind.into(),
+            tenant: "red".into(),
+            subject: subject.into(),
+            ..Breach::default()
+        },
+        ..Entry::default()
+    };
+    let span = Span {
+        from: String::new(),
+        to: String::new(),
+        to_unix_seconds: 1.0,
+    };
+    for (subject, kind) in [
+        ("cpu of pods with PriorityClass in (high)", "QuotaExceeded"),
+        ("memory of pods with PriorityClass in (a/b)", "QuotaNear"),
+    ] {
+        let made = reports(
+            &tenants(),
+            &[breach(subject, kind)],
+            &BTreeMap::new(),
+            &span,
+            Api::OpenReports,
+        );
+        let names: Vec<&str> = made.objects.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(
+            names,
+            ["blue", "green", "green-test", "red", "yellow"],
+            "{subject}"
+        );
+        assert!(!made.objects[3].1.contains("kind: Pod"), "{}", made.objects[3].1);
+        assert!(made.objects[3].1.contains(&format!("rule: {kind}")));
     }
 }

@@ -164,18 +164,23 @@ pub(super) async fn run(common: &Common, args: &AuditVerify) -> Outcome {
             })?;
         }
         None => {
-            let mut client = Client::connect(common, &crate::args::Of::default()).await?;
-            let mut records = Box::pin(client.read_trail().await?);
+            let of = crate::args::Of::default();
+            let mut client = Client::connect(common, &of)
+                .await
+                .map_err(Failure::without_answer)?;
+            let records = client.read_trail().await.map_err(Failure::without_answer)?;
+            let mut records = Box::pin(records);
             while let Some(record) = records.next().await {
-                reading.take(&record?)?;
+                reading.take(&record.map_err(Failure::without_answer)?)?;
             }
         }
     }
     let verified = reading.finish()?;
-    if common.json {
-        return Ok(print_json(&verified)?);
-    }
-    Ok(print(&tell(&verified))?)
+    let shown: anyhow::Result<()> = match common.json {
+        true => print_json(&verified),
+        false => print(&tell(&verified)).map_err(Into::into),
+    };
+    shown.map_err(|error| Failure::from(error).without_answer())
 }
 
 fn read(mut lines: impl BufRead, reading: &mut Reading) -> Result<(), Failure> {

@@ -16,12 +16,12 @@ pub(super) fn all() -> Vec<(&'static str, Board)> {
     ]
 }
 
-fn cluster() -> Variable {
+fn cluster(all: bool) -> Variable {
     Variable {
         name: "cluster",
         label: "Cluster",
         query: "label_values(partywall_node_online_cpus, cluster)",
-        all: true,
+        all,
     }
 }
 
@@ -55,6 +55,11 @@ const VERDICTS: Words = &[
     ("1", "within", "transparent"),
 ];
 
+/// What says 0 only where there is nothing: beside rows it would be one more.
+fn or_none(query: &str, none: &str) -> String {
+    format!("{query} or ({none} unless on() ({query}))")
+}
+
 fn breaches_now(selector: &str) -> Panel {
     states(
         "Breaches",
@@ -62,9 +67,12 @@ fn breaches_now(selector: &str) -> Panel {
         STATES,
     )
     .line(
-        "{{kind}}: {{tenant}} → {{against}}",
-        &format!(
-            "clamp_max(sum by (kind, tenant, against) (partywall_breaches{{cluster=~\"$cluster\", state=\"firing\"{selector}}}), 1) or label_replace(vector(0), \"kind\", \"none fires\", \"\", \"\")"
+        "{{cluster}}: {{kind}}: {{tenant}} → {{against}}",
+        &or_none(
+            &format!(
+                "clamp_max(sum by (cluster, kind, tenant, against) (partywall_breaches{{cluster=~\"$cluster\", state=\"firing\"{selector}}}), 1)"
+            ),
+            "label_replace(vector(0), \"kind\", \"none fires\", \"\", \"\")",
         ),
     )
 }
@@ -74,7 +82,7 @@ fn overview() -> Board {
         uid: "partywall-overview",
         title: "Partywall / Overview",
         about: "All tenants: what they use against what they were promised, who waits, what is broken",
-        variables: vec![cluster(), tenants(true)],
+        variables: vec![cluster(true), tenants(true)],
         rows: vec![
             (
                 "",
@@ -122,21 +130,21 @@ fn overview() -> Board {
                         ],
                     ),
                     lines("CPU in use", "Mean over the window", Unit::Cores)
-                        .line("{{tenant}}", "sum by (tenant) (partywall_tenant_used_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})")
+                        .line("{{cluster}}/{{tenant}}", "sum by (cluster, tenant) (partywall_tenant_used_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})")
                         .stacked(),
                     lines("Waits for other tenants", "Cores that others had while this tenant's tasks waited", Unit::Cores)
-                        .line("{{tenant}}", "sum by (tenant) (partywall_tenant_stolen_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
+                        .line("{{cluster}}/{{tenant}}", "sum by (cluster, tenant) (partywall_tenant_stolen_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"})"),
                     bars("Use of what was promised", "CPU in use, as a share of requests; tenants without requests are not here", Unit::Share, &[(None, "green"), (Some(1.0), "orange"), (Some(2.0), "red")]).now(
-                        "{{tenant}}",
-                        "topk(15, sum by (tenant) (partywall_tenant_used_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"}) / (sum by (tenant) (partywall_tenant_entitled_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"}) > 0))",
+                        "{{cluster}}/{{tenant}}",
+                        "topk(15, sum by (cluster, tenant) (partywall_tenant_used_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"}) / (sum by (cluster, tenant) (partywall_tenant_entitled_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"}) > 0))",
                     ),
                     bars("Use of the quota", "CPU in use, as a share of the quota", Unit::Share, &[(None, "green"), (Some(0.8), "orange"), (Some(1.0), "red")]).now(
-                        "{{tenant}}",
-                        "topk(15, sum by (tenant) (partywall_tenant_used_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"}) / sum by (tenant) (partywall_tenant_quota_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"}))",
+                        "{{cluster}}/{{tenant}}",
+                        "topk(15, sum by (cluster, tenant) (partywall_tenant_used_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"}) / sum by (cluster, tenant) (partywall_tenant_quota_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"}))",
                     ),
                     bars("Makes others wait", "Cores that it had while others' tasks waited for them", Unit::Cores, WAITS).now(
-                        "{{tenant}}",
-                        "topk(15, sum by (tenant) (partywall_tenant_taken_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"}))",
+                        "{{cluster}}/{{tenant}}",
+                        "topk(15, sum by (cluster, tenant) (partywall_tenant_taken_cores{cluster=~\"$cluster\", tenant=~\"$tenant\"}))",
                     ),
                 ],
             ),
@@ -150,7 +158,7 @@ fn ledger() -> Board {
         uid: "partywall-ledger",
         title: "Partywall / Ledger",
         about: "Who waits for whom: while a task of one tenant waited for a CPU, who ran there",
-        variables: vec![cluster(), nodes(true), tenants(true)],
+        variables: vec![cluster(true), nodes(true), tenants(true)],
         rows: vec![(
             "",
             vec![
@@ -164,9 +172,9 @@ fn ledger() -> Board {
                 )
                 .wide(24, 14),
                 lines("Pairs that wait most", "The ten largest of different tenants", Unit::Cores).line(
-                    "{{waiter}} waits for {{runner}}",
+                    "{{cluster}}: {{waiter}} waits for {{runner}}",
                     // A pair with itself is left out by comparing its labels: what stays has another runner.
-                    "topk(10, sum by (waiter, runner) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\", node=~\"$node\", waiter=~\"$tenant\", runner!~\"<.*\"}[$__rate_interval])) unless label_replace(sum by (waiter) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\"}[$__rate_interval])), \"runner\", \"$1\", \"waiter\", \"(.*)\"))",
+                    "topk(10, sum by (cluster, waiter, runner) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\", node=~\"$node\", waiter=~\"$tenant\", runner!~\"<.*\"}[$__rate_interval])) unless label_replace(sum by (cluster, waiter) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\"}[$__rate_interval])), \"runner\", \"$1\", \"waiter\", \"(.*)\"))",
                 ),
                 lines("Waits that are nobody's fault", "Idle CPUs, own limits, the hypervisor, what cannot be told", Unit::Cores)
                     .line(
@@ -182,8 +190,8 @@ fn ledger() -> Board {
                 ),
                 lines("One wait in a hundred is longer than", "The 99th percentile of one wait", Unit::Seconds)
                     .line(
-                        "{{tenant}}",
-                        "histogram_quantile(0.99, sum by (tenant, le) (rate(partywall_tenant_wait_seconds_bucket{cluster=~\"$cluster\", tenant=~\"$tenant\"}[$__rate_interval])))",
+                        "{{cluster}}/{{tenant}}",
+                        "histogram_quantile(0.99, sum by (cluster, tenant, le) (rate(partywall_tenant_wait_seconds_bucket{cluster=~\"$cluster\", tenant=~\"$tenant\"}[$__rate_interval])))",
                     )
                     .wide(12, 9),
             ],
@@ -196,7 +204,7 @@ fn tenant() -> Board {
         uid: "partywall-tenant",
         title: "Partywall / Tenant",
         about: "One tenant: use, promise and quota, who it waits for and who waits for it, what it reaches",
-        variables: vec![cluster(), tenants(false)],
+        variables: vec![cluster(false), tenants(false)],
         rows: vec![
             (
                 "",
@@ -223,7 +231,7 @@ fn tenant() -> Board {
                         .line("{{runner}}", "sum by (runner) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\", waiter=~\"$tenant\"}[$__rate_interval]))")
                         .stacked(),
                     lines("These wait while it runs", "Cores, itself included", Unit::Cores)
-                        .line("{{waiter}}", "sum by (waiter) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\", runner=~\"$tenant\"}[$__rate_interval])) or vector(0)")
+                        .line("{{waiter}}", &or_none("sum by (waiter) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\", runner=~\"$tenant\"}[$__rate_interval]))", "vector(0)"))
                         .stacked(),
                     histogram(
                         "How long its waits are",
@@ -251,16 +259,16 @@ fn tenant() -> Board {
                         .now("{{namespace}}/{{pod}}", "topk(15, sum by (namespace, pod) (partywall_pod_memory_bytes{cluster=~\"$cluster\", tenant=~\"$tenant\"}))")
                         .wide(12, 8),
                     lines("Tasks killed for want of memory", "By who asked for memory when there was none", Unit::Count)
-                        .line("asked for by {{trigger}}", "sum by (trigger) (increase(partywall_oom_kills_total{cluster=~\"$cluster\", victim=~\"$tenant\"}[$__rate_interval])) or vector(0)"),
+                        .line("asked for by {{trigger}}", &or_none("sum by (trigger) (increase(partywall_oom_kills_total{cluster=~\"$cluster\", victim=~\"$tenant\"}[$__rate_interval]))", "vector(0)")),
                 ],
             ),
             (
                 "Across the fence",
                 vec![
                     lines("It opens to", "Bytes both ways, by verdict", Unit::BytesPerSecond)
-                        .line("{{to}}: {{verdict}}", "sum by (to, verdict) (rate(partywall_traffic_bytes_total{cluster=~\"$cluster\", from=~\"$tenant\"}[$__rate_interval])) or vector(0)"),
+                        .line("{{to}}: {{verdict}}", &or_none("sum by (to, verdict) (rate(partywall_traffic_bytes_total{cluster=~\"$cluster\", from=~\"$tenant\"}[$__rate_interval]))", "vector(0)")),
                     lines("These open to it", "Bytes both ways, by verdict", Unit::BytesPerSecond)
-                        .line("{{from}}: {{verdict}}", "sum by (from, verdict) (rate(partywall_traffic_bytes_total{cluster=~\"$cluster\", to=~\"$tenant\"}[$__rate_interval])) or vector(0)"),
+                        .line("{{from}}: {{verdict}}", &or_none("sum by (from, verdict) (rate(partywall_traffic_bytes_total{cluster=~\"$cluster\", to=~\"$tenant\"}[$__rate_interval]))", "vector(0)")),
                     breaches_now(", tenant=~\"$tenant\""),
                 ],
             ),
@@ -273,7 +281,7 @@ fn node() -> Board {
         uid: "partywall-node",
         title: "Partywall / Node",
         about: "One node: who uses it, who waits there, how well it is seen and what that costs",
-        variables: vec![cluster(), nodes(false)],
+        variables: vec![cluster(false), nodes(false)],
         rows: vec![
             (
                 "",
@@ -318,7 +326,7 @@ fn node() -> Board {
                         .line("{{feature}}", "max by (feature) (partywall_node_feature{cluster=~\"$cluster\", node=~\"$node\"})")
                         .wide(12, 9),
                     lines("Losses", "What could not be counted or was lost on the way", Unit::PerSecond)
-                        .line("{{stage}}/{{reason}}", "sum by (stage, reason) (rate(partywall_node_losses_total{cluster=~\"$cluster\", node=~\"$node\"}[$__rate_interval])) or vector(0)")
+                        .line("{{stage}}/{{reason}}", &or_none("sum by (stage, reason) (rate(partywall_node_losses_total{cluster=~\"$cluster\", node=~\"$node\"}[$__rate_interval]))", "vector(0)"))
                         .wide(12, 9),
                     lines("Reports", "By what became of them", Unit::PerSecond)
                         .line("{{outcome}}", "sum by (outcome) (rate(partywall_node_reports_total{cluster=~\"$cluster\", node=~\"$node\"}[$__rate_interval]))"),
@@ -343,8 +351,11 @@ fn worst_verdict() -> String {
 
 fn fence() -> Board {
     let bytes = |verdict: &str| {
-        format!(
-            "sum by (from, to) (rate(partywall_traffic_bytes_total{{cluster=~\"$cluster\", from=~\"$tenant\", verdict=\"{verdict}\"}}[$__rate_interval])) or label_replace(label_replace(vector(0), \"from\", \"none\", \"\", \"\"), \"to\", \"none\", \"\", \"\")"
+        or_none(
+            &format!(
+                "sum by (cluster, from, to) (rate(partywall_traffic_bytes_total{{cluster=~\"$cluster\", from=~\"$tenant\", verdict=\"{verdict}\"}}[$__rate_interval]))"
+            ),
+            "label_replace(label_replace(vector(0), \"from\", \"none\", \"\", \"\"), \"to\", \"none\", \"\", \"\")",
         )
     };
     let pairs = |title: &str, about: &str, verdict: &str, bad: bool| {
@@ -365,7 +376,7 @@ fn fence() -> Board {
         uid: "partywall-fence",
         title: "Partywall / Fence",
         about: "Who reaches whom across tenants, and what the policies in force say of it",
-        variables: vec![cluster(), tenants(true)],
+        variables: vec![cluster(true), tenants(true)],
         rows: vec![
             (
                 "",
@@ -397,17 +408,17 @@ fn fence() -> Board {
                         .stacked(),
                     lines("Connections by verdict", "TCP connections begun between tenants", Unit::PerSecond)
                         .line("{{verdict}}", "sum by (verdict) (rate(partywall_traffic_connections_total{cluster=~\"$cluster\", from=~\"$tenant\"}[$__rate_interval]))"),
-                    lines("Open", "No NetworkPolicy isolates either end", Unit::BytesPerSecond).line("{{from}} → {{to}}", &bytes("open")),
-                    lines("Leaked", "Delivered, though policies in force deny it", Unit::BytesPerSecond).line("{{from}} → {{to}}", &bytes("leaked")),
+                    lines("Open", "No NetworkPolicy isolates either end", Unit::BytesPerSecond).line("{{cluster}}: {{from}} → {{to}}", &bytes("open")),
+                    lines("Leaked", "Delivered, though policies in force deny it", Unit::BytesPerSecond).line("{{cluster}}: {{from}} → {{to}}", &bytes("leaked")),
                 ],
             ),
             (
                 "Not in the map",
                 vec![
                     lines("One end cannot be named", "By reason", Unit::BytesPerSecond)
-                        .line("{{reason}}", "sum by (reason) (rate(partywall_traffic_unattributed_bytes_total{cluster=~\"$cluster\"}[$__rate_interval])) or vector(0)"),
+                        .line("{{reason}}", &or_none("sum by (reason) (rate(partywall_traffic_unattributed_bytes_total{cluster=~\"$cluster\"}[$__rate_interval]))", "vector(0)")),
                     lines("No room to tell flows apart", "By the tenant whose sockets they are", Unit::BytesPerSecond)
-                        .line("{{tenant}}", "sum by (tenant) (rate(partywall_traffic_folded_bytes_total{cluster=~\"$cluster\"}[$__rate_interval])) or vector(0)"),
+                        .line("{{cluster}}/{{tenant}}", &or_none("sum by (cluster, tenant) (rate(partywall_traffic_folded_bytes_total{cluster=~\"$cluster\"}[$__rate_interval]))", "vector(0)")),
                     breaches_now(", kind=~\"FlatNetwork|FenceLeak|Probe|CredentialReach\""),
                 ],
             ),
@@ -420,7 +431,7 @@ fn itself() -> Board {
         uid: "partywall-itself",
         title: "Partywall / Itself",
         about: "What Partywall costs, how well it sees, and what it lost",
-        variables: vec![cluster(), nodes(true)],
+        variables: vec![cluster(true), nodes(true)],
         rows: vec![
             (
                 "",
@@ -442,20 +453,20 @@ fn itself() -> Board {
                 "Agents",
                 vec![
                     lines("Agents' CPU", "Of one core, the ten most", Unit::Share)
-                        .line("{{node}}", "topk(10, partywall_node_agent_cores{cluster=~\"$cluster\", node=~\"$node\"})"),
+                        .line("{{cluster}}/{{node}}", "topk(10, partywall_node_agent_cores{cluster=~\"$cluster\", node=~\"$node\"})"),
                     lines("Agents' memory", "The ten most", Unit::Bytes)
-                        .line("{{node}}", "topk(10, partywall_node_agent_memory_bytes{cluster=~\"$cluster\", node=~\"$node\"})"),
+                        .line("{{cluster}}/{{node}}", "topk(10, partywall_node_agent_memory_bytes{cluster=~\"$cluster\", node=~\"$node\"})"),
                     lines("Coverage", "Share of the window, the ten least", Unit::Share)
-                        .line("{{node}}", "bottomk(10, partywall_node_covered_ratio{cluster=~\"$cluster\", node=~\"$node\"})"),
+                        .line("{{cluster}}/{{node}}", "bottomk(10, partywall_node_covered_ratio{cluster=~\"$cluster\", node=~\"$node\"})"),
                     lines("Age of the last report", "The ten oldest", Unit::Seconds)
-                        .line("{{node}}", "topk(10, partywall_node_report_age_seconds{cluster=~\"$cluster\", node=~\"$node\"})"),
+                        .line("{{cluster}}/{{node}}", "topk(10, partywall_node_report_age_seconds{cluster=~\"$cluster\", node=~\"$node\"})"),
                     lines("Losses at agents", "By place and reason", Unit::PerSecond)
-                        .line("{{stage}}/{{reason}}", "sum by (stage, reason) (rate(partywall_node_losses_total{cluster=~\"$cluster\", node=~\"$node\"}[$__rate_interval])) or vector(0)"),
+                        .line("{{stage}}/{{reason}}", &or_none("sum by (stage, reason) (rate(partywall_node_losses_total{cluster=~\"$cluster\", node=~\"$node\"}[$__rate_interval]))", "vector(0)")),
                     table(
                         "Features that are off",
                         "Nodes on which a feature is off; empty rows of `none` where all are on",
                         &[("feature", "Feature")],
-                        &[("Nodes", Unit::Count, "count by (feature) (partywall_node_feature{cluster=~\"$cluster\", node=~\"$node\"} == 0) or label_replace(vector(0), \"feature\", \"none\", \"\", \"\")")],
+                        &[("Nodes", Unit::Count, &or_none("count by (feature) (partywall_node_feature{cluster=~\"$cluster\", node=~\"$node\"} == 0)", "label_replace(vector(0), \"feature\", \"none\", \"\", \"\")"))],
                     )
                     .wide(12, 8),
                 ],
@@ -471,11 +482,11 @@ fn itself() -> Board {
                     lines("Reports", "Taken, by what became of them", Unit::PerSecond)
                         .line("{{outcome}}", "sum by (outcome) (rate(partywall_aggregator_reports_total[$__rate_interval]))"),
                     lines("Losses at the aggregator", "By place and reason", Unit::PerSecond)
-                        .line("{{stage}}/{{reason}}", "sum by (stage, reason) (rate(partywall_aggregator_losses_total{cluster=~\"$cluster\"}[$__rate_interval])) or vector(0)"),
+                        .line("{{stage}}/{{reason}}", &or_none("sum by (stage, reason) (rate(partywall_aggregator_losses_total{cluster=~\"$cluster\"}[$__rate_interval]))", "vector(0)")),
                     lines("Refused", "Reports, streams and connections turned away", Unit::PerSecond)
-                        .line("reports: {{reason}}", "sum by (reason) (rate(partywall_aggregator_reports_refused_total[$__rate_interval])) or vector(0)")
-                        .line("streams: {{reason}}", "sum by (reason) (rate(partywall_aggregator_streams_refused_total[$__rate_interval])) or vector(0)")
-                        .line("connections: {{reason}}", "sum by (reason) (rate(partywall_aggregator_connections_refused_total[$__rate_interval])) or vector(0)"),
+                        .line("reports: {{reason}}", &or_none("sum by (reason) (rate(partywall_aggregator_reports_refused_total[$__rate_interval]))", "vector(0)"))
+                        .line("streams: {{reason}}", &or_none("sum by (reason) (rate(partywall_aggregator_streams_refused_total[$__rate_interval]))", "vector(0)"))
+                        .line("connections: {{reason}}", &or_none("sum by (reason) (rate(partywall_aggregator_connections_refused_total[$__rate_interval]))", "vector(0)")),
                     lines("Flows held", "Records: two of one that both ends tell of", Unit::Count)
                         .line("{{cluster}}", "sum by (cluster) (partywall_aggregator_flow_records{cluster=~\"$cluster\"})"),
                 ],

@@ -444,15 +444,7 @@ impl Board {
             "time": { "from": "now-1h", "to": "now" },
             "timezone": "browser",
             "templating": { "list": list },
-            "annotations": { "list": [{
-                "name": "Breaches that began to fire",
-                "datasource": source(),
-                "enable": true,
-                "hide": false,
-                "iconColor": "red",
-                "expr": "sum by (kind) (increase(partywall_breaches_fired_total[$__interval])) > 0",
-                "titleFormat": "{{kind}}",
-            }] },
+            "annotations": { "list": [] },
             "links": [{
                 "title": "Partywall",
                 "type": "dashboards",

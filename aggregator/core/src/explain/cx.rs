@@ -1,6 +1,9 @@
 //! What an explanation may look at.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
+#[allow(clippy::disallowed_types, reason = "only looked up in, never walked")]
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::breach::{Breach, BreachKind, Story};
@@ -22,7 +25,13 @@ pub(crate) struct Cx<'a> {
     pub(crate) judged: Now,
     pub(crate) now: Now,
     pub(crate) story: Story,
+    /// Made when a pod is first asked for.
+    pub(crate) pods: OnceCell<ByName<'a>>,
 }
+
+/// Pods by namespace and name.
+#[allow(clippy::disallowed_types, reason = "see the import")]
+pub(crate) type ByName<'a> = HashMap<(&'a str, &'a str), &'a PodObject>;
 
 /// A unit, and where it is.
 pub(super) struct Found<'a> {
@@ -77,11 +86,24 @@ impl<'a> Cx<'a> {
     /// The Pod object of "namespace/name"; of several of that name the one on the breach's node.
     pub(super) fn pod(&self, name: &str) -> Option<&'a PodObject> {
         let (namespace, name) = name.split_once('/')?;
+        let by_name = self.pods.get_or_init(|| self.by_name());
+        by_name.get(&(namespace, name)).copied()
+    }
+
+    fn by_name(&self) -> ByName<'a> {
         let node = &*self.breach().key.node;
-        let pods = self.directory.cluster().pods.iter().map(|pod| &**pod);
-        let mut named = pods.filter(|p| p.namespace == namespace && p.name == name && !p.terminal);
-        let first = named.clone().next();
-        named.find(|p| p.node.as_deref() == Some(node)).or(first)
+        let is_there = |pod: &PodObject| pod.node.as_deref() == Some(node);
+        let mut out = ByName::default();
+        for pod in self.directory.cluster().pods.iter().filter(|pod| !pod.terminal) {
+            let pod: &'a PodObject = pod;
+            let named = out
+                .entry((pod.namespace.as_str(), pod.name.as_str()))
+                .or_insert(pod);
+            if !is_there(named) && is_there(pod) {
+                *named = pod;
+            }
+        }
+        out
     }
 
     /// Everything that is judged, where it is.

@@ -43,6 +43,12 @@ pub(super) fn doubts(cx: &Cx<'_>) -> Vec<String> {
     } else if breach.state == BreachState::Resolved {
         out.push("it is over: its figures are those of its worst moment, use, requests, limits and policies are those of now".to_owned());
     }
+    if breach.key.kind == BreachKind::CredentialReach {
+        out.push(
+            "a NetworkPolicy that admits addresses admits nodes only where the network plugin matches them so: Cilium does not by default, and pods would be cut off from nodes, host-network pods and the API server"
+                .to_owned(),
+        );
+    }
     let is_kept = !matches!(story.detail, Detail::None);
     if let Some(node) = cx.nodes.get(&breach.key.node) {
         let silent_ns = cx.now.mono_ns.saturating_sub(node.received_ns);

@@ -119,8 +119,9 @@ struct Place {
     /// Pods' use; `None`: silent.
     now: Option<Use>,
     most: Option<Use>,
-    /// A pod of which no memory is told.
-    memory_untold: bool,
+    /// Pods of which memory is told, and of which none is.
+    memory_told: u32,
+    memory_untold: u32,
     requested: Use,
     pods: u64,
 }
@@ -130,7 +131,7 @@ struct Mover {
     requests: Resources,
     tolerations: Box<[Toleration]>,
     tenant: Arc<str>,
-    /// The highest minute; before its first, as it is now. `None`: nobody tells.
+    /// The highest minute; before its first, as it is now. `None`: nobody tells, or of its CPU alone.
     used: Option<Use>,
 }
 
@@ -157,7 +158,7 @@ impl Ground {
     ) -> Self {
         let mut used_now: BTreeMap<Arc<str>, Option<Use>> = BTreeMap::new();
         let mut pods_now: BTreeMap<Arc<str>, Use> = BTreeMap::new();
-        let mut untold: BTreeSet<Arc<str>> = BTreeSet::new();
+        let mut memory_of: BTreeMap<Arc<str>, [u32; 2]> = BTreeMap::new();
         for node in nodes.values() {
             let Some(seen_ns) = node.seen_ns(Window::Long, &policy.thresholds) else {
                 used_now.insert(Arc::clone(&node.name), None);
@@ -185,9 +186,13 @@ impl Ground {
                 };
                 sum.plus(used);
                 if lives.is_some() {
-                    pods_now.insert(Arc::clone(uid), used);
-                    if bytes.is_none() {
-                        untold.insert(Arc::clone(&node.name));
+                    let [told, untold] = memory_of.entry(Arc::clone(&node.name)).or_default();
+                    // Memory that nobody tells is not none: of such a pod it is not known what it uses.
+                    if bytes.is_some() {
+                        *told += 1;
+                        pods_now.insert(Arc::clone(uid), used);
+                    } else {
+                        *untold += 1;
                     }
                 }
             }
@@ -201,11 +206,13 @@ impl Ground {
             cluster.nodes.iter().map(|n| (n.name.as_str(), n)).collect();
         for name in names {
             let now_used = used_now.get(&name).copied().flatten();
+            let [memory_told, memory_untold] = memory_of.get(&name).copied().unwrap_or_default();
             let place = Place {
                 object: objects.get(&*name).copied().cloned(),
                 now: now_used,
                 most: now_used.map(|now_used| highest(history.node(&name, now.mono_ns), now_used)),
-                memory_untold: untold.contains(&name),
+                memory_told,
+                memory_untold,
                 requested: Use::default(),
                 pods: 0,
                 name: Arc::clone(&name),

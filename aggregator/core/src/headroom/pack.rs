@@ -19,7 +19,7 @@ pub(crate) struct Bin {
 }
 
 impl Bin {
-    fn takes(&self, item: &Item) -> bool {
+    pub(crate) fn takes(&self, item: &Item) -> bool {
         self.pods > 0 && self.ncores >= item.ncores && self.bytes >= item.bytes
     }
 }

@@ -28,6 +28,8 @@ fn one(ground: &Ground, key: (String, String), places: &[&Place]) -> PoolHeadroo
             now.get_or_insert_default().plus(used);
         }
     }
+    let count = |of: fn(&Place) -> u32| places.iter().map(|p| of(p)).sum::<u32>();
+    let has_memory = count(|p| p.memory_told) > 0 || count(|p| p.memory_untold) == 0;
     // A minute that is not over yet counts as it is.
     let most = now.map(|now| super::highest(ground.pools.get(&key).copied(), now));
     let capacity = [
@@ -60,7 +62,7 @@ fn one(ground: &Ground, key: (String, String), places: &[&Place]) -> PoolHeadroo
     if let Some(names) = named(&|p| p.now.is_none()) {
         doubts.push(format!("{names} is silent: what runs there is not in the use"));
     }
-    if let Some(names) = named(&|p| p.memory_untold) {
+    if let Some(names) = named(&|p| p.memory_untold > 0) {
         doubts.push(format!(
             "of some pods on {names} no memory is told: there is more in use"
         ));
@@ -82,8 +84,8 @@ fn one(ground: &Ground, key: (String, String), places: &[&Place]) -> PoolHeadroo
         },
         memory: Room {
             capacity: capacity[1],
-            used_now: now.map(|u| u.bytes),
-            used_most: most.map(|u| u.bytes),
+            used_now: now.map(|u| u.bytes).filter(|_| has_memory),
+            used_most: most.map(|u| u.bytes).filter(|_| has_memory),
             requested: requested.bytes,
         },
         doubts,

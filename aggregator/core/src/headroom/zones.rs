@@ -2,13 +2,16 @@
 //!
 //! **Three answers.** *Yes*, where each pod found a place: a placement is a proof. *No*, where pods were left over and everything that could have helped was
 //! known. Else it cannot be told, and why: a pod whose use nobody tells may be of any size, a node that is silent may have room.
+//!
+//! **At different times.** Each pod counts with its own highest minute, and not all had theirs at once. Where that is too much, and what the zone used
+//! in its own highest minute is not, it cannot be told either, unless one of the pods would find no room even alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::history::Use;
 use super::pack::{Bin, Item, first_fit};
-use super::{Fit, Ground, Mover, Place, TenantFit, ZoneLoss};
+use super::{Fit, Ground, Mover, Place, TenantFit, ZoneLoss, pool_of};
 use crate::finding::{bytes, cores};
 
 /// Where a Node object does not say how many pods it takes: what kubelets take by default.
@@ -43,8 +46,12 @@ fn loss(ground: &Ground, zone: &str) -> ZoneLoss {
         others: &others,
         unplaced,
         size: |mover| mover.used,
-        taken: |place| place.most,
-        silent: "is silent",
+        taken: |place| match place.most {
+            None => Err("is silent"),
+            Some(_) if place.memory_untold > 0 => Err("has pods of which no memory is told"),
+            Some(most) => Ok(most),
+        },
+        at_once: Some(at_once(ground, &lost)),
     };
     let by_requests = Question {
         size: |mover| {
@@ -54,7 +61,8 @@ fn loss(ground: &Ground, zone: &str) -> ZoneLoss {
                 bytes: requests.memory_bytes as f64,
             })
         },
-        taken: |place| Some(place.requested),
+        taken: |place| Ok(place.requested),
+        at_once: None,
         ..by_use
     };
     let (by_use, left_over) = by_use.answer();
@@ -85,6 +93,20 @@ fn loss(ground: &Ground, zone: &str) -> ZoneLoss {
     }
 }
 
+/// What the pods of the zone used in one minute, at the most. Of those that do not move, too.
+fn at_once(ground: &Ground, lost: &[&Place]) -> Use {
+    let mut pools: BTreeMap<(String, String), Use> = BTreeMap::new();
+    for place in lost {
+        let now = pools.entry(pool_of(place.object.as_ref())).or_default();
+        now.plus(place.now.unwrap_or_default());
+    }
+    let mut sum = Use::default();
+    for (pool, now) in pools {
+        sum.plus(super::highest(ground.pools.get(&pool).copied(), now));
+    }
+    sum
+}
+
 /// By use or by requests.
 #[derive(Clone, Copy)]
 struct Question<'a> {
@@ -94,8 +116,10 @@ struct Question<'a> {
     /// Nodes of which no zone is known.
     unplaced: usize,
     size: fn(&Mover) -> Option<Use>,
-    taken: fn(&Place) -> Option<Use>,
-    silent: &'static str,
+    /// Or why it is not known.
+    taken: fn(&Place) -> Result<Use, &'static str>,
+    /// Of all movers in the same minute; `None`: they are what they are at any time.
+    at_once: Option<Use>,
 }
 
 impl Question<'_> {
@@ -114,9 +138,12 @@ impl Question<'_> {
                 unknown_places.push(format!("the capacity of {} is not known", place.name));
                 continue;
             };
-            let Some(taken) = (self.taken)(place) else {
-                unknown_places.push(format!("{} {}", place.name, self.silent));
-                continue;
+            let taken = match (self.taken)(place) {
+                Ok(taken) => taken,
+                Err(why) => {
+                    unknown_places.push(format!("{} {why}", place.name));
+                    continue;
+                }
             };
             let free =
                 |capacity: u64, taken: f64| (capacity as f64 * self.ground.mark - taken).max(0.0) as u64;
@@ -156,18 +183,39 @@ impl Question<'_> {
                     .all(|taint| tolerations.iter().any(|t| t.tolerates(taint)))
             })
         };
-        let placed = first_fit(&items, &mut bins, admits);
+        let empty = bins.clone();
+        let placed = first_fit(&items, &mut bins, &admits);
         let left = placed.iter().zip(&sizes).filter(|(place, _)| place.is_none());
         let left_over: BTreeSet<usize> = left.map(|(_, (at, _))| *at).collect();
         fit.pods_left_over = left_over.len() as u32;
+        // Some found no room, and each of them would alone.
+        let each_alone = placed.iter().zip(&items).enumerate().all(|(at, (place, item))| {
+            let room = |(to, bin): (usize, &Bin)| bin.takes(item) && admits(at, to);
+            place.is_some() || empty.iter().enumerate().any(room)
+        });
+        let pods: u64 = empty.iter().map(|bin| bin.pods).sum();
+        let fits_at_once = self.at_once.is_some_and(|used| {
+            each_alone
+                && items.len() as u64 <= pods
+                && used.cores <= fit.free_cores
+                && used.bytes <= fit.free_memory_bytes
+        });
         if self.unplaced > 0 {
             unknown_places.push(format!("of {} nodes no zone is known", self.unplaced));
         }
         (fit.fits, fit.why) = match (left_over.is_empty(), unknown_movers, unknown_places.is_empty()) {
             (true, 0, _) => (Some(true), "each pod found a node".to_owned()),
-            (true, n, _) => (None, format!("of {n} of the pods nobody tells what they use")),
+            (true, n, _) => {
+                unknown_places.push(format!("of {n} of the pods nobody tells what they use"));
+                (None, unknown_places.join(", "))
+            }
             (false, _, false) => (None, unknown_places.join(", ")),
             (false, _, true) if self.others.is_empty() => (Some(false), "there is no other zone".to_owned()),
+            (false, _, true) if fits_at_once => (
+                None,
+                "their highest minutes together find no room, but they were not all at once: what the zone used in one minute is less than what is free"
+                    .to_owned(),
+            ),
             (false, _, true) => {
                 let short =
                     fit.moved_cores > fit.free_cores || fit.moved_memory_bytes > fit.free_memory_bytes;
@@ -216,7 +264,7 @@ fn summary(zone: &str, movers: &[&Mover], by_use: &Fit, by_requests: &Fit, tenan
         None => "it cannot be told".to_owned(),
     };
     format!(
-        "without zone {zone} its {} pods, which use {} cores and {} at most, {verdict}{because}{of_whom}, where {} cores and {} are free up to the mark; \
+        "without zone {zone} its {} pods, which use {} cores and {} at most (each its own highest minute), {verdict}{because}{of_whom}, where {} cores and {} are free up to the mark; \
          by requests {requests}",
         movers.len(),
         cores(by_use.moved_cores),

@@ -45,7 +45,7 @@ function culprits(b) {
 
 /** All of one breach. */
 function evidence(b, several) {
-  const command = `partywall explain ${b.fingerprint}`;
+  const command = `partywall explain ${b.fingerprint} --cluster ${b.cluster}`;
   return h(
     "div",
     { class: "evidence" },

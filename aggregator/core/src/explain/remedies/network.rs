@@ -159,12 +159,12 @@ pub(super) fn credentials(cx: &Cx<'_>) -> Vec<Remedy> {
             ports: Vec::new(),
         }]),
     };
-    let note = "every pod, and every address but the metadata service's".to_owned();
+    let note = "every pod, and every address but the metadata service's; nodes, where the network plugin matches them by address".to_owned();
     vec![Remedy {
         kind: "network_policy",
         by: Arc::clone(&key.tenant),
         what: format!("pods like {} reach everything but the metadata service: NetworkPolicy {policy}", key.subject),
-        why: "nothing else is cut; where nodes are instances of EC2, a hop limit of 1 for the metadata service does the same for every pod".to_owned(),
+        why: "where nodes are instances of EC2, a hop limit of 1 for the metadata service does the same for every pod".to_owned(),
         yaml: document(&policy, &[], &[note]),
     }]
 }

@@ -38,6 +38,9 @@ pub(super) fn apart(cx: &Cx<'_>) -> Vec<Remedy> {
     )];
     let affinity = Yaml::map([("podAntiAffinity", Yaml::map(anti))]);
     let source = Source::of(victim);
+    let mut yaml = String::new();
+    let note = "a merge replaces the list of terms: add your own, where there are any";
+    comment(&mut yaml, "", note);
     vec![Remedy {
         kind: "placement",
         by: Arc::clone(&key.against),
@@ -51,7 +54,7 @@ pub(super) fn apart(cx: &Cx<'_>) -> Vec<Remedy> {
             "all kept within what they were promised, and on {} that is more than it can give at once; the scheduler finds the victim another node where it can",
             key.node
         ),
-        yaml: source.with(Yaml::map([("affinity", affinity)])),
+        yaml: yaml + &source.with(Yaml::map([("affinity", affinity)])),
     }]
 }
 

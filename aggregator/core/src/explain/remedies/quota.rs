@@ -8,6 +8,7 @@ use super::super::parties::pods_of;
 use super::super::rules::{in_unit, quota_subject};
 use super::super::{PLATFORM, Remedy};
 use super::workload::{self, Change, Source};
+use crate::breach::BreachKind;
 use crate::identity::{Bound, PodObject, QuotaObject, Resource, Scope};
 use crate::node::Window;
 use crate::sums::Who;
@@ -23,9 +24,23 @@ pub(in super::super) struct BoundBy<'a> {
 
 /// The tightest of each of the tenant's namespaces.
 pub(in super::super) fn quotas_of<'a>(cx: &Cx<'a>, resource: Resource, scopes: &str) -> Vec<BoundBy<'a>> {
+    let mut tightest: BTreeMap<&str, BoundBy<'a>> = BTreeMap::new();
+    for bound in all_quotas_of(cx, resource, scopes) {
+        match tightest.get(bound.object.namespace.as_str()) {
+            Some(other) if other.hard <= bound.hard => {}
+            _ => {
+                tightest.insert(&bound.object.namespace, bound);
+            }
+        }
+    }
+    tightest.into_values().collect()
+}
+
+/// A namespace may have several.
+fn all_quotas_of<'a>(cx: &Cx<'a>, resource: Resource, scopes: &str) -> Vec<BoundBy<'a>> {
     let namespaces = cx.namespaces_of(&cx.breach().key.tenant);
     let used = used_by_namespace(cx, resource);
-    let mut tightest: BTreeMap<&str, BoundBy<'a>> = BTreeMap::new();
+    let mut out = Vec::new();
     for object in &cx.directory.cluster().quotas {
         let in_words: Vec<String> = object.scopes.iter().map(Scope::to_string).collect();
         if in_words.join(" and ") != scopes || !namespaces.contains(&object.namespace) {
@@ -37,20 +52,14 @@ pub(in super::super) fn quotas_of<'a>(cx: &Cx<'a>, resource: Resource, scopes: &
             Resource::Pods => object.pods.map(|n| n as f64),
         };
         let Some(hard) = hard else { continue };
-        let bound = BoundBy {
+        out.push(BoundBy {
             object,
             hard,
             key: object.keys[resource as usize],
             used: used.get(object.namespace.as_str()).copied().unwrap_or(0.0),
-        };
-        match tightest.get(object.namespace.as_str()) {
-            Some(other) if other.hard <= hard => {}
-            _ => {
-                tightest.insert(&object.namespace, bound);
-            }
-        }
+        });
     }
-    tightest.into_values().collect()
+    out
 }
 
 fn used_by_namespace(cx: &Cx<'_>, resource: Resource) -> BTreeMap<String, f64> {
@@ -76,13 +85,23 @@ pub(super) fn fit(cx: &Cx<'_>) -> Vec<Remedy> {
         Resource::Pods => ["used_pods", "quota_pods"],
     }
     .map(|name| cx.figure(name).unwrap_or(0.0));
-    let wanted = used / resolved_below(cx).max(0.01);
+    // At the threshold itself it is still near.
+    let wanted = used / resolved_below(cx).max(0.01) * (1.0 + 1e-9);
     let mut out = Vec::new();
     if wanted > quota {
         out.extend(raised(cx, resource, scopes, wanted, wanted - quota));
     }
-    if used > quota {
-        out.extend(less(cx, resource, used - quota));
+    if key.kind == BreachKind::QuotaExceeded {
+        let t = &cx.thresholds().quota;
+        let target = match resource {
+            // Counted, not measured.
+            Resource::Pods => quota,
+            // One that fires is over below this.
+            Resource::Cpu | Resource::Memory => {
+                quota * (t.exceeded_ratio * t.clear_below_ratio).min(1.0) * (1.0 - 1e-9)
+            }
+        };
+        out.extend(less(cx, resource, scopes, used - target));
     }
     out
 }
@@ -109,10 +128,13 @@ fn raised(cx: &Cx<'_>, resource: Resource, scopes: &str, wanted: f64, more: f64)
     }) = bound
         && scopes.is_empty()
     {
-        let (name, amount) = match resource {
-            Resource::Cpu => ("cpu_cores", format!("{:.2}", wanted + 0.005)),
-            Resource::Memory => ("memory_bytes", format!("{}", wanted.ceil() as u64)),
-            Resource::Pods => ("pods", format!("{}", wanted.ceil() as u64)),
+        let (name, wanted, amount) = match resource {
+            Resource::Cpu => {
+                let wanted = (wanted * 100.0).ceil() / 100.0;
+                ("cpu_cores", wanted, format!("{wanted:.2}"))
+            }
+            Resource::Memory => ("memory_bytes", wanted.ceil(), format!("{}", wanted.ceil() as u64)),
+            Resource::Pods => ("pods", wanted.ceil(), format!("{}", wanted.ceil() as u64)),
         };
         let mut yaml = String::new();
         comment(
@@ -128,7 +150,7 @@ fn raised(cx: &Cx<'_>, resource: Resource, scopes: &str, wanted: f64, more: f64)
         let what = format!(
             "{} has a quota of {} in the policy file",
             key.tenant,
-            in_unit(resource, wanted.ceil())
+            in_unit(resource, wanted)
         );
         return Some(Remedy {
             kind: "quota",
@@ -149,26 +171,41 @@ fn raised(cx: &Cx<'_>, resource: Resource, scopes: &str, wanted: f64, more: f64)
         Resource::Memory => workload::memory(hard as u64),
         Resource::Pods => (hard.ceil() as u64).to_string(),
     };
-    let object = tightest.object;
+    // The smallest of a namespace's binds: all that are below have to be raised.
+    let mut below = all_quotas_of(cx, resource, scopes);
+    below.retain(|q| q.object.namespace == tightest.object.namespace && q.hard < hard);
+    let (documents, whats): (Vec<String>, Vec<String>) =
+        below.iter().map(|quota| raise(quota, resource, &amount)).unzip();
+    Some(Remedy {
+        kind: "quota",
+        by,
+        what: whats.join(", "),
+        why,
+        yaml: workload::join(&documents),
+    })
+}
+
+/// The part of one ResourceQuota that changes, and what it then says.
+fn raise(quota: &BoundBy<'_>, resource: Resource, amount: &str) -> (String, String) {
+    let object = quota.object;
     let mut yaml = String::new();
     let note = format!(
-        "part of ResourceQuota {}/{}, to be merged into it: {} instead of {}",
+        "part of ResourceQuota {}/{}, to be merged into it: {amount} instead of {}",
         object.namespace,
         object.name,
-        amount,
-        in_unit(resource, tightest.hard)
+        in_unit(resource, quota.hard)
     );
     comment(&mut yaml, "", &note);
     let metadata = [
         ("name", Yaml::text(&object.name)),
         ("namespace", Yaml::text(&object.namespace)),
     ];
-    let key_of_hard = if tightest.key.is_empty() {
+    let key_of_hard = if quota.key.is_empty() {
         resource.as_str()
     } else {
-        tightest.key
+        quota.key
     };
-    let hard = Yaml::map([(key_of_hard, Yaml::text(&amount))]);
+    let hard = Yaml::map([(key_of_hard, Yaml::text(amount))]);
     let document = Yaml::map([
         ("apiVersion", Yaml::text("v1")),
         ("kind", Yaml::text("ResourceQuota")),
@@ -176,24 +213,33 @@ fn raised(cx: &Cx<'_>, resource: Resource, scopes: &str, wanted: f64, more: f64)
         ("spec", Yaml::map([("hard", hard)])),
     ]);
     yaml += &document.document();
-    Some(Remedy {
-        kind: "quota",
-        by,
-        what: format!(
-            "ResourceQuota {}/{} admits {key_of_hard} of {amount}",
-            object.namespace, object.name
-        ),
-        why,
-        yaml,
-    })
+    let what = format!(
+        "ResourceQuota {}/{} admits {key_of_hard} of {amount}",
+        object.namespace, object.name
+    );
+    (yaml, what)
 }
 
 /// The one workload that would have to give most, as far as it can.
-fn less(cx: &Cx<'_>, resource: Resource, excess: f64) -> Option<Remedy> {
+fn less(cx: &Cx<'_>, resource: Resource, scopes: &str, excess: f64) -> Option<Remedy> {
     let key = &cx.breach().key;
+    let of_policy = cx
+        .tenant(&key.tenant)
+        .and_then(|id| cx.directory.quota(id, resource))
+        .is_some_and(|bound| bound.from_policy && scopes.is_empty());
+    let quotas = quotas_of(cx, resource, scopes);
+    // What the quota does not count would give in vain.
+    let counts = |pod: &PodObject| {
+        let bounds = |q: &BoundBy<'_>| {
+            q.object.namespace == pod.namespace && q.object.scopes.iter().all(|scope| scope.holds(pod))
+        };
+        of_policy || quotas.iter().any(bounds)
+    };
     let mut by_source: BTreeMap<Source, (f64, u64, &PodObject)> = BTreeMap::new();
     for (name, found) in pods_of(cx, &key.tenant) {
-        let Some(pod) = cx.pod(&name) else { continue };
+        let Some(pod) = cx.pod(&name).filter(|pod| counts(pod)) else {
+            continue;
+        };
         let used = match resource {
             Resource::Cpu => found.used_cores(),
             Resource::Memory => found.memory_bytes().map(|n| n as f64),
@@ -216,41 +262,39 @@ fn less(cx: &Cx<'_>, resource: Resource, excess: f64) -> Option<Remedy> {
             yaml: source.with_spec(Yaml::map([("replicas", Yaml::Number(stay))])),
         });
     }
-    // Each of its pods gives the same.
-    let each = (used - excess) / *pods as f64;
-    if each <= 0.0 {
+    // What each container uses is not known: with several of them no limit can be named.
+    if pod.containers.len() > 1 {
         return None;
     }
-    let (name, amount) = match resource {
-        Resource::Cpu => ("cpu", workload::cpu((each * 1e9) as u64)),
-        _ => ("memory", workload::memory(each as u64)),
+    // Each of its pods gives the same.
+    let each = (used - excess) / *pods as f64;
+    let (name, unit, least) = match resource {
+        Resource::Cpu => ("cpu", 1e9, 1_000_000),
+        _ => ("memory", 1.0, 1 << 20),
     };
-    let container = pod
-        .containers
-        .first()
-        .map_or_else(|| "main".to_owned(), workload::name);
-    let request = pod.containers.first().map_or(0, |c| match resource {
+    let each = (each.max(0.0) * unit) as u64 / least * least;
+    if each == 0 {
+        return None;
+    }
+    let amount = match resource {
+        Resource::Cpu => workload::at_most_cpu(each),
+        _ => workload::at_most_memory(each),
+    };
+    let container = pod.containers.first();
+    let request = container.map_or(0, |c| match resource {
         Resource::Cpu => c.requests.cpu_ncores,
         _ => c.requests.memory_bytes,
     });
-    let unit = if resource == Resource::Cpu { 1e9 } else { 1.0 };
     let change = Change {
-        container,
+        container: container.map_or_else(|| "main".to_owned(), workload::name),
         // A limit below the request is refused.
-        request: (request as f64 > each * unit).then(|| amount.clone()),
+        request: (request > each).then(|| amount.clone()),
         limit: Some(amount.clone()),
-    };
-    let others = match pod.containers.len() {
-        0 | 1 => String::new(),
-        n => format!(" (one of its {n} containers; the others may use more)"),
     };
     Some(Remedy {
         kind: "limit",
         by,
-        what: format!(
-            "each pod of {} has at most {amount} of {name}{others}",
-            source.named()
-        ),
+        what: format!("each pod of {} has at most {amount} of {name}", source.named()),
         why,
         yaml: source.with(workload::resources(name, &[change])),
     })

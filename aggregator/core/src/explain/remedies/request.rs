@@ -19,7 +19,9 @@ struct Resource {
     /// Of a pod, of a container; nanocores or bytes.
     request: fn(&PodObject) -> u64,
     of_container: fn(&ContainerObject) -> (u64, Option<u64>),
+    /// Rounded up; as it stands in an object.
     quantity: fn(u64) -> String,
+    exact: fn(u64) -> String,
     show: fn(u64) -> String,
 }
 
@@ -28,6 +30,7 @@ const CPU: Resource = Resource {
     request: |pod| pod.requests.cpu_ncores,
     of_container: |c| (c.requests.cpu_ncores, c.cpu_limit_ncores),
     quantity: workload::cpu,
+    exact: workload::exact_cpu,
     show: |n| format!("{} cores", cores(n as f64 / 1e9)),
 };
 
@@ -36,6 +39,7 @@ const MEMORY: Resource = Resource {
     request: |pod| pod.requests.memory_bytes,
     of_container: |c| (c.requests.memory_bytes, c.memory_limit_bytes),
     quantity: workload::memory,
+    exact: workload::exact_memory,
     show: |n| bytes(n as f64),
 };
 
@@ -119,7 +123,7 @@ fn both(cx: &Cx<'_>, resource: Resource, used: impl Fn(&str) -> Option<u64>, wor
     let held = by_source
         .iter()
         .filter(|(_, over)| (resource.request)(over.pod) > 0)
-        .map(|(source, over)| source.with(hold(resource, over.pod)));
+        .filter_map(|(source, over)| Some(source.with(hold(resource, over.pod)?)));
     let documents: Vec<String> = held.collect();
     if documents.len() == by_source.len() {
         let cost = match resource.name {
@@ -163,26 +167,25 @@ fn raise(resource: Resource, over: &Over<'_>) -> Yaml {
     workload::resources(resource.name, &[change])
 }
 
-fn hold(resource: Resource, pod: &PodObject) -> Yaml {
-    let changes: Vec<Change> = pod
-        .containers
-        .iter()
-        .filter_map(|container| {
-            let (request, _) = (resource.of_container)(container);
-            (request > 0).then(|| Change {
-                container: workload::name(container),
-                request: None,
-                limit: Some((resource.quantity)(request)),
-            })
-        })
-        .collect();
+/// `None`: one of its containers asks for nothing, and nothing would hold that one.
+fn hold(resource: Resource, pod: &PodObject) -> Option<Yaml> {
+    let asked = |container: &ContainerObject| (resource.of_container)(container).0;
     // Asked for on the pod as a whole.
-    if changes.is_empty() {
-        let amount = (resource.quantity)((resource.request)(pod));
+    if pod.containers.iter().all(|container| asked(container) == 0) {
+        let amount = (resource.exact)((resource.request)(pod));
         let limits = Yaml::map([(resource.name, Yaml::text(amount))]);
-        return Yaml::map([("resources", Yaml::map([("limits", limits)]))]);
+        return Some(Yaml::map([("resources", Yaml::map([("limits", limits)]))]));
     }
-    workload::resources(resource.name, &changes)
+    if pod.containers.iter().any(|container| asked(container) == 0) {
+        return None;
+    }
+    let change = |container: &ContainerObject| Change {
+        container: workload::name(container),
+        request: None,
+        limit: Some((resource.exact)(asked(container))),
+    };
+    let changes: Vec<Change> = pod.containers.iter().map(change).collect();
+    Some(workload::resources(resource.name, &changes))
 }
 
 /// Workloads of hosts without Kubernetes: what they were promised stands in the policy file.

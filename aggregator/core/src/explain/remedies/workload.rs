@@ -134,7 +134,20 @@ pub(super) fn join(documents: &[String]) -> String {
 
 /// Millicores, rounded up to ten of them: nobody asks for 1.8734 cores.
 pub(super) fn cpu(ncores: u64) -> String {
-    let millis = ncores.div_ceil(10_000_000).saturating_mul(10);
+    in_millis(ncores.div_ceil(10_000_000).saturating_mul(10))
+}
+
+/// As it stands in an object, which knows nothing finer than a millicore.
+pub(super) fn exact_cpu(ncores: u64) -> String {
+    in_millis(ncores.div_ceil(1_000_000))
+}
+
+/// Millicores, rounded down.
+pub(super) fn at_most_cpu(ncores: u64) -> String {
+    in_millis(ncores / 1_000_000)
+}
+
+fn in_millis(millis: u64) -> String {
     if millis.is_multiple_of(1_000) {
         (millis / 1_000).to_string()
     } else {
@@ -145,4 +158,18 @@ pub(super) fn cpu(ncores: u64) -> String {
 /// Mebibytes, rounded up.
 pub(super) fn memory(bytes: u64) -> String {
     format!("{}Mi", bytes.div_ceil(1 << 20))
+}
+
+/// As it stands in an object.
+pub(super) fn exact_memory(bytes: u64) -> String {
+    if bytes.is_multiple_of(1 << 20) {
+        memory(bytes)
+    } else {
+        bytes.to_string()
+    }
+}
+
+/// Mebibytes, rounded down.
+pub(super) fn at_most_memory(bytes: u64) -> String {
+    format!("{}Mi", bytes >> 20)
 }
