@@ -340,6 +340,35 @@ fn quotas_of_the_policy_file_and_of_pods() {
 }
 
 #[test]
+fn a_limit_holds_each_container_or_is_not_offered() {
+    let container = |name: &str, cpu_ncores: u64| ContainerObject {
+        name: name.into(),
+        requests: Resources {
+            cpu_ncores,
+            memory_bytes: 0,
+        },
+        ..ContainerObject::default()
+    };
+    for (second, wanted) in [(3_000_000, true), (0, false)] {
+        let (mut sim, web, batch) = hog();
+        let pod = sim.cluster.pods.iter_mut().find(|p| p.name == "batch").unwrap();
+        Arc::make_mut(pod).containers = vec![container("main", 97_000_000), container("side", second)].into();
+        sim.publish();
+        sim.ticks(12, &[Ran(web, 300), Ran(batch, 900), Waited(web, batch, 500)]);
+        let told = explain(&sim.world, sim.now, "NoisyNeighbour");
+        let limit = told.remedies.iter().find(|r| r.kind == "limit");
+        assert_eq!(limit.is_some(), wanted, "{:?}", told.remedies);
+        if let Some(limit) = limit {
+            assert!(
+                limit.yaml.contains("\"97m\"") && limit.yaml.contains("\"3m\""),
+                "{}",
+                limit.yaml
+            );
+        }
+    }
+}
+
+#[test]
 fn quotas_that_bind_together_and_pods_that_they_do_not_count() {
     let (mut sim, _, batch) = hog();
     let quota = |name: &str, cores: u64| QuotaObject {

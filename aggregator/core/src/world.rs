@@ -391,7 +391,7 @@ impl World {
             judged: self.judged,
             now,
             story,
-            pods: Default::default(),
+            pods: std::cell::OnceCell::new(),
         })
     }
 

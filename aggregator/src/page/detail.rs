@@ -98,7 +98,9 @@ const MOST_KEPT: usize = 64;
 
 /// Answers about tenants, for as long as nothing is judged anew: all nodes are looked through for each. By cluster and name, with the judgement's moment.
 #[derive(Debug, Default)]
-pub(super) struct Kept(Mutex<BTreeMap<(Arc<str>, String), (u64, Bytes)>>);
+pub(super) struct Kept(Mutex<Answers>);
+
+type Answers = BTreeMap<(Arc<str>, String), (u64, Bytes)>;
 
 impl Kept {
     /// One tenant's pods.

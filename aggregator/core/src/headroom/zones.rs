@@ -184,7 +184,7 @@ impl Question<'_> {
             })
         };
         let empty = bins.clone();
-        let placed = first_fit(&items, &mut bins, &admits);
+        let placed = first_fit(&items, &mut bins, admits);
         let left = placed.iter().zip(&sizes).filter(|(place, _)| place.is_none());
         let left_over: BTreeSet<usize> = left.map(|(_, (at, _))| *at).collect();
         fit.pods_left_over = left_over.len() as u32;
