@@ -235,44 +235,6 @@ fn an_agent_that_is_away_leaves_open_what_nobody_else_saw() {
 }
 
 #[test]
-fn what_goes_on_over_a_connection_while_the_receivers_agent_is_away_is_not_denied() {
-    for (answered, told) in [(true, Reached::Yes), (false, Reached::Unknown)] {
-        let (mut trail, [red, blue, _]) = three();
-        trail.net.connects(red, blue, 80, 1_000);
-        trail.ticks(5);
-        trail.begin_slot();
-        let quiet = trail.slot();
-        trail.ticks(20);
-        let at = trail.begin_slot();
-        trail.net.agents.get_mut("node-b").unwrap().cut_off = true;
-        for _ in 0..60 {
-            let back = if answered { (3, 3_000) } else { (0, 0) };
-            trail
-                .net
-                .opens(red, blue.address, TCP, 80, traffic((3, 3_000), back));
-            trail.ticks(1);
-        }
-        trail.net.loses("node-b");
-        trail.net.restart("node-b");
-        trail.ticks(20);
-        assert_eq!(trail.reached("red", "blue", quiet, quiet + 2), Reached::No);
-        for slot in at..at + 6 {
-            let pair = trail.ask("red", "blue", slot, slot + 1);
-            assert_ne!(pair.reached, Reached::No, "{answered} {} {pair:?}", slot - at);
-            assert!(
-                answered || pair.reached == Reached::Unknown,
-                "{} {pair:?}",
-                slot - at
-            );
-        }
-        // Nobody takes its records for the receiver's word any more.
-        assert_eq!(trail.reached("red", "blue", at + 4, at + 5), told);
-        let no = trail.ask("green", "blue", at + 4, at + 5);
-        assert_eq!(no.reached, Reached::No, "green's agent saw all of it: {no:?}");
-    }
-}
-
-#[test]
 fn a_queue_that_is_worked_off_closes_its_gap() {
     let (mut trail, [red, _, green]) = three();
     let at = trail.slot();

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::Table;
-use super::cx::Cx;
 use super::ends::{End, Reason, What};
 use super::outcome::Outcome;
 use super::step::Case;
@@ -21,7 +20,6 @@ impl Table {
         verdict: Verdict,
         outcome: Outcome,
         delivered: bool,
-        answered: bool,
         why: &Why,
         amount: Amount,
         renamed: bool,
@@ -29,20 +27,18 @@ impl Table {
         let Some(record) = self.get_mut(case.id) else {
             return;
         };
-        let mut own = record.moments.take();
+        let (mut own, theirs) = (record.moments.take(), record.theirs.take());
         let when = if renamed {
             // What it did while nobody knew whose it was is told by its own record alone.
-            own.add(&record.theirs.take().moments());
+            own.add(&theirs);
             own
-        } else if own.is_empty() && amount != Amount::default() {
-            record.theirs.take().moments()
+        } else if !own.is_empty() {
+            own
+        } else if amount != Amount::default() {
+            theirs
         } else {
-            // Its opener's stay until its own agent has told past them: see `await_receiver`.
-            own
-        };
-        if when.is_empty() {
             return;
-        }
+        };
         if !self.crossed.on {
             return;
         }
@@ -71,55 +67,11 @@ impl Table {
         let (verdict, delivered) = match outcome {
             Outcome::Delivered | Outcome::Continues => (verdict, true),
             Outcome::Failed => (verdict, false),
-            Outcome::Nothing if (delivered && answered) || verdict == Verdict::Blocked => {
-                (verdict, delivered)
-            }
+            Outcome::Nothing if delivered || verdict == Verdict::Blocked => (verdict, delivered),
             Outcome::Unseen | Outcome::Nothing | Outcome::Wait => (Verdict::Unknown, false),
         };
         let amounts = [amount.bytes, amount.packets, amount.connections];
         self.crossed.enter((a, b, verdict, delivered), amounts, &when);
-    }
-
-    /// What an opener's record moved, and its receiver's did not tell of yet: once the receiver's agent has told past it, that record says it all. If it never
-    /// will, nobody knows whether it arrived. Returns whether nothing is left.
-    pub(super) fn await_receiver(&mut self, id: u32, cx: &Cx<'_>) -> bool {
-        let Some(record) = self.get_mut(id) else {
-            return true;
-        };
-        if record.theirs.is_empty() {
-            return true;
-        }
-        let node = Arc::clone(&record.node);
-        let _told_by_it = record
-            .theirs
-            .take_if(|after, by| cx.has_told(&node, after, by) == Some(true));
-        let unseen = record
-            .theirs
-            .take_if(|after, by| cx.has_told(&node, after, by) == Some(false));
-        let done = record.theirs.is_empty();
-        let ends = record.judged.as_ref().map(|j| (j.from.clone(), j.to.clone()));
-        if unseen.is_empty() {
-            return done;
-        }
-        match ends {
-            Some((from, to)) if from.reason().or(to.reason()).is_none() => {
-                if let (Some(a), Some(b)) = (from.tenant, to.tenant)
-                    && a != b
-                {
-                    self.crossed
-                        .enter((a, b, Verdict::Unknown, false), [0; 3], &unseen);
-                }
-            }
-            Some((from, to)) => {
-                for end in [&from, &to] {
-                    self.cross_unnamed(end, &unseen);
-                }
-            }
-            None => self
-                .crossed
-                .doubt(Whose::OnNode(node), reason::FLOWS_NOT_SEEN, &unseen),
-        }
-        done
     }
 
     /// One end of something of which the other cannot be named, or which itself cannot be.
@@ -142,16 +94,9 @@ impl Table {
     pub(super) fn note_pending(&mut self) {
         let records = self.queue.iter().filter_map(|id| {
             let record = self.records.get(*id as usize)?.as_deref()?;
-            let mut all = record.moments.clone();
-            all.add(&record.theirs.moments());
-            Some(all)
+            Some([&record.moments, &record.theirs])
         });
-        let records: Vec<Moments> = if self.crossed.on {
-            records.collect()
-        } else {
-            Vec::new()
-        };
         let folded = self.folded.iter().map(|folded| &folded.when);
-        self.crossed.wait_for(records.iter().chain(folded));
+        self.crossed.wait_for(records.flatten().chain(folded));
     }
 }

@@ -74,14 +74,6 @@ impl<'a> Cx<'a> {
         node.is_some_and(|cover| cover.since_ns <= since_ns)
     }
 
-    /// Its agent, in one run that began before `after_ns`, has told of everything up to `by_ns`. `None`: it has not yet, and will; false: it never will.
-    pub(super) fn has_told(&self, node: &str, after_ns: u64, by_ns: u64) -> Option<bool> {
-        match self.covers.get(node).filter(|cover| cover.since_ns <= after_ns) {
-            None => Some(false),
-            Some(cover) => (cover.told_ns >= by_ns.saturating_add(LATER_NS)).then_some(true),
-        }
-    }
-
     /// Its agent has reported nothing yet that it read after `since_ns`, and will: it is cut off for a moment, or reports seldom.
     pub(super) fn awaits(&self, end: &End, since_ns: u64) -> bool {
         let node = end.node.as_ref().and_then(|n| self.covers.get(n));

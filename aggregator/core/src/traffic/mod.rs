@@ -277,7 +277,7 @@ impl Table {
                 continue;
             };
             each(&record.node, record.flow.index, id);
-            for unjudged in [&record.moments, &record.theirs.moments()] {
+            for unjudged in [&record.moments, &record.theirs] {
                 let whose = Whose::OnNode(Arc::clone(&record.node));
                 self.crossed.doubt(whose, reason::FLOWS_NOT_SEEN, unjudged);
             }

@@ -87,18 +87,6 @@ impl Seen {
         }
     }
 
-    /// Since the last judgement something came through: at the receiver's, or back at the opener's.
-    pub(super) fn is_answered(&self) -> bool {
-        let grown = self.now.less(&self.before);
-        let told = self.told.less(&self.told_before);
-        told.received_packets > 0
-            || if self.by_receiver {
-                grown.sent_packets > 0
-            } else {
-                grown.received_packets > 0
-            }
-    }
-
     /// A handshake was seen, or there is more in it than one: it was before the agent's time, or before the flow rested.
     fn is_connected(&self) -> bool {
         let t = &self.now;

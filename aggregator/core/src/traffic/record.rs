@@ -6,7 +6,7 @@ use super::ends::End;
 use super::totals::Verdict;
 use crate::node::slot::Kind;
 use crate::report::{Flow, Role, Traffic};
-use crate::trail::{Moments, Theirs};
+use crate::trail::Moments;
 use crate::world::Now;
 
 #[derive(Debug)]
@@ -30,8 +30,8 @@ pub(super) struct Record {
     pub(super) grew_after_ns: u64,
     /// When that was, for the trail.
     pub(super) moments: Moments,
-    /// A receiver's: when its opener's record grew, which its own agent has not told past yet.
-    pub(super) theirs: Theirs,
+    /// A receiver's: when its opener's record grew, which is judged with it.
+    pub(super) theirs: Moments,
     /// What of it is in the totals under this record, and under the records of its receivers; from the opener's side, above `base`.
     pub(super) counted: Traffic,
     pub(super) matched: Seldom,
@@ -102,7 +102,7 @@ impl Record {
             waits_since_ns: None,
             grew_after_ns: 0,
             moments: Moments::default(),
-            theirs: Theirs::default(),
+            theirs: Moments::default(),
             counted: Traffic::default(),
             matched: Seldom::default(),
             marks: Traffic::default(),
@@ -147,14 +147,6 @@ impl Record {
         if self.waits_since_ns.is_none() {
             self.waits_since_ns = Some(now.mono_ns);
             self.grew_after_ns = from_ns;
-        }
-    }
-
-    /// What was not judged yet happened after this, as far as its agent knows.
-    pub(super) fn unjudged_since_ns(&self) -> u64 {
-        match self.grew_after_ns {
-            0 => self.first_ns,
-            after_ns => after_ns,
         }
     }
 

@@ -62,9 +62,6 @@ impl Table {
                 if let Some(record) = self.get_mut(id) {
                     record.waits_since_ns = None;
                 }
-                if !self.await_receiver(id, cx) {
-                    again.push(id);
-                }
             } else {
                 again.push(id);
             }
@@ -87,10 +84,6 @@ impl Table {
     /// False: it must be looked at again.
     fn judge_one(&mut self, id: u32, cx: &Cx<'_>, losses: &mut Losses) -> bool {
         let Some(record) = self.get(id) else { return true };
-        // Only its opener's word is left: see `await_receiver`.
-        if record.waits_since_ns.is_none() && !record.theirs.is_empty() {
-            return true;
-        }
         match record.flow.role {
             Role::Accepted => self.judge_receiver(id, cx, losses),
             Role::Opened | Role::Unknown => self.judge_opener(id, cx, losses),
@@ -183,35 +176,20 @@ impl Table {
         if !sole.is_empty() {
             // Through a Service, what went to endpoints whose nodes have no agent is in this record alone.
             let addresses = cx.directory.addresses();
-            let (after_ns, by_ns) = (record.unjudged_since_ns(), record.last_ns);
-            let endpoints = addresses.behind(key.to, key.protocol, key.port);
-            let is_direct = endpoints.is_none();
-            let all_told = match endpoints {
-                Some(endpoints) => {
+            let all_told = addresses
+                .behind(key.to, key.protocol, key.port)
+                .is_none_or(|endpoints| {
                     let covered = |a| cx.is_covered(&End::at(a, record.last_ns, cx), record.first_ns);
                     endpoints.iter().all(|(address, _)| covered(*address))
-                }
-                // A record of an agent that fell silent tells nothing of what goes on.
-                None => sole
-                    .iter()
-                    .filter_map(|r| self.get(*r))
-                    .all(|r| cx.has_told(&r.node, after_ns.max(record.first_ns), by_ns) != Some(false)),
-            };
+                });
             let grew = if all_told {
-                self.get_mut(id).map(|record| {
-                    // Judged with the receiver's: what this record alone is judged for later is what comes then.
-                    record.marks = record.view();
-                    record.told.set(record.view());
-                    record.moments.take()
-                })
+                self.get_mut(id).map(|record| record.moments.take())
             } else {
                 None
             };
-            let told_of = if all_told || !is_direct { sole } else { Vec::new() };
-            for receiver in told_of {
+            for receiver in sole {
                 if let Some(record) = self.get_mut(receiver) {
-                    grew.iter()
-                        .for_each(|grew| record.theirs.add(grew, after_ns, by_ns));
+                    grew.iter().for_each(|grew| record.theirs.add(grew));
                     // What is new may be told of by the receiver's agent in a moment.
                     record.waits_since_ns = record.waits_since_ns.or(waits_since_ns);
                 }
@@ -303,7 +281,7 @@ impl Table {
         if outcome == Outcome::Wait {
             return false;
         }
-        let (delivered, answered) = (seen.is_delivered(), seen.is_answered());
+        let delivered = seen.is_delivered();
         let (verdict, reason, leaked) = self.verdict(&case, outcome, cx);
         let amount = self.count(&case);
         let done = match self.get(case.id) {
@@ -316,9 +294,7 @@ impl Table {
             Some(reason) => self.totals.add_unattributed(reason, amount),
             None => self.totals.add(from, to, verdict, amount, losses),
         }
-        self.cross(
-            &case, verdict, outcome, delivered, answered, &reason, amount, renamed,
-        );
+        self.cross(&case, verdict, outcome, delivered, &reason, amount, renamed);
         self.note(&case, &key, verdict, outcome, &reason, done, cx, losses);
         let window_ns = seconds(cx.policy.thresholds.windows.length_seconds);
         let Some(record) = self.get_mut(case.id) else {

@@ -23,7 +23,7 @@ pub mod hours;
 mod slots;
 
 pub use crossed::{Doubt, Moved, Taken};
-pub(crate) use slots::{Moments, Theirs};
+pub(crate) use slots::Moments;
 pub use slots::{Slots, Span, decode_spans, encode_spans};
 
 use crate::limits::NS_PER_S;

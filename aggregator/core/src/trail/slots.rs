@@ -208,65 +208,6 @@ impl Moments {
     }
 }
 
-/// When the opener's record of a flow grew, which the receiver's agent is to tell of. Times are on the aggregator's monotonic clock.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Theirs(Vec<Their>);
-
-#[derive(Clone, Copy, Debug)]
-struct Their {
-    moment: (u64, u64),
-    after_ns: u64,
-    by_ns: u64,
-}
-
-impl Theirs {
-    /// It happened between `after_ns` and `by_ns`.
-    pub(crate) fn add(&mut self, moments: &Moments, after_ns: u64, by_ns: u64) {
-        for moment in moments.iter() {
-            let full = self.0.len() >= MOMENTS;
-            match self.0.last_mut() {
-                Some(last) if full || last.moment == *moment => {
-                    last.moment = (last.moment.0.min(moment.0), last.moment.1.max(moment.1));
-                    last.after_ns = last.after_ns.min(after_ns);
-                    last.by_ns = last.by_ns.max(by_ns);
-                }
-                _ => self.0.push(Their {
-                    moment: *moment,
-                    after_ns,
-                    by_ns,
-                }),
-            }
-        }
-    }
-
-    pub(crate) fn take(&mut self) -> Self {
-        Self(std::mem::take(&mut self.0))
-    }
-
-    /// Takes out those for which `is` says so of (not before, not after).
-    pub(crate) fn take_if(&mut self, is: impl Fn(u64, u64) -> bool) -> Moments {
-        let mut out = Moments::default();
-        self.0.retain(|their| {
-            let taken = is(their.after_ns, their.by_ns);
-            if taken {
-                out.push(their.moment);
-            }
-            !taken
-        });
-        out
-    }
-
-    pub(crate) fn moments(&self) -> Moments {
-        let mut out = Moments::default();
-        self.0.iter().for_each(|their| out.push(their.moment));
-        out
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::collection::{btree_set, vec};
