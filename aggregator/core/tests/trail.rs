@@ -86,7 +86,7 @@ impl Trail {
             let rows = self.disk.iter().filter(|((of, _), _)| *of == number);
             rows.for_each(|(_, part)| hour.add(part.clone()));
             hour.close(reason::AGGREGATOR_AWAY);
-            answer.add(number, hour);
+            answer.add(number, &hour);
         }
         answer.finish().unwrap().remove(0)
     }

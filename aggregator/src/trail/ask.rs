@@ -139,7 +139,7 @@ impl Trail {
                 hour.add(more);
             }
             there.insert(number);
-            answer.add(number, hour);
+            answer.add(number, &hour);
         })?;
         for (number, mut hour) in open {
             let begins = number * HOUR_SLOTS;
@@ -156,7 +156,7 @@ impl Trail {
             hour.seen = known;
             hour.close(reason::AGGREGATOR_AWAY);
             there.insert(number);
-            answer.add(number, hour);
+            answer.add(number, &hour);
         }
         let oldest = reader.oldest_hour(cluster)?.unwrap_or(u64::MAX);
         let is_pruned = reader.is_pruned()?;
@@ -174,7 +174,7 @@ impl Trail {
                 hour.gaps.entry(anybody(why)).or_default().set(at);
             }
             hour.close(why);
-            answer.add(number, hour);
+            answer.add(number, &hour);
         }
         answer.finish().map_err(|TooMany(n)| Refused::TooMany(n))
     }

@@ -116,7 +116,7 @@ impl Answer {
     }
 
     /// An hour with all its records, its gaps closed. One of which there is none has everything as a gap.
-    pub fn add(&mut self, number: u64, hour: Hour) {
+    pub fn add(&mut self, number: u64, hour: &Hour) {
         let begins = number * HOUR_SLOTS;
         let (first, end) = (
             self.question.first.max(begins),
