@@ -369,7 +369,7 @@ fn a_limit_holds_each_container_or_is_not_offered() {
 }
 
 #[test]
-fn quotas_that_bind_together_and_pods_that_they_do_not_count() {
+fn quotas_that_bind_together_and_a_pod_of_two_containers() {
     let (mut sim, _, batch) = hog();
     let quota = |name: &str, cores: u64| QuotaObject {
         namespace: "red".into(),
