@@ -45,12 +45,12 @@ impl Initramfs {
         Ok(archive)
     }
 
-    /// A program at `place`, without its debug information, and the libraries that it needs.
+    /// A program at `place`, without its symbols, which would lie in the guest's memory, and the libraries that it needs.
     pub(crate) fn program(&mut self, place: &str, source: &Path) -> Result<()> {
         let stripped = tempfile::NamedTempFile::new()?;
         run::captured(
             Command::new(self.strip)
-                .arg("--strip-debug")
+                .arg("--strip-all")
                 .arg("-o")
                 .arg(stripped.path())
                 .arg(source),
@@ -76,11 +76,12 @@ impl Initramfs {
         self.put(place, LINK, target.as_bytes())
     }
 
-    /// Ends the archive and writes it.
-    pub(crate) fn write(self, path: &Path) -> Result<()> {
-        fs::write(path, newc::trailer(self.archive)?).with_context(|| path.display().to_string())?;
+    /// Ends the archive, writes it and gives its size.
+    pub(crate) fn write(self, path: &Path) -> Result<u64> {
+        let archive = newc::trailer(self.archive)?;
+        fs::write(path, &archive).with_context(|| path.display().to_string())?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o644))?;
-        Ok(())
+        Ok(archive.len().try_into()?)
     }
 
     fn put(&mut self, place: &str, mode: u32, bytes: &[u8]) -> Result<()> {

@@ -62,7 +62,7 @@ pub(crate) struct Args {
     short: bool,
     /// Memory of a guest, where no scenario needs a small one
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
-    memory: u32,
+    memory: u64,
 }
 
 impl Default for Args {
@@ -347,7 +347,8 @@ impl Parts {
         kinds.into_iter().collect()
     }
 
-    fn initramfs(&self, job: &Job, kind: Kind, path: &Path) -> Result<()> {
+    /// Writes it to `path` and gives its size.
+    fn initramfs(&self, job: &Job, kind: Kind, path: &Path) -> Result<u64> {
         let mut archive = Initramfs::new(self.arch.machine().strip)?;
         archive.program("init", &self.init)?;
         archive.program("bin/busybox", &self.busybox)?;
@@ -513,7 +514,7 @@ fn boot_into(
     };
     let limit = Duration::from_mins(2) + job.steps.iter().map(|step| step.limit).sum::<Duration>();
     let files = Files::of(&row.guest);
-    parts.initramfs(&job, kind, &files.initramfs)?;
+    let initramfs_bytes = parts.initramfs(&job, kind, &files.initramfs)?;
     guests::disk(&files.disk)?;
     eprintln!(
         "booting {} ({}): {}",
@@ -527,7 +528,7 @@ fn boot_into(
     );
     let booted = Instant::now();
     let mut said = Vec::new();
-    let ended = guest(kernel, &files, args, kind, limit).run(|heard| {
+    let ended = guest(kernel, &files, initramfs_bytes, args, kind, limit).run(|heard| {
         match &heard {
             Said::Booted { .. } => row.boot_seconds = Some(booted.elapsed().as_secs_f64()),
             Said::Ended {
@@ -571,6 +572,7 @@ fn boot_into(
 fn guest<'a>(
     kernel: &'a Kernel,
     files: &'a Files,
+    initramfs_bytes: u64,
     args: &Args,
     kind: Kind,
     limit: Duration,
@@ -582,7 +584,7 @@ fn guest<'a>(
         disk: &files.disk,
         psi: kind.psi(),
         cpus: args.cpus,
-        memory_mib: kind.memory_mib(args.memory),
+        memory_mib: kind.memory_mib(args.memory, initramfs_bytes),
         log: &files.log,
         limit,
     }
@@ -683,9 +685,17 @@ fn shell(parts: &Parts, args: &Args, line: &Expected, kernel: &Kernel) -> Result
         ..Job::default()
     };
     let files = Files::of(&line.name());
-    parts.initramfs(&job, Kind::ORDINARY, &files.initramfs)?;
+    let initramfs_bytes = parts.initramfs(&job, Kind::ORDINARY, &files.initramfs)?;
     guests::disk(&files.disk)?;
-    guest(kernel, &files, args, Kind::ORDINARY, Duration::MAX).interactive()
+    guest(
+        kernel,
+        &files,
+        initramfs_bytes,
+        args,
+        Kind::ORDINARY,
+        Duration::MAX,
+    )
+    .interactive()
 }
 
 /// What is made for a guest, and what it leaves.

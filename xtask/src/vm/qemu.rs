@@ -38,7 +38,7 @@ pub(crate) struct Guest<'a> {
     /// Whether the kernel measures pressure.
     pub(crate) psi: bool,
     pub(crate) cpus: u32,
-    pub(crate) memory_mib: u32,
+    pub(crate) memory_mib: u64,
     /// Everything that the guest prints.
     pub(crate) log: &'a Path,
     /// Boot, all steps and power-off.
