@@ -577,6 +577,14 @@ impl World {
                 when: sum.when.into_iter().collect(),
             });
         }
+        for (tenant, node, slots) in crossed.take_sent_before(next) {
+            taken.doubts.push(Doubt {
+                tenant: name(tenant),
+                reason: reason::DELIVERY_NOT_SEEN,
+                node,
+                when: slots.into_iter().map(|slot| (slot, slot)).collect(),
+            });
+        }
         let doubts = std::mem::take(&mut crossed.doubts);
         let no_one = || Arc::<str>::from("");
         let nameless = slot_of(self.judged.unix_ns.saturating_sub(GONE_POD_KEPT_NS));
@@ -636,6 +644,7 @@ impl World {
         let mut nodes: BTreeSet<Arc<str>> = self.nodes.keys().cloned().collect();
         nodes.extend(self.directory.known_pods().filter_map(|pod| pod.node.clone()));
         nodes.retain(|node| self.covers.get_mut(node).is_none_or(|cover| !cover.take(slot)));
+        let unheard = self.traffic.crossed.take_unheard(slot, &nodes);
         if nodes.is_empty() {
             return Vec::new();
         }
@@ -648,7 +657,16 @@ impl World {
                 node,
             }
         };
-        self.tenants_on(&silent).into_iter().map(gap).collect()
+        let unheard = unheard.into_iter().map(|(tenant, node)| GapKey {
+            tenant: Arc::clone(self.directory.tenants.name(tenant)),
+            reason: Arc::from(reason::DELIVERY_NOT_SEEN),
+            node,
+        });
+        self.tenants_on(&silent)
+            .into_iter()
+            .map(gap)
+            .chain(unheard)
+            .collect()
     }
 
     /// (node, tenant) of whoever has pods on these nodes, or is on every one.

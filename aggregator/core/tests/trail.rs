@@ -235,6 +235,41 @@ fn an_agent_that_is_away_leaves_open_what_nobody_else_saw() {
 }
 
 #[test]
+fn what_goes_on_over_an_open_connection_to_an_agent_that_is_gone_is_no_no() {
+    let (mut trail, [red, blue, _]) = three();
+    trail.net.connects(red, blue, 80, 1_000);
+    trail.ticks(5);
+    trail.net.agents.get_mut("node-b").unwrap().cut_off = true;
+    trail.ticks(15);
+    let at = trail.begin_slot();
+    trail.ticks(3);
+    trail.net.sends(red, blue, 80, 1_000);
+    trail.ticks(60);
+    let unknown = trail.ask("red", "blue", at, at + 1);
+    assert_eq!(
+        (unknown.reached, reasons(&unknown)),
+        (
+            Reached::Unknown,
+            vec![reason::AGENT_SILENT, reason::DELIVERY_NOT_SEEN]
+        )
+    );
+    assert_eq!(
+        trail.reached("red", "blue", at + 1, at + 2),
+        Reached::No,
+        "red's agent vouches for all else"
+    );
+    assert_eq!(
+        trail.reached("green", "blue", at, at + 1),
+        Reached::No,
+        "and for all others"
+    );
+    // It was cut off, and tells later.
+    trail.net.agents.get_mut("node-b").unwrap().cut_off = false;
+    trail.ticks(20);
+    assert_eq!(trail.reached("red", "blue", at, at + 1), Reached::Yes);
+}
+
+#[test]
 fn a_queue_that_is_worked_off_closes_its_gap() {
     let (mut trail, [red, _, green]) = three();
     let at = trail.slot();
@@ -359,16 +394,22 @@ fn what_cannot_be_named_and_what_was_folded_is_vouched_for_by_the_other_end_alon
 #[derive(Clone, Debug)]
 enum Deed {
     Connect(usize, usize),
+    /// More over a connection that may be open.
+    Send(usize, usize),
     Cut(bool),
     Lose,
+    /// The agent of blue's node is heard of no more.
+    Die,
     Pass,
 }
 
 fn deed() -> impl Strategy<Value = Deed> {
     prop_oneof![
         3 => (0..3usize, 0..3usize).prop_map(|(a, b)| Deed::Connect(a, b)),
+        3 => (0..3usize, 0..3usize).prop_map(|(a, b)| Deed::Send(a, b)),
         1 => any::<bool>().prop_map(Deed::Cut),
         1 => Just(Deed::Lose),
+        1 => Just(Deed::Die),
         8 => Just(Deed::Pass),
     ]
 }
@@ -392,6 +433,12 @@ proptest! {
                     trail.net.connects(pods[*a], pods[*b], 80, 500);
                     truth.push((*a, *b, from_ns, from_ns + S));
                 }
+                Deed::Send(a, b) if truth.iter().any(|(x, y, ..)| (x, y) == (a, b)) => {
+                    let from_ns = trail.net.now.unix_ns;
+                    trail.net.sends(pods[*a], pods[*b], 80, 500);
+                    truth.push((*a, *b, from_ns, from_ns + S));
+                }
+                Deed::Die if !all_well => trail.net.agents.get_mut("node-b").unwrap().cut_off = true,
                 Deed::Cut(away) if !all_well => trail.net.agents.get_mut("node-a").unwrap().cut_off = *away,
                 Deed::Lose if !all_well => trail.net.loses("node-a"),
                 _ => {}

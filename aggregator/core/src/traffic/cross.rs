@@ -28,6 +28,10 @@ impl Table {
             return;
         };
         let (mut own, theirs) = (record.moments.take(), record.theirs.take());
+        // Its opener sent. If its own agent turns out not to have told of that time, nobody knows whether it arrived.
+        if let (true, Some(tenant), Some(node)) = (case.by_receiver, case.from.tenant, &case.to.node) {
+            self.crossed.send(tenant, node, &theirs);
+        }
         let when = if renamed {
             // What it did while nobody knew whose it was is told by its own record alone.
             own.add(&theirs);

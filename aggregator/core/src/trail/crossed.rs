@@ -77,6 +77,8 @@ pub(crate) struct Crossed {
     pub(crate) on: bool,
     pub(crate) between: BTreeMap<Pair, Sum>,
     pub(crate) doubts: BTreeMap<(Whose, &'static str), BTreeSet<(u64, u64)>>,
+    /// Slots in which a tenant sent something to somebody on a node, over what that node's agent had told of before.
+    pub(crate) sent: BTreeMap<(TenantId, Arc<str>), BTreeSet<u64>>,
     /// Slots in which something moved that is not judged yet.
     pub(crate) pending: BTreeSet<u64>,
 }
@@ -100,6 +102,44 @@ impl Crossed {
         if self.on && !when.is_empty() {
             merge(self.doubts.entry((whose, reason)).or_default(), when);
         }
+    }
+
+    /// It arrived if the node's agent says so, and did not if that tells of the whole slot and not of this: what its opener tells vouches for nothing.
+    pub(crate) fn send(&mut self, tenant: TenantId, node: &Arc<str>, when: &Moments) {
+        if self.on && !when.is_empty() {
+            let slots = self.sent.entry((tenant, Arc::clone(node))).or_default();
+            slots.extend(when.iter().flat_map(|(first, last)| *first..=*last));
+        }
+    }
+
+    /// Of whom it cannot be told whether it arrived in this slot, if these nodes' agents did not tell of it. Asked once.
+    pub(crate) fn take_unheard(
+        &mut self,
+        slot: u64,
+        untold: &BTreeSet<Arc<str>>,
+    ) -> Vec<(TenantId, Arc<str>)> {
+        let mut out = Vec::new();
+        self.sent.retain(|(tenant, node), slots| {
+            if slots.remove(&slot) && untold.contains(node) {
+                out.push((*tenant, Arc::clone(node)));
+            }
+            !slots.is_empty()
+        });
+        out
+    }
+
+    /// Slots before `end`, which were looked at before it was told that something was sent in them.
+    pub(crate) fn take_sent_before(&mut self, end: u64) -> Vec<(TenantId, Arc<str>, BTreeSet<u64>)> {
+        let mut out = Vec::new();
+        self.sent.retain(|(tenant, node), slots| {
+            let later = slots.split_off(&end);
+            let before = std::mem::replace(slots, later);
+            if !before.is_empty() {
+                out.push((*tenant, Arc::clone(node), before));
+            }
+            !slots.is_empty()
+        });
+        out
     }
 
     /// Looked at in each judgement, once everything was: what waits.

@@ -246,10 +246,19 @@ impl Hours {
             node: Arc::clone(&doubt.node),
         };
         for (first, last) in &doubt.when {
-            if *last < future {
+            let matters = doubt.reason != reason::DELIVERY_NOT_SEEN || !self.was_told(&doubt.node, *first);
+            if *last < future && matters {
                 self.gap(&key, *first, *last);
             }
         }
+    }
+
+    /// Nothing that happened on this node in this slot is a gap, as far as the hour is at hand.
+    fn was_told(&self, node: &Arc<str>, slot: u64) -> bool {
+        self.hours.get(&(slot / HOUR_SLOTS)).is_some_and(|hour| {
+            let mut of_node = hour.gaps.iter().filter(|(key, _)| key.node == *node);
+            of_node.all(|(_, slots)| !slots.has(slot % HOUR_SLOTS))
+        })
     }
 
     fn gap(&mut self, key: &GapKey, first: u64, last: u64) {

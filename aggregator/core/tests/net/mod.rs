@@ -244,6 +244,13 @@ impl Net {
         self.accepts(to, from.address, TCP, port, by);
     }
 
+    /// More over a connection that was made before.
+    pub fn sends(&mut self, from: Pod, to: Pod, port: u16, bytes: u64) {
+        let by = traffic((10, bytes), (10, 100));
+        self.opens(from, to.address, TCP, port, by);
+        self.accepts(to, from.address, TCP, port, by.turned());
+    }
+
     /// One that nobody answers.
     pub fn tries(&mut self, from: Pod, to: IpAddr, port: u16) {
         let mut by = traffic((1, 60), (0, 0));
