@@ -82,6 +82,7 @@ fn mounts() -> Result<()> {
         ("cgroup2", "/sys/fs/cgroup"),
         ("bpf", "/sys/fs/bpf"),
         ("tracefs", "/sys/kernel/tracing"),
+        ("securityfs", "/sys/kernel/security"),
     ] {
         // Below /sys the kernel makes them.
         if !target.starts_with("/sys/") {

@@ -36,6 +36,12 @@ pub(crate) struct Expected {
     /// Kernel tests that this kernel cannot pass, each with the reason.
     #[serde(default)]
     pub(crate) skip: BTreeMap<String, String>,
+    /// Booted locked down, in this mode: a guest of its own.
+    #[serde(default)]
+    pub(crate) lockdown: Option<String>,
+    /// Only kernel tests whose name contains this.
+    #[serde(default)]
+    pub(crate) only: Option<String>,
     /// Whether the scenarios that the host cannot run are run here; on amd64 alone.
     #[serde(default)]
     pub(crate) scenarios: bool,
@@ -64,12 +70,16 @@ pub(crate) struct Kernel {
 }
 
 impl Expected {
-    /// As in `--kernel` and in every table: the series, and the architecture where it is not the usual one.
+    /// As in `--kernel` and in every table: the series, the architecture where it is not the usual one, and whether it is locked down.
     pub(crate) fn name(&self) -> String {
-        match self.arch {
-            Arch::Amd64 => self.series.clone(),
-            Arch::Arm64 => format!("{}-{}", self.series, self.arch.debian()),
+        let mut name = self.series.clone();
+        if self.arch != Arch::Amd64 {
+            name = format!("{name}-{}", self.arch.debian());
         }
+        if self.lockdown.is_some() {
+            name.push_str("-locked-down");
+        }
+        name
     }
 }
 

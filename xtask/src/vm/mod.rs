@@ -450,7 +450,7 @@ fn steps(parts: &Parts, args: &Args, line: &Expected, kind: Kind) -> Vec<Step> {
         for name in line.skip.keys() {
             words.extend(["--skip", name]);
         }
-        words.extend(args.test.as_deref());
+        words.extend(args.test.as_deref().or(line.only.as_deref()));
         steps.push(Step {
             captured: true,
             ..step(TESTS, "kernel-tests", &words, Duration::from_mins(10))
@@ -528,7 +528,7 @@ fn boot_into(
     );
     let booted = Instant::now();
     let mut said = Vec::new();
-    let ended = guest(kernel, &files, initramfs_bytes, args, kind, limit).run(|heard| {
+    let ended = guest(kernel, &files, initramfs_bytes, args, line, kind, limit).run(|heard| {
         match &heard {
             Said::Booted { .. } => row.boot_seconds = Some(booted.elapsed().as_secs_f64()),
             Said::Ended {
@@ -574,6 +574,7 @@ fn guest<'a>(
     files: &'a Files,
     initramfs_bytes: u64,
     args: &Args,
+    line: &'a Expected,
     kind: Kind,
     limit: Duration,
 ) -> qemu::Guest<'a> {
@@ -583,6 +584,7 @@ fn guest<'a>(
         initramfs: &files.initramfs,
         disk: &files.disk,
         psi: kind.psi(),
+        lockdown: line.lockdown.as_deref(),
         cpus: args.cpus,
         memory_mib: kind.memory_mib(args.memory, initramfs_bytes),
         log: &files.log,
@@ -692,6 +694,7 @@ fn shell(parts: &Parts, args: &Args, line: &Expected, kernel: &Kernel) -> Result
         &files,
         initramfs_bytes,
         args,
+        line,
         Kind::ORDINARY,
         Duration::MAX,
     )

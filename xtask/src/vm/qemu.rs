@@ -37,6 +37,7 @@ pub(crate) struct Guest<'a> {
     pub(crate) disk: &'a Path,
     /// Whether the kernel measures pressure.
     pub(crate) psi: bool,
+    pub(crate) lockdown: Option<&'a str>,
     pub(crate) cpus: u32,
     pub(crate) memory_mib: u64,
     /// Everything that the guest prints.
@@ -102,9 +103,12 @@ impl Guest<'_> {
                 "-append",
                 // A kernel that panics or warns of itself ends at once, and the guest with it.
                 &format!(
-                    "console={} quiet panic=-1 oops=panic psi={} rdinit=/init",
+                    "console={} quiet panic=-1 oops=panic psi={}{} rdinit=/init",
                     machine.console,
-                    u8::from(self.psi)
+                    u8::from(self.psi),
+                    self.lockdown
+                        .map(|mode| format!(" lockdown={mode}"))
+                        .unwrap_or_default()
                 ),
             ]);
         // What a guest writes goes when it ends: nothing needs to reach a disk of ours.
