@@ -236,6 +236,7 @@ fn kill() -> Result<Outcome> {
 
 fn trail() -> Result<Outcome> {
     harness::run("audit", &[], Duration::from_mins(5))?;
+    harness::run("audit", &["--real"], Duration::from_mins(4))?;
     harness::run("trail-kill", &["--times", "12"], Duration::from_mins(3))
 }
 

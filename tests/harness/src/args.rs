@@ -119,6 +119,9 @@ pub(crate) enum Command {
         /// Of the traffic and the questions
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// One node with a real agent and pods that really connect, in place of three that exist in reports alone
+        #[arg(long)]
+        real: bool,
     },
     /// Kill the aggregator without warning while it writes its trail: what was read from it once is there ever after
     TrailKill {

@@ -222,9 +222,20 @@ async fn command(args: Args) -> Result<bool> {
             write_json(json.as_deref(), &killed)?;
             Ok(true)
         }
-        Command::Audit { questions, seed } => {
-            let audited = audit::audit(&binaries()?, questions, seed, &logs.dir("audit")?).await?;
-            println!("{}", audited.line());
+        Command::Audit {
+            questions,
+            seed,
+            real,
+        } => {
+            let (binaries, dir) = (binaries()?, logs.dir("audit")?);
+            let (audited, what) = if real {
+                let audited = audit::real::audit(&binaries, &cgroup_mount, questions, seed, &dir).await?;
+                (audited, "the agent killed")
+            } else {
+                let audited = audit::audit(&binaries, questions, seed, &dir).await?;
+                (audited, "an agent killed, one cut off")
+            };
+            println!("{}", audited.line(what));
             write_json(json.as_deref(), &audited)?;
             Ok(audited.is_right())
         }

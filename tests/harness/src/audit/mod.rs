@@ -2,11 +2,12 @@
 //!
 //! A real aggregator that keeps a trail; three nodes that exist in reports alone, so that every connection between their pods is known to the moment. The
 //! agent of one is killed with what it counted, another is cut off and tells later, and the aggregator is killed without warning. Then random questions:
-//! the aggregator's answer must be the oracle's, each one.
+//! the aggregator's answer must be the oracle's, each one. [`real`] does the same on one node, with a real agent and real connections.
 
 mod node;
 mod oracle;
 mod plan;
+pub(crate) mod real;
 
 use std::{
     fs,
@@ -54,14 +55,29 @@ pub(crate) struct Audited {
 }
 
 impl Audited {
+    fn new(questions: usize, seed: u64, bursts: usize) -> Self {
+        Self {
+            questions,
+            yes: 0,
+            no: 0,
+            unknown: 0,
+            bursts,
+            wrong: Vec::new(),
+            records: 0,
+            episodes: 0,
+            seed,
+        }
+    }
+
     pub(crate) fn is_right(&self) -> bool {
         self.wrong.is_empty() && [self.yes, self.no, self.unknown].iter().all(|n| *n >= LEAST)
     }
 
-    pub(crate) fn line(&self) -> String {
+    /// `what` happened to the agents.
+    pub(crate) fn line(&self, what: &str) -> String {
         let right = self.questions - self.wrong.len();
         let mut line = format!(
-            "audit: {right} of {} answers right: {} yes, {} no, {} unknown; {} connections, an agent killed, one cut off, the aggregator killed; \
+            "audit: {right} of {} answers right: {} yes, {} no, {} unknown; {} connections, {what}, the aggregator killed; \
              chain of {} records verified, {} breaches in it; seed {}",
             self.questions,
             self.yes,
@@ -142,30 +158,14 @@ pub(crate) async fn audit(binaries: &Binaries, questions: usize, seed: u64, dir:
         done: &done,
         watched_again: ready_ns / SLOT + 1,
     };
-    let mut audited = Audited {
-        questions,
-        yes: 0,
-        no: 0,
-        unknown: 0,
-        bursts: plan.bursts.len(),
-        wrong: Vec::new(),
-        records: 0,
-        episodes: 0,
-        seed,
+    let asked = Asked {
+        tenants: &TENANTS,
+        begins: plan.begins_ns / SLOT,
+        slots: SLOTS,
+        answer: &|from, to, first, end| oracle.answer(from, to, first, end),
     };
-    for _ in 0..questions {
-        ask(&mut client, &oracle, &mut random, &mut audited).await?;
-    }
-    audited.records = verify(&mut client).await?;
-    let history = client.get_history(GetHistoryRequest::default()).await?;
-    let mut history = history.into_inner();
-    while history.message().await?.is_some() {
-        audited.episodes += 1;
-    }
-    ensure!(
-        audited.episodes > 0,
-        "no breach is in the history of a flat network"
-    );
+    let mut audited = Audited::new(questions, seed, plan.bursts.len());
+    asked.all(&mut client, &mut random, &mut audited).await?;
     aggregator.stop().await?;
     Ok(audited)
 }
@@ -196,71 +196,106 @@ async fn settle(client: &mut TrailServiceClient<Channel>, end_ns: u64) -> Result
     }
 }
 
-async fn ask(
-    client: &mut TrailServiceClient<Channel>,
-    oracle: &Oracle<'_>,
-    random: &mut Random,
-    audited: &mut Audited,
-) -> Result<()> {
-    let begins = oracle.plan.begins_ns / SLOT;
-    let from = TENANTS[random.below(6) as usize];
-    let mut to = TENANTS[random.below(6) as usize];
-    while to == from {
-        to = TENANTS[random.below(6) as usize];
+/// Random questions, and what is right.
+struct Asked<'a> {
+    tenants: &'a [&'static str],
+    /// The first slot, since 1970.
+    begins: u64,
+    slots: u64,
+    /// Of who reached whom from a slot to before another.
+    answer: &'a dyn Fn(&str, &str, u64, u64) -> Reached,
+}
+
+impl Asked<'_> {
+    /// Asks all, and looks at the chain and at the history.
+    async fn all(
+        &self,
+        client: &mut TrailServiceClient<Channel>,
+        random: &mut Random,
+        audited: &mut Audited,
+    ) -> Result<()> {
+        for _ in 0..audited.questions {
+            self.one(client, random, audited).await?;
+        }
+        audited.records = verify(client).await?;
+        let history = client.get_history(GetHistoryRequest::default()).await?;
+        let mut history = history.into_inner();
+        while history.message().await?.is_some() {
+            audited.episodes += 1;
+        }
+        ensure!(
+            audited.episodes > 0,
+            "no breach is in the history of a flat network"
+        );
+        Ok(())
     }
-    let first = begins + random.below(SLOTS);
-    let end = (first + 1 + random.below(3)).min(begins + SLOTS);
-    let request = AuditRequest {
-        // Somewhere in its slot: the answer is about all of it.
-        from_unix_ns: first * SLOT + random.below(SLOT),
-        to_unix_ns: end * SLOT - random.below(SLOT),
-        from_tenant: from.into(),
-        to_tenant: to.into(),
-        ..AuditRequest::default()
-    };
-    let answer = client.audit(request).await?.into_inner();
-    ensure!(
-        (answer.from_unix_ns, answer.to_unix_ns) == (first * SLOT, end * SLOT),
-        "the answer is about {} to {}",
-        answer.from_unix_ns,
-        answer.to_unix_ns
-    );
-    let pair = answer
-        .pairs
-        .first()
-        .context("a question for one pair has an answer")?;
-    let right = oracle.answer(from, to, first, end);
-    match pair.reached() {
-        Reached::Yes => audited.yes += 1,
-        Reached::No => audited.no += 1,
-        Reached::Unknown => audited.unknown += 1,
-        Reached::Unspecified => bail!("no answer"),
+
+    async fn one(
+        &self,
+        client: &mut TrailServiceClient<Channel>,
+        random: &mut Random,
+        audited: &mut Audited,
+    ) -> Result<()> {
+        let begins = self.begins;
+        let mut any = || self.tenants[random.below(self.tenants.len() as u64) as usize];
+        let (from, mut to) = (any(), any());
+        while to == from {
+            to = any();
+        }
+        let first = begins + random.below(self.slots);
+        let end = (first + 1 + random.below(3)).min(begins + self.slots);
+        let request = AuditRequest {
+            // Somewhere in its slot: the answer is about all of it.
+            from_unix_ns: first * SLOT + random.below(SLOT),
+            to_unix_ns: end * SLOT - random.below(SLOT),
+            from_tenant: from.into(),
+            to_tenant: to.into(),
+            ..AuditRequest::default()
+        };
+        let answer = client.audit(request).await?.into_inner();
+        ensure!(
+            (answer.from_unix_ns, answer.to_unix_ns) == (first * SLOT, end * SLOT),
+            "the answer is about {} to {}",
+            answer.from_unix_ns,
+            answer.to_unix_ns
+        );
+        let pair = answer
+            .pairs
+            .first()
+            .context("a question for one pair has an answer")?;
+        let right = (self.answer)(from, to, first, end);
+        match pair.reached() {
+            Reached::Yes => audited.yes += 1,
+            Reached::No => audited.no += 1,
+            Reached::Unknown => audited.unknown += 1,
+            Reached::Unspecified => bail!("no answer"),
+        }
+        if pair.reached() != right {
+            let gaps: Vec<String> = pair
+                .gaps
+                .iter()
+                .map(|gap| {
+                    format!(
+                        "{}..{} {} {}",
+                        gap.from_unix_ns / SLOT - begins,
+                        gap.to_unix_ns / SLOT - begins,
+                        gap.reason,
+                        gap.node
+                    )
+                })
+                .collect();
+            audited.wrong.push(format!(
+                "{from} to {to}, slots {} to {}: {} said, {} right; {}; gaps: {}",
+                first - begins,
+                end - begins,
+                pair.reached().as_str_name(),
+                right.as_str_name(),
+                pair.summary,
+                gaps.join(", ")
+            ));
+        }
+        Ok(())
     }
-    if pair.reached() != right {
-        let gaps: Vec<String> = pair
-            .gaps
-            .iter()
-            .map(|gap| {
-                format!(
-                    "{}..{} {} {}",
-                    gap.from_unix_ns / SLOT - begins,
-                    gap.to_unix_ns / SLOT - begins,
-                    gap.reason,
-                    gap.node
-                )
-            })
-            .collect();
-        audited.wrong.push(format!(
-            "{from} to {to}, slots {} to {}: {} said, {} right; {}; gaps: {}",
-            first - begins,
-            end - begins,
-            pair.reached().as_str_name(),
-            right.as_str_name(),
-            pair.summary,
-            gaps.join(", ")
-        ));
-    }
-    Ok(())
 }
 
 /// Recomputes the chain. Returns how many records it has.
