@@ -1,5 +1,7 @@
 //! `cargo xtask deploy`: the chart, held against helm and Kubernetes' schemas, and what is rendered from it.
 
+mod cases;
+mod refused;
 mod tools;
 mod values;
 mod wrong;
@@ -50,68 +52,6 @@ const FOREIGN: [&str; 5] = [
     "PrometheusRule",
 ];
 
-/// A way to install the chart.
-struct Case {
-    name: &'static str,
-    /// Values, as YAML.
-    values: &'static str,
-    /// The file below deploy/manifests that is kept of it.
-    kept: Option<&'static str>,
-}
-
-const CASES: [Case; 10] = [
-    Case {
-        name: "defaults",
-        values: "",
-        kept: None,
-    },
-    Case {
-        name: "provided",
-        values: "tls: {mode: provided}\n",
-        kept: Some("partywall.yaml"),
-    },
-    Case {
-        name: "cert-manager",
-        values: "tls: {mode: certManager}\n",
-        kept: Some("partywall-cert-manager.yaml"),
-    },
-    Case {
-        name: "own-issuer",
-        values: "tls: {mode: certManager, certManager: {issuerName: corp, issuerKind: ClusterIssuer}, extraNames: [p.example.com, 10.0.0.9]}\n",
-        kept: None,
-    },
-    Case {
-        name: "insecure",
-        values: "tls: {mode: insecure}\nagent: {spool: {enabled: false}}\nnetworkPolicy: {enabled: false}\n",
-        kept: None,
-    },
-    Case {
-        name: "persistent",
-        values: "aggregator: {persistence: {enabled: true, storageClassName: gp3, size: 10Gi}, podDisruptionBudget: {maxUnavailable: 0}, priorityClassName: high, page: false}\n",
-        kept: None,
-    },
-    Case {
-        name: "monitored",
-        values: "monitoring: {annotations: true, serviceMonitor: true, podMonitor: true, labels: {release: prometheus}, dashboards: {enabled: true, annotations: {grafana_folder: Partywall}}, prometheusRule: {enabled: true, alertLabels: {team: platform}}}\nnetworkPolicy: {metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}\n",
-        kept: None,
-    },
-    Case {
-        name: "alerting",
-        values: "aggregator: {alertmanagers: [\"https://am-0.monitoring.svc:9093\", \"https://am-1.monitoring.svc:9093/am\"], alertmanagerTokenSecret: am-token, webhooks: [{url: \"https://hooks.example/a?b=c\"}, {secret: chat}], webhookTokenSecret: hook-token, pushCaSecret: corp-ca, externalUrl: \"https://partywall.example\", runbookUrl: \"https://docs.example/runbook.md\"}\nnetworkPolicy: {alertTo: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}], alertPorts: [9093]}\nmonitoring: {prometheusRule: {enabled: true}}\n",
-        kept: None,
-    },
-    Case {
-        name: "hybrid",
-        values: "agent: {lockdownFile: true, queueBytes: 64MiB, maxUnavailable: 1, spool: {bytes: 2GiB, sizeLimit: 3Gi}}\naggregator: {service: {type: LoadBalancer, annotations: {a: b}, loadBalancerSourceRanges: [10.80.0.0/16]}, policy: \"system_namespaces: [kube-system]\\n\", clusters: [{name: site-b.example, secret: site-b}]}\nnetworkPolicy: {agentCidrs: [10.80.0.0/16], apiServerCidrs: [10.0.0.0/24], grpcFrom: [{ipBlock: {cidr: 10.90.0.0/16}}]}\nimage: {repository: registry.example/partywall, digest: \"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\", pullSecrets: [registry]}\n",
-        kept: None,
-    },
-    Case {
-        name: "agents-only",
-        values: "cluster: {name: site-b}\ntls: {mode: provided}\naggregator: {enabled: false}\nagent: {aggregatorUrl: \"https://partywall.example.com:7441\", podAnnotations: {a: b}, podLabels: {c: d}}\n",
-        kept: None,
-    },
-];
-
 /// Installs and fetches all that [`run()`] needs.
 pub(crate) fn prepare() -> Result<()> {
     eprintln!("helm: {}", paths::shown(&tools::helm()?));
@@ -138,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     versions(&chart.dir)?;
     let scratch = tempfile::tempdir()?;
     let mut rendered = Vec::new();
-    for case in &CASES {
+    for case in &cases::CASES {
         let values = scratch.path().join(format!("{}.values.yaml", case.name));
         fs::write(&values, case.values)?;
         chart
@@ -147,6 +87,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let objects = chart
             .rendered(&values)
             .with_context(|| format!("case {}", case.name))?;
+        case.judge(&objects)
+            .with_context(|| format!("case {}", case.name))?;
+        refused::judge(&objects).with_context(|| format!("case {}", case.name))?;
         let path = scratch.path().join(format!("{}.yaml", case.name));
         fs::write(&path, &objects)?;
         rendered.push(path);
@@ -177,7 +120,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     println!(
         "deploy: {} ways to install, {} objects as Kubernetes {} has them, {} of kinds that it has no schema for ({}), {} wrong values refused by name",
-        CASES.len(),
+        cases::CASES.len(),
         validated.passed,
         validated.version,
         validated.foreign,

@@ -16,6 +16,10 @@
 {{- define "partywall.agent" -}}{{ include "partywall.fullname" . }}-agent{{- end }}
 {{- define "partywall.aggregator" -}}{{ include "partywall.fullname" . }}-aggregator{{- end }}
 
+{{/* ServiceAccounts of both sides, whoever makes them. */}}
+{{- define "partywall.agentAccount" -}}{{ .Values.agent.serviceAccount.name | default (include "partywall.agent" .) }}{{- end }}
+{{- define "partywall.aggregatorAccount" -}}{{ .Values.aggregator.serviceAccount.name | default (include "partywall.aggregator" .) }}{{- end }}
+
 {{/* What never changes over a release's life. Argument: (dict "root" $ "component" …) */}}
 {{- define "partywall.selector" -}}
 app.kubernetes.io/name: {{ include "partywall.name" .root }}
@@ -79,10 +83,31 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* "16MiB" or "16Mi" in KiB. */}}
+{{/* Host of a URL: no port, no brackets around an address, as a certificate has it. */}}
+{{- define "partywall.host" -}}
+{{- regexReplaceAll ":[0-9]+/?$" (regexReplaceAll "^https?://" . "") "" | trimPrefix "[" | trimSuffix "]" | lower -}}
+{{- end }}
+
+{{/* "16MiB", "16Mi", "0.5Gi", "500M" or a number of bytes, in KiB. */}}
 {{- define "partywall.kib" -}}
-{{- $number := regexFind "^[0-9]+" . | int64 -}}
-{{- if contains "Gi" . }}{{ mul $number 1048576 }}{{ else if contains "Mi" . }}{{ mul $number 1024 }}{{ else if contains "Ki" . }}{{ $number }}{{ else }}{{ div $number 1024 }}{{ end }}
+{{- $text := . -}}
+{{- if not (kindIs "string" .) }}{{ $text = printf "%d" (int64 .) }}{{ end -}}
+{{- $units := dict "m" 0.0000009765625 "" 0.0009765625 "k" 0.9765625 "M" 976.5625 "G" 976562.5 "T" 976562500.0 "Ki" 1.0 "Mi" 1024.0 "Gi" 1048576.0 "Ti" 1073741824.0 -}}
+{{- mulf (regexFind "^[0-9.]+" $text | float64) (get $units (regexFind "[A-Za-z]*$" $text | trimSuffix "B")) | int64 -}}
+{{- end }}
+
+{{/* "1s" in milliseconds. */}}
+{{- define "partywall.ms" -}}
+{{- mulf (regexFind "^[0-9.]+" . | float64) (get (dict "ms" 1.0 "s" 1000.0 "m" 60000.0) (regexFind "[a-z]+$" .)) -}}
+{{- end }}
+
+{{- define "partywall.dnsEgress" -}}
+# Cluster DNS may be a pod, or node-local on an address of the node: only its ports can be said.
+- ports:
+    {{- range .Values.networkPolicy.dnsPorts }}
+    - {protocol: UDP, port: {{ . | int64 }}}
+    - {protocol: TCP, port: {{ . | int64 }}}
+    {{- end }}
 {{- end }}
 
 {{/* What both daemons have in common. */}}
@@ -107,8 +132,48 @@ readOnlyRootFilesystem: true
 {{- if and (eq .Values.tls.mode "generated") (not .Values.aggregator.enabled) }}
 {{- fail "tls.mode generated makes an authority of this release's own, which an aggregator elsewhere does not know: use provided or certManager where aggregator.enabled is false" }}
 {{- end }}
+{{- if and .Values.agent.enabled .Values.agent.aggregatorUrl .Values.aggregator.enabled (has .Values.tls.mode (list "generated" "certManager")) }}
+{{- $host := include "partywall.host" .Values.agent.aggregatorUrl }}
+{{- $names := include "partywall.names" . | lower | fromJsonArray }}
+{{- $wildcard := ternary $host (regexReplaceAll "^[^.]+" $host "*") (eq (include "partywall.isAddress" $host) "yes") }}
+{{- if not (or (has $host $names) (has $wildcard $names)) }}
+{{- fail (printf "agent.aggregatorUrl %q: %s is not among tls.extraNames %s: the aggregator's certificate would not have it, and agents would refuse it" .Values.agent.aggregatorUrl $host (toJson .Values.tls.extraNames)) }}
+{{- end }}
+{{- end }}
+{{- range $side := list "agent" "aggregator" }}
+{{- $own := include "partywall.labels" (dict "root" $ "component" $side) | fromYaml }}
+{{- range $key, $value := (index $.Values $side).podLabels }}
+{{- if hasKey $own $key }}
+{{- fail (printf "%s.podLabels %q: the chart sets this label itself" $side $key) }}
+{{- end }}
+{{- end }}
+{{- with (index $.Values $side).serviceAccount }}
+{{- if and (not .create) (not .name) }}
+{{- fail (printf "%s.serviceAccount.name is empty, and %s.serviceAccount.create is false: which account is it?" $side $side) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if eq (include "partywall.agentAccount" .) (include "partywall.aggregatorAccount" .) }}
+{{- fail (printf "agent.serviceAccount.name and aggregator.serviceAccount.name are both %q: agents must not have the aggregator's rights" (include "partywall.agentAccount" .)) }}
+{{- end }}
+{{- $interval := include "partywall.ms" .Values.agent.interval | float64 }}
+{{- if or (lt $interval 100.0) (gt $interval 60000.0) }}
+{{- fail (printf "agent.interval %s: must be between 100ms and 60s" .Values.agent.interval) }}
+{{- end }}
+{{- $queue := include "partywall.kib" .Values.agent.queueBytes | int64 }}
+{{- if or (lt $queue 64) (gt $queue 1048576) }}
+{{- fail (printf "agent.queueBytes %s: must be between 64KiB and 1GiB" .Values.agent.queueBytes) }}
+{{- end }}
+{{- $memory := dig "limits" "memory" "" .Values.agent.resources }}
+{{- if and $memory (ge $queue (include "partywall.kib" $memory | int64)) }}
+{{- fail (printf "agent.queueBytes %s is not less than agent.resources.limits.memory %v: the agent would be killed while the aggregator is away" .Values.agent.queueBytes $memory) }}
+{{- end }}
 {{- with .Values.agent.spool }}
-{{- if and .enabled (not .hostPath) (gt (include "partywall.kib" .bytes | int64) (include "partywall.kib" .sizeLimit | int64)) }}
+{{- $bytes := include "partywall.kib" .bytes | int64 }}
+{{- if and .enabled (or (lt $bytes 32768) (gt $bytes 67108864)) }}
+{{- fail (printf "agent.spool.bytes %s: must be between 32MiB and 64GiB" .bytes) }}
+{{- end }}
+{{- if and .enabled (not .hostPath) (gt $bytes (include "partywall.kib" .sizeLimit | int64)) }}
 {{- fail (printf "agent.spool.sizeLimit %s is less than agent.spool.bytes %s: the kubelet would evict the agent" .sizeLimit .bytes) }}
 {{- end }}
 {{- end }}
@@ -122,7 +187,12 @@ readOnlyRootFilesystem: true
 {{- fail (printf "aggregator.webhooks[%d].url %q: with aggregator.webhookTokenSecret it must be https, the token would be seen" $index $webhook.url) }}
 {{- end }}
 {{- end }}
+{{- $seen := dict }}
 {{- range $index, $cluster := .Values.aggregator.clusters }}
+{{- if hasKey $seen $cluster.name }}
+{{- fail (printf "aggregator.clusters[%d].name %q is aggregator.clusters[%d].name too: every cluster needs a name of its own" $index $cluster.name (get $seen $cluster.name)) }}
+{{- end }}
+{{- $_ := set $seen $cluster.name $index }}
 {{- if eq $cluster.name $.Values.cluster.name }}
 {{- fail (printf "aggregator.clusters[%d].name %q is cluster.name too: every cluster needs a name of its own" $index $cluster.name) }}
 {{- end }}
