@@ -22,11 +22,13 @@
 //! | [`snapshot`] | everything known, for clients and exporters |
 //! | [`headroom`] | use against capacity, and whether a zone's pods fit into the others |
 //! | [`yaml`] | YAML of what is suggested |
+//! | `clocks` | a node's clock against the aggregator's, and when that was set |
 //! | [`trail`] | what crossed and when, and whether it would have been seen: for good |
 //! | [`limits`] | what one agent may make the aggregator hold |
 
 mod accounts;
 pub mod breach;
+mod clocks;
 pub mod explain;
 pub mod fence;
 pub mod finding;

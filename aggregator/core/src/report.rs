@@ -19,6 +19,8 @@ pub struct Report {
     pub captured_unix_ns: u64,
     /// How far the node's wall clock was ahead of the aggregator's at the reading, the way here included; `None`: not known.
     pub clock_offset_ns: Option<i64>,
+    /// From the reading to the sending; `None`: not known, and then the node's wall clock is believed.
+    pub waited_ns: Option<u64>,
     /// CLOCK_BOOTTIME of the reading: what durations come from.
     pub captured_boot_ns: u64,
     pub online_cpus: u32,

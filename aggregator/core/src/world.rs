@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::breach::{Book, Breach, Story, seconds};
+use crate::clocks::Wall;
 use crate::explain::{self, Explanation};
 use crate::finding::Finding;
 use crate::headroom::{Ground, History};
@@ -23,7 +24,7 @@ use crate::traffic::{Cx, FlowFilter, FlowList, Table};
 use crate::trail::cover::Cover;
 use crate::trail::crossed::Whose;
 use crate::trail::hours::GapKey;
-use crate::trail::{Doubt, Moved, Taken, reason, slot_of};
+use crate::trail::{Doubt, HOUR_SLOTS, Moments, Moved, Taken, reason, slot_of};
 use crate::{judge, limit_range, memory, oom};
 
 /// A moment: the monotonic clock for judging, the wall clock for people.
@@ -43,6 +44,10 @@ impl Now {
 /// A pod's object may follow its first counters by this much before its time is counted as unknown in the cumulative counters. Watching a
 /// directory takes well under a second, an API watch about as long; windows name things in retrospect anyway.
 const SETTLE_NS: u64 = 5 * NS_PER_S;
+/// Slots that are told one by one where a wall clock was set: half an hour. Of more, those at either end: what lies between nobody saw, or
+/// [`crate::trail::hours`] says of it that it comes again.
+const MAX_SET: u64 = HOUR_SLOTS / 2;
+const SET_EDGE: u64 = 3;
 
 /// What a judgement changed.
 #[derive(Debug, Default)]
@@ -89,6 +94,7 @@ pub struct World {
     /// What each node's agent told of, for the trail.
     covers: BTreeMap<Arc<str>, Cover>,
     journal: Journal,
+    wall: Wall,
     judged: Now,
 }
 
@@ -106,6 +112,7 @@ impl World {
             used: History::default(),
             covers: BTreeMap::new(),
             journal: Journal::default(),
+            wall: Wall::default(),
             judged: Now::default(),
         }
     }
@@ -175,6 +182,7 @@ impl World {
 
     /// Counts a report, whole or not at all.
     pub fn ingest(&mut self, report: Report, now: Now) -> Receipt {
+        self.look_at_clock(now);
         if !self.nodes.contains_key(&report.node) {
             if self.nodes.len() >= MAX_NODES {
                 self.losses.add("ingest", "node_cap", "reports", 1);
@@ -208,6 +216,7 @@ impl World {
         }
         let cx = Context {
             received_ns: now.mono_ns,
+            wall: self.wall,
             hit_cores: self.policy.thresholds.noisy_neighbour.min_stolen_cores,
             lengths: lengths(&self.policy),
         };
@@ -226,6 +235,7 @@ impl World {
     /// Judges everything as of `now`.
     pub fn judge(&mut self, now: Now) -> Changes {
         self.judged = now;
+        self.look_at_clock(now);
         let (traffic, gone_waits, journal) = (&mut self.traffic, &mut self.gone_waits, &mut self.journal);
         let (directory, covers) = (&self.directory, &mut self.covers);
         self.nodes.retain(|name, node| {
@@ -298,6 +308,22 @@ impl World {
             .book
             .step(findings, now, &self.policy.thresholds, &mut self.losses);
         Changes { breaches }
+    }
+
+    /// Where the wall clock was set, nobody knows which of its slots were seen.
+    fn look_at_clock(&mut self, now: Now) {
+        let Some((first, last)) = self.wall.look(now) else {
+            return;
+        };
+        let mut when = Moments::default();
+        if last - first <= MAX_SET {
+            when.push((first, last));
+        } else {
+            when.push((first, first + SET_EDGE));
+            when.push((last - SET_EDGE, last));
+        }
+        let crossed = &mut self.traffic.crossed;
+        crossed.doubt(Whose::Anybody, reason::AGGREGATOR_AWAY, &when);
     }
 
     fn judge_traffic(&mut self, now: Now, findings: &mut Vec<Finding>) {
@@ -505,6 +531,7 @@ impl World {
     pub fn replay_report(&mut self, report: Report, refused: bool, now: Now) {
         let cx = Context {
             received_ns: now.mono_ns,
+            wall: self.wall,
             hit_cores: self.policy.thresholds.noisy_neighbour.min_stolen_cores,
             lengths: lengths(&self.policy),
         };

@@ -48,6 +48,7 @@ pub fn report(report: v1::Report) -> Result<core::Report, Refusal> {
         sequence: report.sequence,
         captured_unix_ns: report.captured_unix_ns,
         clock_offset_ns: None,
+        waited_ns: report.waited_ns,
         captured_boot_ns: report.captured_boot_ns,
         online_cpus: report.online_cpus,
         entities,

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Node;
+use super::ingest::Context;
 use super::slot::Kind;
+use crate::clocks::Offset;
 use crate::limits::{MAX_FLOWS_PER_NODE, MAX_INCREMENT_NS, MAX_INTERVAL_NS};
 use crate::losses::Losses;
 use crate::report::{Flow, Refusal, Report, Traffic};
@@ -28,8 +30,7 @@ pub(crate) struct Flows {
     pub(crate) news: Vec<News>,
     /// The aggregator's monotonic clock when the run was first known to report flows.
     pub(crate) since_ns: Option<u64>,
-    /// Aggregator's monotonic clock − node's CLOCK_BOOTTIME, as small as it was ever seen: the report that was least on its way.
-    offset_ns: Option<i128>,
+    offset: Offset,
     /// When the last report was captured: on the aggregator's monotonic clock, by the node's wall clock.
     pub(crate) at_ns: u64,
     pub(crate) captured_unix_ns: u64,
@@ -42,10 +43,8 @@ pub(crate) struct Flows {
     mark: u64,
     /// Flows announced up to this sequence may have been counted before the aggregator's restart.
     anew_until: u64,
-    clock: WallClock,
-    /// Of the last report and the one before, on the aggregator's wall clock.
-    told_unix_ns: u64,
-    since_unix_ns: u64,
+    /// Of the last report and the one before, on the aggregator's wall clock. `None`: it was set since.
+    dated: Option<(u64, u64)>,
     /// What the last report was to the trail; taken over with the news.
     pub(crate) heard: Option<Heard>,
     /// What the agent itself lost of flows.
@@ -102,45 +101,13 @@ fn refuse<T>(reason: &'static str, field: String, problem: String) -> Result<T, 
     })
 }
 
-/// A node's wall clock against the aggregator's.
-#[derive(Debug, Default)]
-struct WallClock {
-    /// How far it is ahead, as of the report that was least on its way.
-    ahead_ns: Option<i64>,
-    /// Wall clock − CLOCK_BOOTTIME: changes when the clock is set.
-    since_boot_ns: i128,
-}
-
-/// A clock that is off by less is taken at its word: it cannot be told from a report's way.
-const BELIEVED_NS: i64 = 2_000_000_000;
-/// A clock that moved by more within a run was set.
-const SET_NS: u128 = 1_000_000_000;
-
-impl WallClock {
-    /// When a report was captured, by the aggregator's clock.
-    fn at(&mut self, report: &Report) -> u64 {
-        let since_boot_ns = i128::from(report.captured_unix_ns) - i128::from(report.captured_boot_ns);
-        if since_boot_ns.abs_diff(self.since_boot_ns) > SET_NS {
-            self.ahead_ns = None;
-        }
-        self.since_boot_ns = since_boot_ns;
-        // Least on its way: as far ahead as was ever seen.
-        self.ahead_ns = self.ahead_ns.max(report.clock_offset_ns);
-        match self.ahead_ns {
-            Some(ahead_ns) if ahead_ns.abs() > BELIEVED_NS => report
-                .captured_unix_ns
-                .saturating_add_signed(ahead_ns.saturating_neg()),
-            _ => report.captured_unix_ns,
-        }
-    }
-}
-
 impl Flows {
-    /// The slots, in one of which happened what the last report tells.
-    pub(crate) fn moment(&self) -> (u64, u64) {
+    /// The slots, in one of which happened what the last report tells. `None`: it cannot be told in which.
+    pub(crate) fn moment(&self) -> Option<(u64, u64)> {
+        let (since_ns, told_ns) = self.dated?;
         // At the very end of a slot is in it.
-        let last = slot_of(self.told_unix_ns.saturating_sub(1));
-        (slot_of(self.since_unix_ns).min(last), last)
+        let last = slot_of(told_ns.saturating_sub(1));
+        Some((slot_of(since_ns).min(last), last))
     }
 
     pub(crate) fn place(&self, index: u32) -> Option<u32> {
@@ -180,12 +147,6 @@ impl Flows {
 
     fn is_full(&self) -> bool {
         self.known.len() >= MAX_FLOWS_PER_NODE
-    }
-
-    /// The aggregator's monotonic clock at `boot_ns` of the node's.
-    fn mono_ns(&self, boot_ns: u64) -> u64 {
-        let at = i128::from(boot_ns) + self.offset_ns.unwrap_or(0);
-        u64::try_from(at.max(0)).unwrap_or(u64::MAX)
     }
 
     /// Announcements against what the indices mean already, and counters against the last ones.
@@ -231,21 +192,27 @@ impl Node {
     pub(super) fn count_flows(
         &mut self,
         report: &Report,
-        received_ns: u64,
+        cx: &Context,
         old: bool,
         losses: &mut Losses,
     ) -> Missing {
         let mut flows = std::mem::take(&mut self.flows);
-        let offset = i128::from(received_ns) - i128::from(report.captured_boot_ns);
+        let sent_boot_ns = report
+            .captured_boot_ns
+            .saturating_add(report.waited_ns.unwrap_or(0));
+        flows.offset.learn(cx.received_ns, sent_boot_ns);
+        let at_ns = flows.offset.mono_ns(report.captured_boot_ns);
         flows.captured_unix_ns = report.captured_unix_ns;
-        flows.offset_ns = Some(flows.offset_ns.map_or(offset, |least| least.min(offset)));
         flows.since_report_ns = flows.at_ns;
-        flows.at_ns = flows.mono_ns(report.captured_boot_ns);
+        flows.at_ns = u64::try_from(at_ns.max(0)).unwrap_or(u64::MAX);
         if self.last_sequence > 0 {
             let interval_ns = report.captured_boot_ns.saturating_sub(self.last_boot_ns);
             flows.interval_ns = interval_ns.min(MAX_INTERVAL_NS);
         }
-        let told_unix_ns = flows.clock.at(report);
+        let told_unix_ns = match report.waited_ns {
+            Some(_) => cx.wall.at(at_ns, report.captured_unix_ns),
+            None => report.captured_unix_ns,
+        };
         let since_ns = match self.last_sequence {
             // A run's first report tells of what was since its start.
             0 => report
@@ -254,8 +221,9 @@ impl Node {
                 .min(MAX_INTERVAL_NS),
             _ => report.captured_boot_ns.saturating_sub(self.last_boot_ns),
         };
-        flows.since_unix_ns = told_unix_ns.saturating_sub(since_ns);
-        flows.told_unix_ns = told_unix_ns;
+        let since_unix_ns = told_unix_ns.saturating_sub(since_ns);
+        let is_dated = cx.wall.stood(at_ns - i128::from(since_ns));
+        flows.dated = is_dated.then_some((since_unix_ns, told_unix_ns));
         let feature = |f: &crate::report::Feature| f.name == FEATURE && f.present;
         let sees = report.coverage.features.iter().any(feature);
         let lost: u64 = report
@@ -266,7 +234,7 @@ impl Node {
             .fold(0, |sum, loss| sum.saturating_add(loss.count));
         let grown = lost.saturating_sub(std::mem::replace(&mut flows.lost, lost));
         if !report.flows.is_empty() || report.coverage.features.iter().any(feature) {
-            flows.since_ns.get_or_insert(received_ns);
+            flows.since_ns.get_or_insert(cx.received_ns);
         }
         let mut missing = Missing::default();
         let old = old || flows.missed || report.sequence <= flows.anew_until;
@@ -338,8 +306,8 @@ impl Node {
             .retain(|entity, _| self.index.find(*entity, &mut 0).is_some());
         flows.missed |= missing.flows > 0;
         let follows = self.last_sequence > 0 && report.sequence == self.last_sequence + 1;
-        let lacks = if old {
-            // What is announced now may have counted before it was known here.
+        let lacks = if old || !is_dated {
+            // What is announced now may have counted before it was known here; what was read before a clock was set may have been at any time.
             Some(reason::AGGREGATOR_AWAY)
         } else if !sees || grown > 0 || missing.flows + missing.entities > 0 || flows.is_full() {
             Some(reason::FLOWS_NOT_SEEN)
@@ -347,8 +315,8 @@ impl Node {
             (!follows).then_some(reason::AGENT_SILENT)
         };
         flows.heard = Some(Heard {
-            from_ns: flows.since_unix_ns,
-            to_ns: flows.told_unix_ns,
+            from_ns: since_unix_ns,
+            to_ns: told_unix_ns,
             lacks,
         });
         self.flows = flows;

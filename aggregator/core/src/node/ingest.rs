@@ -4,6 +4,7 @@ use super::memory::{Container, Memory};
 use super::slot::{CLASSES, COUNTERS, Counter, Entry, Hist, Index, Kind, Pair, Slot};
 use super::window::Lengths;
 use super::{Frame, Node};
+use crate::clocks::Wall;
 use crate::limits::{
     ENDED_RUNS_KEPT, MAX_CONTAINERS_PER_NODE, MAX_ENTITIES_PER_NODE, MAX_KILLS_PER_REPORT,
     MAX_PAIRS_PER_NODE, MAX_SLOTS_PER_NODE,
@@ -20,6 +21,7 @@ pub(super) const CATCH_UP_REPORTS: u64 = 10;
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) received_ns: u64,
+    pub(crate) wall: Wall,
     /// Waiting for others of at least this many cores in one report counts as a hit.
     pub(crate) hit_cores: f64,
     /// Of which the past is kept.
@@ -154,7 +156,7 @@ impl Node {
         self.count_containers(report, cx);
         self.count_memory(report, &checked.memory, cx, losses);
         let unnamed = self.count_kills(report, cx, losses);
-        let missing = self.count_flows(report, cx.received_ns, self.catching_up, losses);
+        let missing = self.count_flows(report, cx, self.catching_up, losses);
         let hit_ns = (cx.hit_cores * elapsed_ns as f64) as u64;
         let may_hit = elapsed_ns >= MIN_FRAME_NS;
         let mut runners = checked.runners.as_slice();

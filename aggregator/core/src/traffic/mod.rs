@@ -153,7 +153,7 @@ impl Table {
         }
         let (at_ns, unix_ns) = (node.flows.at_ns, node.flows.captured_unix_ns);
         let from_ns = node.flows.since_report_ns;
-        let moment = self.crossed.on.then(|| node.flows.moment());
+        let moment = node.flows.moment().filter(|_| self.crossed.on);
         let mut unplaced = Moments::default();
         for news in std::mem::take(&mut node.flows.news) {
             match news {

@@ -17,6 +17,8 @@ const SETTLED_NS: u64 = 5 * NS_PER_S;
 const MAX_BEHIND: u64 = HOUR_SLOTS;
 /// Slots at either end of what a clock was put back by, of which it is said.
 const MAX_BACK: u64 = 2 * HOUR_SLOTS;
+/// Slots that were not looked at yet when a clock was put back: one that goes on, and those that waited for a judgement.
+const UNLOOKED: u64 = 12;
 /// Rows of gaps in one hour: every tenant of 80 on each of 200 nodes.
 const MAX_GAPS: usize = 16_384;
 /// Hours held at once: two that are awaited, and those that wait for a disk that failed.
@@ -310,7 +312,7 @@ impl Hours {
 
     /// The clock was put back: of slots that come again, what was seen of them was of another time.
     fn go_back(&mut self, now: u64) {
-        let (key, next) = (anybody(reason::AGGREGATOR_AWAY), self.next);
+        let (key, next) = (anybody(reason::AGGREGATOR_AWAY), self.next + UNLOOKED);
         for slot in (now..next).filter(|slot| *slot < now + MAX_BACK || slot + MAX_BACK >= next) {
             self.gap(&key, slot, slot);
             let hour = slot / HOUR_SLOTS;
@@ -504,7 +506,11 @@ mod tests {
         assert_eq!(changes.len(), 2);
         assert_eq!(changes[0].2.as_ref().unwrap().seen, Slots::range(1, 10));
         let away = anybody(reason::AGGREGATOR_AWAY);
-        assert_eq!(changes[1].2.as_ref().unwrap().gaps[&away], Slots::range(10, 20));
+        assert_eq!(
+            changes[1].2.as_ref().unwrap().gaps[&away],
+            Slots::range(10, 20 + UNLOOKED),
+            "and those that had begun"
+        );
     }
 
     #[test]

@@ -94,6 +94,8 @@ pub struct Net {
     pub order: Order,
     /// Seconds between two reports of an agent.
     pub interval: u64,
+    /// What the aggregator's wall clock was set by in all: the nodes' go on.
+    set_ns: i64,
     seconds: u64,
 }
 
@@ -105,6 +107,10 @@ pub fn traffic(sent: (u64, u64), received: (u64, u64)) -> Traffic {
         received_bytes: received.1,
         ..Traffic::default()
     }
+}
+
+fn boot_ns(now: Now) -> u64 {
+    now.mono_ns - 900 * S
 }
 
 impl Net {
@@ -122,6 +128,7 @@ impl Net {
             half: 0,
             order: Order::of_target(),
             interval: 1,
+            set_ns: 0,
             seconds: 0,
         };
         for (node, address) in [("node-a", "192.168.0.1"), ("node-b", "192.168.0.2")] {
@@ -297,9 +304,10 @@ impl Net {
                 agent_start_unix_ns: agent.start,
             },
             sequence: agent.sequence,
-            captured_unix_ns: now.unix_ns,
+            captured_unix_ns: now.unix_ns.checked_add_signed(-self.set_ns).expect("after 1970"),
             clock_offset_ns: None,
-            captured_boot_ns: now.mono_ns - 900 * S,
+            waited_ns: None,
+            captured_boot_ns: boot_ns(now),
             online_cpus: 2,
             entities: std::mem::take(&mut agent.new_entities),
             ended: Vec::new(),
@@ -338,6 +346,12 @@ impl Net {
         };
     }
 
+    /// The aggregator's wall clock is set forward or back.
+    pub fn set_clock(&mut self, by_ns: i64) {
+        self.set_ns += by_ns;
+        self.now.unix_ns = self.now.unix_ns.checked_add_signed(by_ns).expect("after 1970");
+    }
+
     pub fn report(&mut self, node: &'static str) -> Vec<Receipt> {
         let report = self.make_report(node);
         let agent = self.agents.get_mut(node).expect("node");
@@ -346,7 +360,12 @@ impl Net {
             return Vec::new();
         }
         let kept = std::mem::take(&mut agent.kept);
-        kept.into_iter().map(|r| self.world.ingest(r, self.now)).collect()
+        let boot_ns = boot_ns(self.now);
+        let sent = kept.into_iter().map(|report| {
+            let waited_ns = Some(boot_ns - report.captured_boot_ns);
+            self.world.ingest(Report { waited_ns, ..report }, self.now)
+        });
+        sent.collect()
     }
 
     /// What a node that is cut off kept is gone, as when its queue overflows.

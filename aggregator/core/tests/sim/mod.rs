@@ -296,6 +296,7 @@ impl Sim {
             sequence: self.sequence,
             captured_unix_ns: self.now.unix_ns,
             clock_offset_ns: None,
+            waited_ns: None,
             captured_boot_ns: self.boot_ns,
             online_cpus: 2,
             entities: std::mem::take(&mut self.announce),
