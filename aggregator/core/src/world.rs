@@ -93,6 +93,8 @@ pub struct World {
     used: History,
     /// What each node's agent told of, for the trail.
     covers: BTreeMap<Arc<str>, Cover>,
+    /// Nodes that were forgotten and that no cluster data ever listed, nor said to be gone: when their agents were last heard of.
+    vanished: BTreeMap<Arc<str>, u64>,
     journal: Journal,
     wall: Wall,
     judged: Now,
@@ -111,6 +113,7 @@ impl World {
             traffic: Table::default(),
             used: History::default(),
             covers: BTreeMap::new(),
+            vanished: BTreeMap::new(),
             journal: Journal::default(),
             wall: Wall::default(),
             judged: Now::default(),
@@ -238,11 +241,21 @@ impl World {
         self.look_at_clock(now);
         let (traffic, gone_waits, journal) = (&mut self.traffic, &mut self.gone_waits, &mut self.journal);
         let (directory, covers) = (&self.directory, &mut self.covers);
+        let (vanished, losses) = (&mut self.vanished, &mut self.losses);
         self.nodes.retain(|name, node| {
             let silent_ns = now.mono_ns.saturating_sub(node.received_ns);
-            let kept = silent_ns < NODE_KEPT_NS
-                || (silent_ns < SILENT_NODE_KEPT_NS && directory.node(name).is_some());
+            let is_listed = directory.node(name).is_some();
+            node.listed |= is_listed;
+            let kept = silent_ns < NODE_KEPT_NS || (silent_ns < SILENT_NODE_KEPT_NS && is_listed);
             if !kept {
+                // One that was listed left with its object, or has a gap by it.
+                if !node.listed && traffic.crossed.on {
+                    if vanished.len() < MAX_NODES {
+                        vanished.insert(Arc::clone(name), node.received_ns);
+                    } else {
+                        losses.add("trail", "node_cap", "nodes", 1);
+                    }
+                }
                 traffic.end_node(node, now);
                 covers.remove(&node.name);
                 keep_waits(gone_waits, node);
@@ -251,6 +264,10 @@ impl World {
                 });
             }
             kept
+        });
+        let nodes = &self.nodes;
+        self.vanished.retain(|name, heard_ns| {
+            now.mono_ns.saturating_sub(*heard_ns) < SILENT_NODE_KEPT_NS && !nodes.contains_key(name)
         });
         let mut findings: Vec<Finding> = Vec::new();
         let mut usage = Usage::default();
@@ -670,6 +687,9 @@ impl World {
     pub fn untold(&mut self, slot: u64) -> Vec<GapKey> {
         let mut nodes: BTreeSet<Arc<str>> = self.nodes.keys().cloned().collect();
         nodes.extend(self.directory.known_pods().filter_map(|pod| pod.node.clone()));
+        nodes.extend(self.vanished.keys().cloned());
+        let listed = self.directory.nodes().iter().filter(|node| !node.agentless);
+        nodes.extend(listed.map(|node| Arc::from(&*node.name)));
         nodes.retain(|node| self.covers.get_mut(node).is_none_or(|cover| !cover.take(slot)));
         let unheard = self.traffic.crossed.take_unheard(slot, &nodes);
         if nodes.is_empty() {

@@ -234,6 +234,86 @@ fn an_agent_that_is_away_leaves_open_what_nobody_else_saw() {
     );
 }
 
+/// A daemon of tenant ops on node-a, whose agent falls silent, and on no other node.
+fn silent_host(listed: bool) -> Trail {
+    let mut net = Net::new("paths: [{prefix: /system.slice/kubelet.service, tenant: ops}]");
+    if !listed {
+        net.cluster.nodes.retain(|node| node.name != "node-a");
+        net.publish();
+        // Of the run before there was one.
+        net.restart("node-a");
+    }
+    net.host("node-a", "192.168.0.1");
+    net.pod("blue", "web", "node-b", "10.0.1.1");
+    let mut trail = Trail::new(net);
+    trail.ticks(30);
+    trail.net.agents.get_mut("node-a").unwrap().cut_off = true;
+    trail
+}
+
+#[test]
+fn a_host_that_no_object_lists_leaves_its_gap_for_a_day() {
+    let mut trail = silent_host(false);
+    // Forgotten after ten minutes.
+    trail.ticks(700);
+    assert_eq!(trail.net.world.node_names().count(), 1);
+    let at = trail.slot() - 3;
+    let unknown = trail.ask("ops", "system", at, at + 1);
+    assert_eq!(
+        (unknown.reached, reasons(&unknown)),
+        (Reached::Unknown, vec![reason::AGENT_SILENT])
+    );
+    assert_eq!(&*unknown.gaps[0].node, "node-a");
+    assert_eq!(
+        trail.reached("ops", "blue", at, at + 1),
+        Reached::No,
+        "blue's agent vouches"
+    );
+    trail.net.pass(86_400 * S);
+    trail.ticks(60);
+    let at = trail.slot() - 3;
+    assert_eq!(
+        trail.reached("ops", "system", at, at + 1),
+        Reached::No,
+        "it is gone for good"
+    );
+    // It is back.
+    trail.net.agents.get_mut("node-a").unwrap().cut_off = false;
+    trail.net.loses("node-a");
+    trail.net.restart("node-a");
+    trail.ticks(30);
+    trail.net.agents.get_mut("node-a").unwrap().cut_off = true;
+    trail.ticks(700);
+    let at = trail.slot() - 3;
+    assert_eq!(trail.reached("ops", "system", at, at + 1), Reached::Unknown);
+}
+
+#[test]
+fn a_host_that_is_listed_leaves_its_gap_as_long_as_that() {
+    let mut trail = silent_host(true);
+    trail.net.pass(2 * 86_400 * S);
+    trail.ticks(60);
+    assert_eq!(trail.net.world.node_names().count(), 1);
+    let at = trail.slot() - 3;
+    assert_eq!(trail.reached("ops", "system", at, at + 1), Reached::Unknown);
+    trail.net.cluster.nodes.retain(|node| node.name != "node-a");
+    trail.net.publish();
+    trail.ticks(30);
+    let at = trail.slot() - 3;
+    assert_eq!(trail.reached("ops", "system", at, at + 1), Reached::No);
+    let mut trail = silent_host(true);
+    trail.ticks(30);
+    trail.net.cluster.nodes.retain(|node| node.name != "node-a");
+    trail.net.publish();
+    trail.ticks(700);
+    let at = trail.slot() - 3;
+    assert_eq!(
+        trail.reached("ops", "system", at, at + 1),
+        Reached::No,
+        "it was taken out of the cluster"
+    );
+}
+
 #[test]
 fn what_goes_on_over_an_open_connection_to_an_agent_that_is_gone_is_no_no() {
     let (mut trail, [red, blue, _]) = three();

@@ -50,6 +50,8 @@ pub(crate) struct Node {
     pub(crate) last_boot_ns: u64,
     /// The aggregator's monotonic clock at the last accepted report.
     pub(crate) received_ns: u64,
+    /// There was a Node object of it.
+    pub(crate) listed: bool,
     pub(crate) online_cpus: u32,
     /// See [`crate::report::Report::clock_offset_ns`].
     pub(crate) clock_offset_ns: Option<i64>,
@@ -118,6 +120,7 @@ impl Node {
             last_sequence: 0,
             last_boot_ns: 0,
             received_ns: 0,
+            listed: false,
             online_cpus: 0,
             clock_offset_ns: None,
             coverage: Coverage::default(),
