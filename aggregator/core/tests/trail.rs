@@ -164,6 +164,62 @@ fn what_was_tried_in_vain_did_not_reach() {
     );
 }
 
+/// What red's and blue's agents say of a connection, and then of a packet of it.
+fn after_its_end(ends: bool, more: impl Fn(&mut Net, Pod, Pod, u32, u32)) -> Pair {
+    let (mut trail, [red, blue, _]) = three();
+    let by = Traffic {
+        established: 1,
+        ..traffic((10, 1_000), (10, 1_000))
+    };
+    let opened = trail
+        .net
+        .opens(red, blue.address, TCP, 80, Traffic { opened: 1, ..by });
+    let accepted = trail.net.accepts(blue, red.address, TCP, 80, by);
+    trail.ticks(20);
+    if ends {
+        trail.net.ends(blue, accepted);
+        // Until it is forgotten.
+        trail.ticks(60);
+    }
+    let at = trail.begin_slot();
+    trail.ticks(3);
+    more(&mut trail.net, red, blue, opened, accepted);
+    trail.ticks(40);
+    assert_eq!(trail.reached("red", "blue", at + 1, at + 3), Reached::No);
+    trail.ask("red", "blue", at, at + 1)
+}
+
+#[test]
+fn what_nobody_answers_over_a_connection_that_was_made_is_no_yes() {
+    let (sent, received) = (traffic((2, 80), (0, 0)), traffic((0, 0), (2, 80)));
+    let unanswered = after_its_end(false, |net, red, _, opened, _| net.grows(red, opened, sent));
+    assert_eq!(
+        unanswered.reached,
+        Reached::No,
+        "blue's agent had told: {unanswered:?}"
+    );
+    let closed = after_its_end(true, |net, red, _, opened, _| net.grows(red, opened, sent));
+    assert_eq!(
+        (closed.reached, reasons(&closed)),
+        (Reached::Unknown, vec![reason::DELIVERY_NOT_SEEN])
+    );
+    // Blue sends, and red is there no more.
+    let by_blue = after_its_end(false, |net, _, blue, _, accepted| net.grows(blue, accepted, sent));
+    assert_eq!(
+        (by_blue.reached, reasons(&by_blue)),
+        (Reached::Unknown, vec![reason::DELIVERY_NOT_SEEN])
+    );
+    let arrived = after_its_end(false, |net, red, blue, opened, accepted| {
+        net.grows(red, opened, sent);
+        net.grows(blue, accepted, received);
+    });
+    assert_eq!(arrived.reached, Reached::Yes);
+    let answered = after_its_end(true, |net, red, _, opened, _| {
+        net.grows(red, opened, traffic((2, 80), (1, 40)));
+    });
+    assert_eq!(answered.reached, Reached::Yes);
+}
+
 #[test]
 fn a_report_that_tells_of_two_slots_leaves_each_open_and_both_answered() {
     let (mut trail, [red, blue, _]) = three();

@@ -106,6 +106,14 @@ impl Seen {
             self.now.received_packets > 0
         }
     }
+
+    /// The same of what moved now. That a connection was made once does not tell whether its packets still arrive.
+    pub(super) fn passes(&self, outcome: Outcome) -> bool {
+        let in_vain = self.protocol == TCP
+            && outcome == Outcome::Nothing
+            && self.told.less(&self.told_before).received_packets == 0;
+        self.is_delivered() && !in_vain
+    }
 }
 
 /// Connections begun of which it is not known yet what became of them.

@@ -41,7 +41,7 @@ pub(super) struct Record {
     pub(super) partner: Option<u32>,
     /// A receiver's: when its opener was last heard of, as of the last judgement.
     pub(super) opener_ns: u64,
-    /// What the opener's own record said, as of the last judgement.
+    /// A receiver's: what the opener's own record said, as of the last judgement. An opener's is `marks`.
     pub(super) told: Seldom,
     /// The flow is counted and shown by this record, not by the other end's.
     pub(super) primary: bool,

@@ -198,6 +198,8 @@ impl Table {
             if all_told {
                 if let Some(record) = self.get_mut(id) {
                     record.primary = false;
+                    // Theirs to judge: once they are gone, it has not all happened anew.
+                    record.marks = record.view();
                 }
                 return true;
             }
@@ -264,10 +266,10 @@ impl Table {
             now: case.traffic,
             before: if renamed { Traffic::default() } else { record.marks },
             told: case.told,
-            told_before: if joined {
-                Traffic::default()
-            } else {
-                record.told.get()
+            told_before: match (joined, case.by_receiver) {
+                (true, _) => Traffic::default(),
+                (false, true) => record.told.get(),
+                (false, false) => record.marks,
             },
             by_receiver: case.by_receiver,
             receiver_is_covered: !case.shared && cx.is_covered(&case.to, record.first_ns),
@@ -281,7 +283,7 @@ impl Table {
         if outcome == Outcome::Wait {
             return false;
         }
-        let delivered = seen.is_delivered();
+        let (delivered, passes) = (seen.is_delivered(), seen.passes(outcome));
         let (verdict, reason, leaked) = self.verdict(&case, outcome, cx);
         let amount = self.count(&case);
         let done = match self.get(case.id) {
@@ -294,7 +296,7 @@ impl Table {
             Some(reason) => self.totals.add_unattributed(reason, amount),
             None => self.totals.add(from, to, verdict, amount, losses),
         }
-        self.cross(&case, verdict, outcome, delivered, &reason, amount, renamed);
+        self.cross(&case, verdict, outcome, passes, &reason, amount, renamed);
         self.note(&case, &key, verdict, outcome, &reason, done, cx, losses);
         let window_ns = seconds(cx.policy.thresholds.windows.length_seconds);
         let Some(record) = self.get_mut(case.id) else {
@@ -304,7 +306,9 @@ impl Table {
         record.leaked = leaked;
         record.marks = case.traffic;
         record.opener_ns = case.opener_ns;
-        record.told.set(case.told);
+        if case.by_receiver {
+            record.told.set(case.told);
+        }
         record.mark_rate(cx.now.mono_ns, window_ns);
         record.judged = Some(Judged {
             from: case.from,
