@@ -60,6 +60,11 @@ fn or_none(query: &str, none: &str) -> String {
     format!("{query} or ({none} unless on() ({query}))")
 }
 
+/// Rows of a matrix by cluster: tenants of several may have one name. Its columns are of the row's cluster, nothing passes from one to another.
+fn by_cluster(query: &str, row: &str) -> String {
+    format!("label_join({query}, \"{row}\", \"/\", \"cluster\", \"{row}\")")
+}
+
 fn breaches_now(selector: &str) -> Panel {
     states(
         "Breaches",
@@ -164,11 +169,14 @@ fn ledger() -> Board {
             vec![
                 matrix(
                     "Who waits for whom",
-                    "A row's tenant waited while a column's ran: cores. In angle brackets: what is no tenant",
+                    "A row's tenant waited while a column's, of the same cluster, ran: cores. In angle brackets: what is no tenant",
                     Unit::Cores,
                     WAITS,
                     ("waiter", "runner"),
-                    "sum by (waiter, runner) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\", node=~\"$node\", waiter=~\"$tenant\"}[$__rate_interval])) > 0.0005",
+                    &by_cluster(
+                        "sum by (cluster, waiter, runner) (rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\", node=~\"$node\", waiter=~\"$tenant\"}[$__rate_interval])) > 0.0005",
+                        "waiter",
+                    ),
                 )
                 .wide(24, 14),
                 lines("Pairs that wait most", "The ten largest of different tenants", Unit::Cores).line(
@@ -343,10 +351,10 @@ fn node() -> Board {
 fn worst_verdict() -> String {
     let one = |(number, verdict, _): &(&str, &str, &str)| {
         format!(
-            "(sum by (from, to) (partywall_traffic_bytes_total{{cluster=~\"$cluster\", from=~\"$tenant\", verdict=\"{verdict}\"}}) > 0) * 0 + {number}"
+            "(sum by (cluster, from, to) (partywall_traffic_bytes_total{{cluster=~\"$cluster\", from=~\"$tenant\", verdict=\"{verdict}\"}}) > 0) * 0 + {number}"
         )
     };
-    VERDICTS.iter().map(one).collect::<Vec<_>>().join(" or ")
+    by_cluster(&VERDICTS.iter().map(one).collect::<Vec<_>>().join(" or "), "from")
 }
 
 fn fence() -> Board {
@@ -395,7 +403,7 @@ fn fence() -> Board {
                 vec![
                     matrix(
                         "Worst verdict of each pair",
-                        "Opened by a row's tenant, to a column's; since the aggregator's start",
+                        "Opened by a row's tenant, to a column's, of the same cluster; since the aggregator's start",
                         Unit::Count,
                         PLAIN,
                         ("from", "to"),
@@ -492,5 +500,60 @@ fn itself() -> Board {
                 ],
             ),
         ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+    use serde_json::Value;
+
+    use super::*;
+
+    const NAMES: [&str; 8] = [
+        "tenant", "waiter", "runner", "from", "to", "against", "victim", "trigger",
+    ];
+
+    #[test]
+    fn tenants_of_one_name_in_several_clusters_are_told_apart() {
+        let mut sums = 0;
+        let mut matrices = 0;
+        for (file, board) in all() {
+            let several = board.variables.iter().any(|v| v.name == "cluster" && v.all);
+            if !several {
+                continue;
+            }
+            let board = board.json();
+            let of = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
+            for panel in of(&board, "panels") {
+                let title = panel["title"].as_str().unwrap_or_default();
+                let queries: Vec<String> = of(&panel, "targets")
+                    .iter()
+                    .map(|target| target["expr"].as_str().expect("a query").to_owned())
+                    .collect();
+                for part in queries.iter().flat_map(|query| query.split(" by (").skip(1)) {
+                    let labels: Vec<&str> = part.split(')').next().expect("labels").split(", ").collect();
+                    // What is no tenant is of no cluster either.
+                    let no_tenant = labels == ["runner"] && part.contains("runner=~\"<.*\"");
+                    if labels.iter().any(|label| NAMES.contains(label)) && !no_tenant {
+                        assert!(labels.contains(&"cluster"), "{file}: {title}: {labels:?}");
+                        sums += 1;
+                    }
+                }
+                for change in of(&panel, "transformations") {
+                    if change["id"] == "groupingToMatrix" {
+                        let row = change["options"]["rowField"].as_str().expect("a label");
+                        let joined = format!(", \"{row}\", \"/\", \"cluster\", \"{row}\")");
+                        assert!(
+                            queries.iter().all(|query| query.ends_with(&joined)),
+                            "{file}: {title}"
+                        );
+                        matrices += 1;
+                    }
+                }
+            }
+        }
+        assert!(sums > 10 && matrices == 2, "{sums} {matrices}");
     }
 }
