@@ -7,6 +7,7 @@ pub mod auth;
 pub mod clock;
 pub mod command;
 pub mod config;
+mod database;
 pub mod identify;
 pub mod ingest;
 pub mod limits;

@@ -28,10 +28,9 @@ use partywall_aggregator_core::World;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
 
-pub use file::OpenError;
-pub(crate) use file::reason;
 use format::{Event, Record};
 
+pub use crate::database::OpenError;
 use crate::state::Cluster;
 
 /// What arrives within this is one commit.

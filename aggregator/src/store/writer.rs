@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use prost::Message as _;
 use tracing::{error, info};
 
-use super::file::{Change, File, reason};
+use super::file::{Change, File};
 use super::format::{NodeState, Saved, waits};
 use super::{GATHER, Journal, Key, Note, RETRY, SAVE_AT_ONCE, SAVE_BYTES, SAVE_EVERY};
+use crate::database::reason;
 use crate::state::Cluster;
 
 /// How often it is looked for what must be saved while nothing is reported.

@@ -1,8 +1,7 @@
 //! The file itself: a redb database of its own, because what else is kept is written anew all the time, and this stays.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -12,22 +11,20 @@ use partywall_proto::v1;
 use partywall_proto::v1::trail_body::What;
 use prost::Message as _;
 use redb::{
-    Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable as _, Table,
-    TableDefinition, WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition,
+    WriteTransaction,
 };
 
 use super::format::{self, Episode, VERSION};
+use crate::database::{self, Kind, META, Open, OpenError};
 
-const NAME: &str = "trail.redb";
-/// Where a file goes that cannot be read: one, the newest.
-const ASIDE: &str = "trail.redb.corrupt";
-/// Pages kept in memory, of all that is read.
-const CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// Records taken out in one commit: breaches wait for it.
 const PRUNED_AT_ONCE: u64 = 512;
 
-/// "version"; "kept_bytes": what all records of the chain take, as [`cost`] has it.
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// In [`META`]: what all records of the chain take, as [`cost`] has it.
+const KEPT_BYTES: &str = "kept_bytes";
+/// In [`META`]: the sequence of the last process's first record.
+const START: &str = "start";
 /// Sequence → an encoded `TrailRecord`.
 const CHAIN: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("chain");
 /// (cluster, hour since 1970, sequence of a record of it).
@@ -39,22 +36,31 @@ const EPISODES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("e
 /// Fingerprint of what fires → its episode.
 const LIVE: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("live");
 
+const KIND: Kind = Kind {
+    name: "trail.redb",
+    version: VERSION,
+    // Of all that is read.
+    cache_bytes: 16 * 1024 * 1024,
+    // A month of records would keep the start waiting. Their own hashes tell what was changed.
+    checked: false,
+    alone: "write one trail",
+    tables: |txn| {
+        txn.open_table(CHAIN)?;
+        txn.open_table(HOURS)?;
+        txn.open_table(OPEN)?;
+        txn.open_table(EPISODES)?;
+        txn.open_table(LIVE)?;
+        Ok(())
+    },
+    // What pruning left empty goes back to the disk.
+    compact_above: |db| Ok(4 * kept_bytes(db)?.max(16 * 1024 * 1024)),
+};
+
 #[derive(Debug)]
 pub(super) struct File {
-    db: Database,
-    path: PathBuf,
+    open: Open,
     /// Sequence and hash of the last record.
     head: Mutex<Option<(u64, Hash)>>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("{0}: another process has it open: two aggregators must not write one trail")]
-    Locked(PathBuf),
-    #[error("{0}: its format is {1}, this version of the aggregator knows format {VERSION} alone")]
-    Version(PathBuf, u64),
-    #[error("{0}: {1}")]
-    Io(PathBuf, redb::Error),
 }
 
 /// Cluster, hour, row.
@@ -100,79 +106,11 @@ pub(super) fn cost(length: usize) -> u64 {
 }
 
 impl File {
-    /// Opens the file in `dir`, makes it where there is none. The second: one that could not be read was moved aside, and why.
-    ///
-    /// # Errors
-    /// It cannot be opened, is locked, or is of another format: then nothing was changed.
+    /// As [`database::open`].
     pub(super) fn open(dir: &Path) -> Result<(Self, Option<String>), OpenError> {
-        let path = dir.join(NAME);
-        match Self::open_at(&path) {
-            Err(OpenError::Io(_, error)) if is_corrupt(&error) => {
-                std::fs::rename(&path, dir.join(ASIDE)).map_err(|e| OpenError::Io(path.clone(), e.into()))?;
-                Ok((Self::open_at(&path)?, Some(error.to_string())))
-            }
-            opened => Ok((opened?, None)),
-        }
-    }
-
-    fn open_at(path: &Path) -> Result<Self, OpenError> {
-        let other = |error: redb::Error| OpenError::Io(path.to_owned(), error);
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-                    OpenError::Locked(path.to_owned())
-                }
-                error => other(error.into()),
-            })?;
-        let mut file = Self {
-            db,
-            path: path.to_owned(),
-            head: Mutex::default(),
-        };
-        let version = file.version().map_err(other)?;
-        if version != VERSION {
-            return Err(OpenError::Version(path.to_owned(), version));
-        }
-        let kept = file.kept_bytes().map_err(other)?;
-        // What pruning left empty goes back to the disk.
-        if file.bytes() > 4 * kept.max(16 * 1024 * 1024) {
-            file.db.compact().map_err(|error| other(error.into()))?;
-        }
-        let head = file.read_head().map_err(other)?;
-        *file.head.lock().unwrap_or_else(PoisonError::into_inner) = head;
-        Ok(file)
-    }
-
-    /// A new file gets this program's.
-    fn version(&self) -> Result<u64, redb::Error> {
-        let txn = self.db.begin_write()?;
-        let mut meta = txn.open_table(META)?;
-        let version = meta.get("version")?.map(|v| v.value());
-        if let Some(version) = version {
-            return Ok(version);
-        }
-        meta.insert("version", VERSION)?;
-        drop(meta);
-        txn.open_table(CHAIN)?;
-        txn.open_table(HOURS)?;
-        txn.open_table(OPEN)?;
-        txn.open_table(EPISODES)?;
-        txn.open_table(LIVE)?;
-        txn.commit()?;
-        Ok(VERSION)
-    }
-
-    fn read_head(&self) -> Result<Option<(u64, Hash)>, redb::Error> {
-        let txn = self.db.begin_read()?;
-        let chain = txn.open_table(CHAIN)?;
-        let Some((sequence, bytes)) = chain.last()? else {
-            return Ok(None);
-        };
-        let record = v1::TrailRecord::decode(bytes.value()).map_err(unreadable)?;
-        let hash = record.hash.as_ref().try_into();
-        Ok(Some((sequence.value(), hash.map_err(unreadable)?)))
+        let (open, head, corrupt) = database::open(dir, &KIND, head)?;
+        let head = Mutex::new(head);
+        Ok((Self { open, head }, corrupt))
     }
 
     /// Sequence and hash of the last record.
@@ -182,19 +120,17 @@ impl File {
 
     /// What the records of the chain take.
     pub(super) fn kept_bytes(&self) -> Result<u64, redb::Error> {
-        let txn = self.db.begin_read()?;
-        let meta = txn.open_table(META)?;
-        Ok(meta.get("kept_bytes")?.map_or(0, |v| v.value()))
+        kept_bytes(&self.open.db)
     }
 
     pub(super) fn records(&self) -> Result<u64, redb::Error> {
         use redb::ReadableTableMetadata as _;
-        Ok(self.db.begin_read()?.open_table(CHAIN)?.len()?)
+        Ok(self.open.db.begin_read()?.open_table(CHAIN)?.len()?)
     }
 
     /// The hours of which more is awaited, by cluster. The second: rows that cannot be read.
     pub(super) fn open_hours(&self) -> Result<(ByHour, u64), redb::Error> {
-        let txn = self.db.begin_read()?;
+        let txn = self.open.db.begin_read()?;
         let (mut out, mut unreadable) = (ByHour::new(), 0);
         for row in txn.open_table(OPEN)?.iter()? {
             let (key, value) = row?;
@@ -262,7 +198,7 @@ impl File {
     }
 
     fn begin(&self) -> Result<WriteTransaction, redb::Error> {
-        let mut txn = self.db.begin_write()?;
+        let mut txn = self.open.db.begin_write()?;
         // After kill -9 the file is not walked through to find its free pages.
         txn.set_quick_repair(true);
         Ok(txn)
@@ -275,13 +211,30 @@ impl File {
     }
 
     pub(super) fn read(&self) -> Result<Reader, redb::Error> {
-        Ok(Reader(self.db.begin_read()?))
+        Ok(Reader(self.open.db.begin_read()?))
     }
 
     /// Its length.
     pub(super) fn bytes(&self) -> u64 {
-        std::fs::metadata(&self.path).map_or(0, |m| m.len())
+        self.open.bytes()
     }
+}
+
+fn head(db: &Database) -> Result<Option<(u64, Hash)>, redb::Error> {
+    let txn = db.begin_read()?;
+    let chain = txn.open_table(CHAIN)?;
+    let Some((sequence, bytes)) = chain.last()? else {
+        return Ok(None);
+    };
+    let record = v1::TrailRecord::decode(bytes.value()).map_err(unreadable)?;
+    let hash = record.hash.as_ref().try_into();
+    Ok(Some((sequence.value(), hash.map_err(unreadable)?)))
+}
+
+fn kept_bytes(db: &Database) -> Result<u64, redb::Error> {
+    let txn = db.begin_read()?;
+    let meta = txn.open_table(META)?;
+    Ok(meta.get(KEPT_BYTES)?.map_or(0, |v| v.value()))
 }
 
 fn unreadable(error: impl std::fmt::Display) -> redb::Error {
@@ -303,7 +256,7 @@ struct Writer<'t> {
 impl<'t> Writer<'t> {
     fn new(txn: &'t WriteTransaction, head: Option<(u64, Hash)>) -> Result<Self, redb::Error> {
         let meta = txn.open_table(META)?;
-        let kept_bytes = meta.get("kept_bytes")?.map_or(0, |v| v.value());
+        let kept_bytes = meta.get(KEPT_BYTES)?.map_or(0, |v| v.value());
         Ok(Self {
             meta,
             chain: txn.open_table(CHAIN)?,
@@ -317,7 +270,7 @@ impl<'t> Writer<'t> {
     }
 
     fn finish(mut self) -> Result<Option<(u64, Hash)>, redb::Error> {
-        self.meta.insert("kept_bytes", self.kept_bytes)?;
+        self.meta.insert(KEPT_BYTES, self.kept_bytes)?;
         Ok(self.head)
     }
 
@@ -337,11 +290,11 @@ impl<'t> Writer<'t> {
     }
 
     fn last_start(&self) -> Result<u64, redb::Error> {
-        Ok(self.meta.get("start")?.map_or(0, |v| v.value()))
+        Ok(self.meta.get(START)?.map_or(0, |v| v.value()))
     }
 
     fn note_start(&mut self, sequence: u64) -> Result<(), redb::Error> {
-        self.meta.insert("start", sequence)?;
+        self.meta.insert(START, sequence)?;
         Ok(())
     }
 
@@ -622,19 +575,6 @@ impl Reader {
     }
 }
 
-/// What is in the file makes no sense, or it is no such file.
-fn is_corrupt(error: &redb::Error) -> bool {
-    match error {
-        redb::Error::Corrupted(_) | redb::Error::RepairAborted | redb::Error::UpgradeRequired(_) => true,
-        redb::Error::TableTypeMismatch { .. } | redb::Error::TableIsMultimap(_) => true,
-        redb::Error::Io(error) => matches!(
-            error.kind(),
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-        ),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use partywall_aggregator_core::trail::{HOUR_SLOTS, SLOT_NS, Slots, reason};
@@ -872,17 +812,17 @@ mod tests {
     #[test]
     fn a_file_that_makes_no_sense_is_moved_aside_and_one_of_another_version_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(NAME), vec![7; 10_000]).unwrap();
+        std::fs::write(dir.path().join(KIND.name), vec![7; 10_000]).unwrap();
         let (file, corrupt) = File::open(dir.path()).unwrap();
-        assert!(corrupt.is_some() && dir.path().join(ASIDE).exists());
-        assert!(matches!(File::open(dir.path()), Err(OpenError::Locked(_))));
-        let txn = file.db.begin_write().unwrap();
+        assert!(corrupt.is_some() && database::aside(dir.path(), &KIND).exists());
+        assert!(matches!(File::open(dir.path()), Err(OpenError::Locked { .. })));
+        let txn = file.open.db.begin_write().unwrap();
         txn.open_table(META)
             .unwrap()
             .insert("version", VERSION + 1)
             .unwrap();
         txn.commit().unwrap();
         drop(file);
-        assert!(matches!(File::open(dir.path()), Err(OpenError::Version(_, _))));
+        assert!(matches!(File::open(dir.path()), Err(OpenError::Version { .. })));
     }
 }

@@ -38,10 +38,10 @@ use partywall_proto::v1;
 use tracing::{info, warn};
 
 pub use ask::Refused;
-pub use file::OpenError;
 pub use offline::Offline;
 pub use service::Service;
 
+pub use crate::database::OpenError;
 use crate::identify::api::STALE_AFTER;
 use crate::state::Cluster;
 use file::{Change, File, Process};

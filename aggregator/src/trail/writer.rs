@@ -9,7 +9,7 @@ use tracing::{error, info};
 use super::file::{Change, File};
 use super::{GATHER, Keep, RETRY, Trail, locked};
 use crate::clock::unix_ns;
-use crate::store::reason;
+use crate::database::reason;
 
 /// How often it is looked for what must be taken out.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
