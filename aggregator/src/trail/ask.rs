@@ -9,8 +9,10 @@ use partywall_aggregator_core::trail::{HOUR_SLOTS, SLOT_NS, reason, slot_of};
 use partywall_proto::v1;
 use tonic::Status;
 
-use super::file::{END_UNKNOWN, File, Reader, SAME_EPISODE_NS};
+use super::append::END_UNKNOWN;
+use super::file::{File, SAME_EPISODE_NS};
 use super::format::Episode;
+use super::read::Reader;
 use super::{Trail, begins_ns};
 use crate::clock::unix_ns;
 use crate::wire;

@@ -10,21 +10,31 @@
 //!
 //! | module | says |
 //! |---|---|
-//! | `file` | the tables, the chain, retention |
-//! | `format` | an hour on the disk |
+//! | `change` | what waits to be written, and how much of it may |
 //! | `writer` | the one thread that writes |
+//! | `file` | the file: commits, and moments to read at |
+//! | `tables` | what is in it |
+//! | `format` | an hour and an episode on the disk |
+//! | `append` | what a commit enters: the chain, hours, episodes |
+//! | `prune` | retention |
+//! | `read` | what answers are made of |
 //! | `ask` | questions, answered from the file |
 //! | `service` | `TrailService` |
 //! | `offline` | a trail with time as an argument, for who measures it |
 
+mod append;
 mod ask;
+mod change;
 mod file;
 mod format;
 mod offline;
+mod prune;
+mod read;
 mod service;
+mod tables;
 mod writer;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -44,16 +54,13 @@ pub use service::Service;
 pub use crate::database::OpenError;
 use crate::identify::api::STALE_AFTER;
 use crate::state::Cluster;
-use file::{Change, File, Process};
+use change::Change;
+use file::{File, Process};
 
 /// What comes within this is one commit.
 const GATHER: Duration = Duration::from_millis(20);
 /// A disk that failed is tried again.
 const RETRY: Duration = Duration::from_secs(10);
-/// Breaches that wait for a disk: every one that may live fires and is resolved three times over.
-const MAX_BREACHES: usize = 65_536;
-/// Complete hours that wait for a disk: two days of one cluster.
-const MAX_COMPLETE: usize = 48;
 
 /// What is kept, by the policy in force.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -190,31 +197,6 @@ fn gather(hours: &mut Hours, cluster: &Cluster, world: &mut World, now: Now, cha
 fn objects_are_known(cluster: &Cluster) -> bool {
     let api = cluster.source.get().api;
     api.is_none_or(|api| api.is_synced() && api.age().is_some_and(|age| age < STALE_AFTER))
-}
-
-impl Change {
-    /// What is newer. Returns what found no room.
-    fn add(&mut self, other: Self) -> BTreeMap<&'static str, u64> {
-        let mut lost = BTreeMap::new();
-        self.breaches.extend(other.breaches);
-        let over = self.breaches.len().saturating_sub(MAX_BREACHES);
-        if over > 0 {
-            self.breaches.truncate(MAX_BREACHES);
-            lost.insert("breaches", over as u64);
-        }
-        self.rows.extend(other.rows);
-        // Its rows are all in an hour that is complete.
-        let complete: BTreeSet<(&str, u64)> = other.complete.iter().map(|(c, n, _)| (&**c, *n)).collect();
-        self.rows
-            .retain(|(cluster, hour, _), _| !complete.contains(&(&**cluster, *hour)));
-        self.complete.extend(other.complete);
-        let over = self.complete.len().saturating_sub(MAX_COMPLETE);
-        if over > 0 {
-            self.complete.drain(..over);
-            lost.insert("hours", over as u64);
-        }
-        lost
-    }
 }
 
 /// The trail and the thread that writes it.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info};
 
-use super::file::{Change, File};
+use super::change::Change;
+use super::file::File;
 use super::{GATHER, Keep, RETRY, Trail, locked};
 use crate::clock::unix_ns;
 use crate::database::reason;
