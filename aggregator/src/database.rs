@@ -1,9 +1,12 @@
 //! A redb database as the aggregator keeps it: pages have checksums, commits are all or nothing, one process has it open, and what makes no sense is
 //! moved aside instead of keeping the aggregator from its start.
 
+use std::fs::{Metadata, OpenOptions};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableTable as _, TableDefinition, WriteTransaction};
 
 /// "version", and what else a kind of file says of itself.
@@ -43,9 +46,27 @@ pub enum OpenError {
 pub(crate) struct Open {
     pub(crate) db: Database,
     path: PathBuf,
+    id: Id,
+}
+
+/// Device and inode: which file it is, whatever it is called.
+type Id = (u64, u64);
+
+fn id(of: &Metadata) -> Id {
+    (of.dev(), of.ino())
 }
 
 impl Open {
+    /// Why a restart would not find what is written: somebody took the file away, or put another in its place.
+    fn displaced(&self) -> Option<String> {
+        match std::fs::metadata(&self.path) {
+            Ok(there) if id(&there) == self.id => None,
+            Ok(_) => Some("another file is in its place".to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some("it was taken away".to_owned()),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
     /// The file's length.
     pub(crate) fn bytes(&self) -> u64 {
         bytes(&self.path)
@@ -71,8 +92,33 @@ pub(crate) fn open<T>(
         }
         opened => (opened?, None),
     };
-    let (db, read) = opened;
-    Ok((Open { db, path }, read, corrupt))
+    let (db, id, read) = opened;
+    Ok((Open { db, path, id }, read, corrupt))
+}
+
+/// Looks after a commit whether the file is still where it was opened, and says once that it is not.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    displaced: bool,
+}
+
+impl Place {
+    pub(crate) fn is_kept(&mut self, open: &Open) -> bool {
+        let displaced = open.displaced();
+        let path = open.path.display();
+        match &displaced {
+            Some(why) if !self.displaced => tracing::error!(
+                %path,
+                why,
+                "this file was removed or replaced while it is open: what is written is lost when the aggregator ends. \
+                 Move it back if it was moved; else start the aggregator anew with what shall be there"
+            ),
+            None if self.displaced => tracing::info!(%path, "this file is where it was again"),
+            _ => {}
+        }
+        self.displaced = displaced.is_some();
+        !self.displaced
+    }
 }
 
 /// Where a file goes that cannot be read: one, the newest.
@@ -84,12 +130,23 @@ fn open_at<T>(
     path: &Path,
     kind: &Kind,
     first: impl Fn(&Database) -> Result<T, redb::Error>,
-) -> Result<(Database, T), OpenError> {
+) -> Result<(Database, Id, T), OpenError> {
     let other = |error: redb::Error| OpenError::Io(path.to_owned(), error);
-    let mut db = Database::builder()
-        .set_cache_size(kind.cache_bytes)
-        .set_check_integrity_on_open(kind.checked)
-        .create(path)
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(|error| other(error.into()))?;
+    let id = id(&file.metadata().map_err(|error| other(error.into()))?);
+    let mut db = FileBackend::new(file)
+        .and_then(|file| {
+            Database::builder()
+                .set_cache_size(kind.cache_bytes)
+                .set_check_integrity_on_open(kind.checked)
+                .create_with_backend(file)
+        })
         .map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => OpenError::Locked {
                 path: path.to_owned(),
@@ -109,7 +166,7 @@ fn open_at<T>(
         db.compact().map_err(|error| other(error.into()))?;
     }
     let read = first(&db).map_err(other)?;
-    Ok((db, read))
+    Ok((db, id, read))
 }
 
 /// A new file gets this program's.

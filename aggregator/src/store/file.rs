@@ -5,7 +5,7 @@ use std::path::Path;
 use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::format::VERSION;
-use crate::database::{self, Kind, Open, OpenError};
+use crate::database::{self, Kind, Open, OpenError, Place};
 
 /// Position of a batch's first record → batch.
 const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
@@ -89,6 +89,11 @@ impl File {
         }
         txn.commit()?;
         Ok(())
+    }
+
+    /// Whether a restart finds what was written.
+    pub(super) fn is_in(&self, place: &mut Place) -> bool {
+        place.is_kept(&self.0)
     }
 
     /// Its length.

@@ -86,7 +86,7 @@ struct Note {
 /// For metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// What is acknowledged is on the disk.
+    /// What is acknowledged is on the disk, where a restart finds it.
     pub durable: bool,
     pub file_bytes: u64,
     /// Written since the start, before the file's own overhead.

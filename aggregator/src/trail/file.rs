@@ -16,7 +16,7 @@ use super::format;
 use super::prune::PRUNED_AT_ONCE;
 use super::read::Reader;
 use super::tables::{self, CHAIN, KIND, OPEN};
-use crate::database::{self, Open, OpenError};
+use crate::database::{self, Open, OpenError, Place};
 
 #[derive(Debug)]
 pub(super) struct File {
@@ -144,6 +144,11 @@ impl File {
 
     pub(super) fn read(&self) -> Result<Reader, redb::Error> {
         Ok(Reader(self.open.db.begin_read()?))
+    }
+
+    /// Whether a restart finds what was written.
+    pub(super) fn is_in(&self, place: &mut Place) -> bool {
+        place.is_kept(&self.open)
     }
 
     /// Its length.

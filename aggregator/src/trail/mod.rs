@@ -72,7 +72,7 @@ struct Keep {
 /// For metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// What is judged is written. False: the disk failed.
+    /// What is judged is written where a restart finds it. False: the disk failed, or the file was taken away.
     pub durable: bool,
     pub file_bytes: u64,
     /// Of the chain.
@@ -199,6 +199,12 @@ fn objects_are_known(cluster: &Cluster) -> bool {
     api.is_none_or(|api| api.is_synced() && api.age().is_some_and(|age| age < STALE_AFTER))
 }
 
+/// A file that could not be read was moved aside.
+fn begins_anew(dir: &Path, error: &str, figures: &mut Figures) {
+    tracing::error!(dir = %dir.display(), error, "the trail could not be read: it was moved aside, a new one begins");
+    *figures.lost.entry("file").or_default() += 1;
+}
+
 /// The trail and the thread that writes it.
 #[derive(Debug)]
 pub struct Store {
@@ -219,8 +225,7 @@ impl Store {
             ..Figures::default()
         };
         if let Some(error) = corrupt {
-            tracing::error!(dir = %dir.display(), error, "the trail could not be read: it was moved aside, a new one begins");
-            figures.lost.insert("file", 1);
+            begins_anew(dir, &error, &mut figures);
         }
         let (mut open, unreadable) = file.open_hours().map_err(io)?;
         if unreadable > 0 {
@@ -295,4 +300,71 @@ pub fn hex(hash: &Hash) -> String {
 /// The first moment of a slot.
 fn begins_ns(slot: u64) -> u64 {
     slot.saturating_mul(SLOT_NS)
+}
+
+#[cfg(test)]
+mod tests {
+    use partywall_aggregator_core::policy::Policy;
+
+    use super::*;
+    use crate::state::State;
+
+    /// A breach fires, and is written. Returns what the trail says of itself then.
+    fn fires(state: &State, trail: &Trail, name: &str) -> Figures {
+        let cluster = state.cluster("").unwrap();
+        let now = cluster.now();
+        let breach = v1::Breach {
+            fingerprint: name.to_owned(),
+            state: v1::BreachState::Firing.into(),
+            firing_unix_ns: now.unix_ns,
+            ..v1::Breach::default()
+        };
+        let before = trail.figures().records;
+        trail.judged(cluster, &mut cluster.lock(), &[Arc::new(breach)], now);
+        for _ in 0..500 {
+            let figures = trail.figures();
+            if figures.records > before {
+                return figures;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{name} was not written in five seconds");
+    }
+
+    fn told(trail: &Trail) -> Vec<String> {
+        let past = trail.past(&v1::GetHistoryRequest::default()).unwrap();
+        past.into_iter().map(|e| e.breach.unwrap().fingerprint).collect()
+    }
+
+    fn end(mut store: Store) {
+        store.end();
+        store.thread.take().unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_taken_away_or_replaced_is_noticed_and_one_that_is_put_back_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, kept) = (dir.path().join("trail.redb"), dir.path().join("kept"));
+        let state = State::new(&Policy::default(), "default", []);
+        let clusters: Vec<_> = state.clusters().cloned().collect();
+        let store = Store::open(dir.path(), &clusters).unwrap();
+        assert!(fires(&state, &store.trail, "a").durable);
+        std::fs::rename(&path, &kept).unwrap();
+        assert!(!fires(&state, &store.trail, "b").durable, "nothing is there");
+        std::fs::copy(&kept, &path).unwrap();
+        assert!(!fires(&state, &store.trail, "c").durable, "a copy is there");
+        assert_eq!(told(&store.trail), ["a", "b", "c"], "answers go on");
+        std::fs::rename(&kept, &path).unwrap();
+        assert!(fires(&state, &store.trail, "d").durable, "it is back");
+        end(store);
+
+        let store = Store::open(dir.path(), &clusters).unwrap();
+        assert_eq!(told(&store.trail), ["a", "b", "c", "d"], "all of it was written");
+        std::fs::remove_file(&path).unwrap();
+        assert!(!fires(&state, &store.trail, "e").durable);
+        end(store);
+        let store = Store::open(dir.path(), &clusters).unwrap();
+        assert!(told(&store.trail).is_empty() && store.trail.figures().durable);
+        end(store);
+    }
 }

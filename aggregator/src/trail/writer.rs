@@ -8,9 +8,9 @@ use tracing::{error, info};
 
 use super::change::Change;
 use super::file::File;
-use super::{GATHER, Keep, RETRY, Trail, locked};
+use super::{GATHER, Keep, RETRY, Trail, begins_anew, locked};
 use crate::clock::unix_ns;
-use crate::database::reason;
+use crate::database::{Place, reason};
 
 /// How often it is looked for what must be taken out.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
@@ -22,6 +22,7 @@ const FULL: f64 = 0.75;
 pub(super) struct Writer {
     trail: Arc<Trail>,
     dir: PathBuf,
+    place: Place,
     retry_at: Instant,
     prune_at: Instant,
 }
@@ -32,6 +33,7 @@ impl Writer {
         Self {
             trail,
             dir,
+            place: Place::default(),
             retry_at: now,
             prune_at: now,
         }
@@ -96,8 +98,10 @@ impl Writer {
             return;
         }
         let records = file.records().unwrap_or_default();
+        // It is written all the same: one that is moved back has everything, and answers go on.
+        let durable = file.is_in(&mut self.place);
         self.trail.update(|f| {
-            f.durable = true;
+            f.durable = durable;
             f.file_bytes = file.bytes();
             f.records = records;
             f.head = file.head();
@@ -108,8 +112,11 @@ impl Writer {
     fn open_again(&mut self) -> Option<Arc<File>> {
         self.retry_at = Instant::now() + RETRY;
         match File::open(&self.dir) {
-            Ok((file, _)) => {
+            Ok((file, corrupt)) => {
                 info!(dir = %self.dir.display(), "the trail is written again");
+                if let Some(error) = corrupt {
+                    self.trail.update(|f| begins_anew(&self.dir, &error, f));
+                }
                 let file = Arc::new(file);
                 *locked(&self.trail.file) = Some(Arc::clone(&file));
                 self.trail.update(|f| f.durable = true);
