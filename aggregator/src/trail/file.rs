@@ -8,6 +8,7 @@ use partywall_aggregator_core::trail::hours::Hour;
 use partywall_proto::trail::Hash;
 use partywall_proto::v1;
 use partywall_proto::v1::trail_body::What;
+use prost::Message as _;
 use redb::{ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
 
 use super::append::Tables;
@@ -15,8 +16,8 @@ use super::change::Change;
 use super::format;
 use super::prune::PRUNED_AT_ONCE;
 use super::read::Reader;
-use super::tables::{self, CHAIN, KIND, OPEN};
-use crate::database::{self, Open, OpenError, Place};
+use super::tables::{self, BELIEVED_NS, CHAIN, KIND, OPEN};
+use crate::database::{self, META, Open, OpenError, Place};
 
 #[derive(Debug)]
 pub(super) struct File {
@@ -49,6 +50,27 @@ impl File {
     /// Sequence and hash of the last record.
     pub(super) fn head(&self) -> Option<(u64, Hash)> {
         *self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time that retention reckoned from last; of a file from before that was noted, its newest record's. `None`: it is empty.
+    pub(super) fn believed_ns(&self) -> Result<Option<u64>, redb::Error> {
+        let txn = self.open.db.begin_read()?;
+        if let Some(noted) = txn.open_table(META)?.get(BELIEVED_NS)? {
+            return Ok(Some(noted.value()));
+        }
+        let chain = txn.open_table(CHAIN)?;
+        let Some((_, bytes)) = chain.last()? else {
+            return Ok(None);
+        };
+        let record = v1::TrailRecord::decode(bytes.value()).map_err(tables::unreadable)?;
+        let body = v1::TrailBody::decode(record.body).map_err(tables::unreadable)?;
+        Ok(Some(body.at_unix_ns))
+    }
+
+    pub(super) fn believe(&self, now_ns: u64) -> Result<(), redb::Error> {
+        let txn = self.begin()?;
+        txn.open_table(META)?.insert(BELIEVED_NS, now_ns)?;
+        Ok(txn.commit()?)
     }
 
     /// What the records of the chain take.
@@ -163,7 +185,6 @@ mod tests {
     use partywall_proto::trail::{Broken, Verifier};
 
     use super::*;
-    use crate::database::META;
     use crate::trail::format::{Episode, VERSION};
 
     const S: u64 = 1_000_000_000;

@@ -17,11 +17,13 @@
 //! | `format` | an hour and an episode on the disk |
 //! | `append` | what a commit enters: the chain, hours, episodes |
 //! | `prune` | retention |
+//! | `age` | the time that retention reckons from |
 //! | `read` | what answers are made of |
 //! | `ask` | questions, answered from the file |
 //! | `service` | `TrailService` |
 //! | `offline` | a trail with time as an argument, for who measures it |
 
+mod age;
 mod append;
 mod ask;
 mod change;
@@ -234,6 +236,7 @@ impl Store {
         }
         let now_ns = clusters.first().map_or(0, |cluster| cluster.now().unix_ns);
         let noted = file.head();
+        let believed_ns = file.believed_ns().map_err(io)?.unwrap_or(now_ns);
         let process = file.start(env!("CARGO_PKG_VERSION"), now_ns).map_err(io)?;
         if let Some((sequence, hash)) = noted {
             info!(sequence, hash = hex(&hash), "the trail goes on from this head");
@@ -255,7 +258,7 @@ impl Store {
             process,
             figures: Mutex::new(figures),
         });
-        let writer = writer::Writer::new(Arc::clone(&trail), dir.to_owned());
+        let writer = writer::Writer::new(Arc::clone(&trail), dir.to_owned(), believed_ns);
         let thread = std::thread::Builder::new()
             .name("trail".to_owned())
             .spawn(move || writer.run())
@@ -319,11 +322,12 @@ mod tests {
             firing_unix_ns: now.unix_ns,
             ..v1::Breach::default()
         };
-        let before = trail.figures().records;
+        let sequence = |f: &Figures| f.head.map_or(0, |(sequence, _)| sequence);
+        let before = sequence(&trail.figures());
         trail.judged(cluster, &mut cluster.lock(), &[Arc::new(breach)], now);
         for _ in 0..500 {
             let figures = trail.figures();
-            if figures.records > before {
+            if sequence(&figures) > before {
                 return figures;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -339,6 +343,45 @@ mod tests {
     fn end(mut store: Store) {
         store.end();
         store.thread.take().unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn a_clock_that_is_far_ahead_at_the_start_takes_nothing_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::new(&Policy::default(), "default", []);
+        let clusters: Vec<_> = state.clusters().cloned().collect();
+        // Sixty days ago, or the clock is wrong now: the policy keeps thirty.
+        let then_ns = crate::clock::unix_ns() - 60 * 86_400_000_000_000;
+        let (file, _) = File::open(dir.path()).unwrap();
+        let process = file.start("test", then_ns).unwrap();
+        let breach = v1::Breach {
+            fingerprint: "then".into(),
+            state: v1::BreachState::Firing.into(),
+            firing_unix_ns: then_ns,
+            ..v1::Breach::default()
+        };
+        let change = Change {
+            breaches: vec![(then_ns, Arc::new(breach))],
+            ..Change::default()
+        };
+        file.write(&change, process, then_ns).unwrap();
+        drop(file);
+        // What the first start writes is of its own clock: the second must not believe it for that.
+        for name in ["a", "b"] {
+            let store = Store::open(dir.path(), &clusters).unwrap();
+            fires(&state, &store.trail, name);
+            assert_eq!(store.trail.figures().pruned, 0);
+            assert_eq!(told(&store.trail)[0], "then");
+            end(store);
+        }
+        // Once the clock was believed.
+        let (file, _) = File::open(dir.path()).unwrap();
+        file.believe(then_ns + 59 * 86_400_000_000_000 + 3_600_000_000_000)
+            .unwrap();
+        drop(file);
+        let store = Store::open(dir.path(), &clusters).unwrap();
+        assert!(fires(&state, &store.trail, "c").pruned >= 2);
+        end(store);
     }
 
     #[test]

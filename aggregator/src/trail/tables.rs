@@ -12,6 +12,8 @@ use crate::database::{Kind, META};
 pub(super) const KEPT_BYTES: &str = "kept_bytes";
 /// In [`META`]: the sequence of the last process's first record.
 pub(super) const START: &str = "start";
+/// In [`META`]: the time that retention reckoned from last.
+pub(super) const BELIEVED_NS: &str = "believed_ns";
 /// Sequence → an encoded `TrailRecord`.
 pub(super) const CHAIN: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("chain");
 /// (cluster, hour since 1970, sequence of a record of it).

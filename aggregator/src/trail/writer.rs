@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info};
 
+use super::age::Age;
 use super::change::Change;
 use super::file::File;
 use super::{GATHER, Keep, RETRY, Trail, begins_anew, locked};
@@ -23,17 +24,19 @@ pub(super) struct Writer {
     trail: Arc<Trail>,
     dir: PathBuf,
     place: Place,
+    age: Age,
     retry_at: Instant,
     prune_at: Instant,
 }
 
 impl Writer {
-    pub(super) fn new(trail: Arc<Trail>, dir: PathBuf) -> Self {
+    pub(super) fn new(trail: Arc<Trail>, dir: PathBuf, believed_ns: u64) -> Self {
         let now = Instant::now();
         Self {
             trail,
             dir,
             place: Place::default(),
+            age: Age::new(believed_ns, now),
             retry_at: now,
             prune_at: now,
         }
@@ -83,10 +86,12 @@ impl Writer {
         }
         let mut pruned = 0;
         if let Some(keep) = keep.filter(|_| self.prune_at <= Instant::now()) {
-            self.prune_at = Instant::now() + PRUNE_EVERY;
-            let now_ns = unix_ns();
-            let cutoff_ns = now_ns.saturating_sub((keep.days * DAY_NS) as u64);
-            match file.prune(cutoff_ns, (keep.max_bytes * FULL) as u64, now_ns) {
+            let (now, now_ns) = (Instant::now(), unix_ns());
+            self.prune_at = now + PRUNE_EVERY;
+            let believed_ns = self.age.now(now, now_ns);
+            let cutoff_ns = believed_ns.saturating_sub((keep.days * DAY_NS) as u64);
+            let taken = file.prune(cutoff_ns, (keep.max_bytes * FULL) as u64, now_ns);
+            match taken.and_then(|n| file.believe(believed_ns).map(|()| n)) {
                 Ok(n) => pruned = n,
                 Err(error) => {
                     drop(file);
