@@ -135,8 +135,8 @@ async fn answers_say_what_the_snapshot_says() {
     assert_eq!(flows["flows"], Value::Array(Vec::new()));
     let history = json(running.http_addr, "/api/history").await;
     assert_eq!(
-        (&history["source"], &history["left_out"]),
-        (&"memory".into(), &0.into())
+        (&history["source"], &history["is_cut"]),
+        (&"memory".into(), &false.into())
     );
     for (path, needle) in [
         ("/api/tenant?name=nobody", "nobody"),

@@ -3,12 +3,20 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Output;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use partywall_aggregator::trail::Offline;
+use partywall_aggregator_core::traffic::Verdict;
+use partywall_aggregator_core::trail::{Moved, SLOT_NS, Taken};
+use partywall_proto::v1;
 use serde_json::Value;
 use support::{Cluster, complaint, json, stdout};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// Until the trail tells that red's breach against blue fired.
 async fn fired(cluster: &Cluster) -> Value {
@@ -156,6 +164,89 @@ async fn what_fired_is_told_verified_and_copied() {
     // The chain goes on where the one before ended.
     let verified = cluster.ask(&["audit", "verify", "--head", &head, "--json"]).await;
     assert_eq!(json(&verified)["starts"], 2);
+}
+
+fn now_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(now.as_nanos()).unwrap()
+}
+
+/// So many breaches fired, one a second, the last a minute ago.
+fn fires(dir: &Path, breaches: u64) {
+    let begins_ns = now_ns() - (breaches + 60) * SECOND_NS;
+    let mut past = Offline::open(dir, "default", begins_ns).unwrap();
+    for n in 0..breaches {
+        let at_ns = begins_ns + n * SECOND_NS;
+        let breach = v1::Breach {
+            fingerprint: format!("{n:016x}"),
+            cluster: "default".into(),
+            kind: v1::BreachKind::FlatNetwork.into(),
+            state: v1::BreachState::Firing.into(),
+            tenant: "red".into(),
+            summary: format!("breach {n}"),
+            since_unix_ns: at_ns,
+            firing_unix_ns: at_ns,
+            ..v1::Breach::default()
+        };
+        past.judged(Taken::default(), vec![Arc::new(breach)], at_ns);
+    }
+    past.write(now_ns()).unwrap();
+}
+
+/// The numbers of what is told, and what is said beside it.
+fn told(output: &Output) -> (Vec<u64>, String) {
+    let number = |entry: &Value| entry["breach"]["summary"].as_str().unwrap()[7..].parse().unwrap();
+    let numbers = json(output).as_array().unwrap().iter().map(number).collect();
+    (numbers, String::from_utf8(output.stderr.clone()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_past_is_told_in_pages() {
+    // Two and a half times what is asked for at once.
+    let cluster = Cluster::with_past(|dir| fires(dir, 2_500)).await;
+    let all: Vec<u64> = (0..2_500).collect();
+    for limit in ["0", "2500", "9999"] {
+        let whole = cluster.ask(&["history", "--json", "--limit", limit]).await;
+        assert_eq!(told(&whole), (all.clone(), String::new()), "--limit {limit}");
+    }
+
+    // Cut: it says how to see more, and that is what follows.
+    let mut seen = Vec::new();
+    let mut before: Vec<String> = Vec::new();
+    for wanted in [1_100, 1_100, 300] {
+        let mut asked = vec!["history", "--json", "--limit", "1100"];
+        asked.extend(before.iter().map(String::as_str));
+        let (numbers, said) = told(&cluster.ask(&asked).await);
+        assert_eq!(numbers.len(), wanted);
+        seen.splice(0..0, numbers);
+        let more = said.split_once("there are older ones: ");
+        assert_eq!(more.is_some(), wanted == 1_100, "{said}");
+        before = more
+            .map(|(_, flags)| flags.split_whitespace().map(str::to_owned).collect())
+            .unwrap_or_default();
+    }
+    assert_eq!(seen, all);
+
+    let refused = cluster.ask(&["history", "--before", "yesterday"]).await;
+    assert!(
+        complaint(&refused).contains("before: \"yesterday\""),
+        "{refused:?}"
+    );
+    assert_eq!(refused.status.code(), Some(2));
+    // Objects of report APIs hold the newest thousand, and know of all.
+    let made = cluster
+        .ask(&["audit", "export", "--format", "policyreport"])
+        .await;
+    let made = stdout(&made);
+    let (_, left_out) = made.split_once("partywall/left-out: ").unwrap();
+    let left_out: u64 = left_out
+        .lines()
+        .next()
+        .unwrap()
+        .trim_matches('"')
+        .parse()
+        .unwrap();
+    assert!(left_out >= 1_500, "{left_out}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -234,7 +234,7 @@ mod tests {
         let mut out = Vec::new();
         let reader = file.read().unwrap();
         reader
-            .episodes(u64::MAX, |episode| {
+            .episodes((u64::MAX, u64::MAX), |episode| {
                 out.push(episode);
                 true
             })

@@ -346,6 +346,62 @@ mod tests {
     }
 
     #[test]
+    fn pages_are_told_once_each_also_of_one_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::new(&Policy::default(), "default", []);
+        let clusters: Vec<_> = state.clusters().cloned().collect();
+        let store = Store::open(dir.path(), &clusters).unwrap();
+        let cluster = state.cluster("").unwrap();
+        let now = cluster.now();
+        // Thirty in three moments.
+        let fired: Vec<_> = (0..30u64)
+            .map(|n| {
+                Arc::new(v1::Breach {
+                    fingerprint: format!("{n:02}"),
+                    tenant: if n % 2 == 0 { "red" } else { "blue" }.into(),
+                    state: v1::BreachState::Firing.into(),
+                    firing_unix_ns: now.unix_ns + n / 10,
+                    ..v1::Breach::default()
+                })
+            })
+            .collect();
+        store.trail.judged(cluster, &mut cluster.lock(), &fired, now);
+        fires(&state, &store.trail, "99");
+        let pages = |tenant: &str, limit| {
+            let mut request = v1::GetHistoryRequest {
+                tenant: tenant.to_owned(),
+                to_unix_ns: now.unix_ns + 2,
+                limit,
+                ..v1::GetHistoryRequest::default()
+            };
+            let mut out: Vec<String> = Vec::new();
+            loop {
+                let page = store.trail.past(&request).unwrap();
+                let Some(first) = page.first() else { return out };
+                assert!(page.len() <= limit as usize);
+                request.before.clone_from(&first.cursor);
+                let names = page.into_iter().map(|e| e.breach.unwrap().fingerprint);
+                out.splice(0..0, names);
+            }
+        };
+        let all: Vec<String> = (0..30).map(|n| format!("{n:02}")).collect();
+        for limit in [1, 3, 10, 29, 30, 31] {
+            assert_eq!(pages("", limit), all, "{limit} at once");
+        }
+        let red: Vec<String> = all.iter().step_by(2).cloned().collect();
+        assert_eq!(pages("red", 4), red);
+        for before in ["x", "1", "1-", "-1", "1-2-3"] {
+            let request = v1::GetHistoryRequest {
+                before: before.to_owned(),
+                ..v1::GetHistoryRequest::default()
+            };
+            let refused = store.trail.past(&request).unwrap_err().to_string();
+            assert!(refused.starts_with(&format!("before: {before:?}")), "{refused}");
+        }
+        end(store);
+    }
+
+    #[test]
     fn a_clock_that_is_far_ahead_at_the_start_takes_nothing_out() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::new(&Policy::default(), "default", []);

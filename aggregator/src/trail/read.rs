@@ -37,13 +37,13 @@ impl Reader {
         Ok(())
     }
 
-    /// Episodes of what fired up to `to_ns`, the newest first, until `each` says that it has enough.
+    /// Episodes that stand before `end` (when it fired, sequence), the newest first, until `each` says that it has enough.
     pub(super) fn episodes(
         &self,
-        to_ns: u64,
+        end: (u64, u64),
         mut each: impl FnMut(Episode) -> bool,
     ) -> Result<(), redb::Error> {
-        for row in self.0.open_table(EPISODES)?.range(..=(to_ns, u64::MAX))?.rev() {
+        for row in self.0.open_table(EPISODES)?.range(..end)?.rev() {
             let (_, bytes) = row?;
             if !each(Episode::decode(bytes.value()).map_err(unreadable)?) {
                 break;
