@@ -24,13 +24,13 @@ pub(super) struct Wanted {
 }
 
 #[derive(Debug, Serialize)]
-struct History<'a> {
+struct History {
     /// "trail", or "memory": what was resolved lately, gone with the process.
     source: &'static str,
     kept_seconds: u64,
     kept_most: usize,
     /// Newest first.
-    entries: Vec<BreachRow<'a>>,
+    entries: Vec<BreachRow>,
     /// There are older ones.
     is_cut: bool,
 }
@@ -66,11 +66,7 @@ fn of_trail(state: &State, trail: &Trail, wanted: &Wanted) -> Result<Vec<u8>, Pr
     kept.drain(..kept.len().saturating_sub(MOST));
     // What fires still is among the live ones; of what has no known end `partywall history` tells.
     kept.retain(|entry| entry.resolved_sequence > 0);
-    let breaches: Vec<&v1::Breach> = kept
-        .iter()
-        .rev()
-        .filter_map(|entry| entry.breach.as_ref())
-        .collect();
+    let breaches = kept.into_iter().rev().filter_map(|entry| entry.breach);
     let own = state
         .cluster("")
         .map(|own| own.lock().policy().thresholds.trail.keep_days);
@@ -78,7 +74,7 @@ fn of_trail(state: &State, trail: &Trail, wanted: &Wanted) -> Result<Vec<u8>, Pr
         source: "trail",
         kept_seconds: (own.unwrap_or_default() * 86_400.0) as u64,
         kept_most: MOST,
-        entries: breaches.into_iter().map(BreachRow::kept).collect(),
+        entries: breaches.map(BreachRow::from).collect(),
         is_cut,
     })
 }
@@ -94,7 +90,7 @@ fn of_memory(state: &State, wanted: &Wanted) -> Result<Vec<u8>, Problem> {
         source: "memory",
         kept_seconds: RESOLVED_KEPT_NS / 1_000_000_000,
         kept_most: MAX_RESOLVED_BREACHES,
-        entries: found.iter().take(MOST).map(BreachRow::of).collect(),
+        entries: found.iter().take(MOST).map(BreachRow::from).collect(),
         is_cut: found.len() > MOST,
     })
 }
