@@ -8,6 +8,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 mod database;
+mod hosts;
 pub mod identify;
 pub mod ingest;
 pub mod limits;

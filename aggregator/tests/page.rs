@@ -35,6 +35,39 @@ fn etag(head: &str) -> &str {
 }
 
 #[tokio::test]
+async fn a_name_of_somebody_elses_reads_nothing() {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let config = Config {
+        grpc_listen: any,
+        http_listen: any,
+        insecure_plaintext: true,
+        http_hosts: vec!["wall.example".to_owned()],
+        ..Config::default()
+    };
+    let running = start(config).await.unwrap();
+    for (host, code) in [
+        ("evil.example", 421),
+        ("evil.example:7442", 421),
+        ("wall.example", 200),
+        ("localhost:7442", 200),
+        ("127.0.0.1:7442", 200),
+    ] {
+        for path in ["/", "/metrics", "/healthz"] {
+            let mut stream = tokio::net::TcpStream::connect(running.http_addr).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            assert!(
+                text.starts_with(&format!("HTTP/1.1 {code} ")),
+                "{host}{path}: {text}"
+            );
+        }
+    }
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn files_are_guarded_and_sent_once() {
     let dir = tempfile::tempdir().unwrap();
     let running = running(dir.path(), None).await;

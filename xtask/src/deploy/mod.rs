@@ -97,7 +97,7 @@ const CASES: [Case; 10] = [
     },
     Case {
         name: "alerting",
-        values: "aggregator: {alertmanagers: [\"https://am-0.monitoring.svc:9093\", \"https://am-1.monitoring.svc:9093/am\"], alertmanagerTokenSecret: am-token, webhooks: [{url: \"https://hooks.example/a?b=c\"}, {secret: chat}], webhookTokenSecret: hook-token, pushCaSecret: corp-ca, externalUrl: \"https://partywall.example\", runbookUrl: \"https://docs.example/runbook.md\"}\nnetworkPolicy: {alertTo: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}], alertPorts: [9093]}\nmonitoring: {prometheusRule: {enabled: true}}\n",
+        values: "aggregator: {alertmanagers: [\"https://am-0.monitoring.svc:9093\", \"https://am-1.monitoring.svc:9093/am\"], alertmanagerTokenSecret: am-token, webhooks: [{url: \"https://hooks.example/a?b=c\"}, {secret: chat}], webhookTokenSecret: hook-token, pushCaSecret: corp-ca, externalUrl: \"https://partywall.example\", httpHosts: [partywall.example, partywall-aggregator.partywall.svc], runbookUrl: \"https://docs.example/runbook.md\"}\nnetworkPolicy: {alertTo: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}], alertPorts: [9093]}\nmonitoring: {prometheusRule: {enabled: true}}\n",
         kept: None,
     },
     Case {
