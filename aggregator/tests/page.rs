@@ -184,6 +184,43 @@ async fn answers_say_what_the_snapshot_says() {
 }
 
 #[tokio::test]
+async fn a_tenant_is_told_as_it_was_judged_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = running(dir.path(), None).await;
+    let all = dir.path().join("cluster/all.yaml");
+    std::fs::write(&all, pod("blue", "web", "500m")).unwrap();
+    let mut agent = Agent::connect(&running, "node-a").await;
+    let mut ran = vec![(agent.pod("uid-blue-web"), 300)];
+    for wanted in [&["web"][..], &["more", "web"]] {
+        eventually("the tenant's pods", async || {
+            let report = agent.interval(&ran, &[]);
+            agent.send(report).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            // Asked for in this order, the second is never the older one; a first question for it makes what is kept for the next.
+            let judged =
+                json(running.http_addr, "/api/snapshot").await["clusters"][0]["judged_unix_ms"].clone();
+            let (head, body) = get(running.http_addr, "/api/tenant?name=blue", "a: b").await;
+            if !head.starts_with("http/1.0 200") {
+                return None;
+            }
+            let tenant: Value = serde_json::from_str(&body).unwrap();
+            assert!(
+                tenant["judged_unix_ms"].as_u64() >= judged.as_u64(),
+                "{tenant} is older than {judged}"
+            );
+            let pods = tenant["pods"].as_array().unwrap();
+            let mut names: Vec<&str> = pods.iter().map(|pod| pod["name"].as_str().unwrap()).collect();
+            names.sort_unstable();
+            (names == wanted).then_some(())
+        })
+        .await;
+        std::fs::write(&all, pod("blue", "web", "500m") + &pod("blue", "more", "100m")).unwrap();
+        ran.push((agent.pod("uid-blue-more"), 100));
+    }
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn one_answer_serves_until_something_is_judged_anew() {
     let dir = tempfile::tempdir().unwrap();
     let running = running(dir.path(), Some("windows: {fast_seconds: 5, step_seconds: 5}\n")).await;

@@ -249,6 +249,68 @@ async fn a_long_past_is_told_in_pages() {
     assert!(left_out >= 1_500, "{left_out}");
 }
 
+/// In each of `tenants` reached each, itself not, four hours ago.
+fn all_reach_all(dir: &Path, tenants: u64) {
+    let first = now_ns() / SLOT_NS - 4 * 360;
+    let mut past = Offline::open(dir, "default", first * SLOT_NS).unwrap();
+    let moved = |from: u64, to: u64| Moved {
+        from: format!("t{from:02}").into(),
+        to: format!("t{to:02}").into(),
+        verdict: Verdict::Open,
+        delivered: true,
+        bytes: 100,
+        packets: 2,
+        connections: 1,
+        when: vec![(first + 7, first + 7)],
+    };
+    for slot in first + 1..now_ns() / SLOT_NS - 3 {
+        let mut taken = Taken::default();
+        if slot == first + 7 {
+            let pairs = (0..tenants).flat_map(|from| (0..tenants).map(move |to| (from, to)));
+            taken.moved.extend(
+                pairs
+                    .filter(|(from, to)| from != to)
+                    .map(|(from, to)| moved(from, to)),
+            );
+        }
+        past.judged(taken, Vec::new(), (slot + 1) * SLOT_NS + 6 * SECOND_NS);
+    }
+    past.write(now_ns()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_pairs_than_one_answer_holds_are_refused_and_copied_all_the_same() {
+    // 66 times 65: more than 4,096.
+    let cluster = Cluster::with_past(|dir| all_reach_all(dir, 66)).await;
+    let refused = cluster.ask(&["audit", "--from", "-5h"]).await;
+    let line = complaint(&refused);
+    assert_eq!(refused.status.code(), Some(4), "{line}");
+    assert!(
+        line.contains("pairs of tenants or more: name one of the tenants, or less time"),
+        "{line}"
+    );
+    assert!(stdout(&refused).is_empty(), "a part would look like all");
+
+    let one = cluster
+        .ask(&["audit", "--from", "-5h", "--tenant", "t07", "--json"])
+        .await;
+    assert_eq!(one.status.code(), Some(1));
+    let pairs = json(&one)["pairs"].as_array().unwrap().clone();
+    assert_eq!(pairs.iter().filter(|pair| pair["reached"] == "yes").count(), 130);
+
+    let csv = stdout(&cluster.ask(&["audit", "export", "--format", "csv"]).await);
+    assert_eq!(
+        csv.lines().filter(|line| line.contains(",crossing,")).count(),
+        66 * 65
+    );
+    for format in ["openreports", "policyreport"] {
+        let made = cluster
+            .ask(&["audit", "export", "--format", format, "--from", "-5h"])
+            .await;
+        assert_eq!(made.status.code(), Some(0), "{format}: {made:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn times_and_tenants_are_checked_as_typed() {
     let cluster = Cluster::start().await;
