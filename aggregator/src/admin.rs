@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State as Extract;
+use axum::extract::{Request, State as Extract};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use partywall_proto::scrape::Format;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::link::tls;
 use crate::sinks::prometheus::Exporter;
 use crate::state::State;
-use crate::{identify, page};
+use crate::{hosts, identify, page};
 
 /// Judgements that may be missed before the aggregator calls itself unhealthy.
 const MISSED_JUDGEMENTS: f64 = 5.0;
@@ -28,12 +29,13 @@ struct Admin {
     exporter: Exporter,
 }
 
-/// Serves until `stop`; the page only where it is wanted.
+/// Serves until `stop`; the page only where it is wanted, and only for requests by one of the names in `hosts`, if there are any.
 pub async fn serve(
     listener: TcpListener,
     state: Arc<State>,
     exporter: Exporter,
     with_page: bool,
+    hosts: Vec<String>,
     stop: CancellationToken,
 ) {
     let page = with_page.then(|| page::router(Arc::clone(&state)));
@@ -49,6 +51,12 @@ pub async fn serve(
         .with_state(Arc::new(Admin { state, exporter }))
         .merge(page.unwrap_or_default())
         .fallback(move || async move { (StatusCode::NOT_FOUND, paths) });
+    let router = if hosts.is_empty() {
+        router
+    } else {
+        let hosts: Arc<[String]> = hosts.into();
+        router.layer(from_fn_with_state(hosts, by_name))
+    };
     // A scraper that keeps its connection open must not keep the aggregator from stopping: requests only read.
     let served = stop
         .run_until_cancelled(axum::serve(listener, router).into_future())
@@ -56,6 +64,14 @@ pub async fn serve(
     if let Some(Err(error)) = served {
         tracing::error!(%error, "the HTTP server ended");
     }
+}
+
+async fn by_name(Extract(hosts): Extract<Arc<[String]>>, request: Request, next: Next) -> Response {
+    if hosts::admits(&hosts, request.headers()) {
+        return next.run(request).await;
+    }
+    let words = "this aggregator is not asked for by this name: --http-host says by which it is\n";
+    (StatusCode::MISDIRECTED_REQUEST, words).into_response()
 }
 
 async fn metrics(Extract(admin): Extract<Arc<Admin>>, headers: HeaderMap) -> Response {

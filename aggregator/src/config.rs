@@ -77,6 +77,9 @@ pub struct RunArgs {
     /// Address of the page, /metrics, /healthz and /readyz; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7442")]
     pub http_listen: String,
+    /// Answer on --http-listen only where it is asked for by this name, by an address or as localhost; may be given several times [default: by any name]
+    #[arg(long, value_name = "NAME")]
+    pub http_host: Vec<String>,
     /// Certificate of this aggregator for agents and clients, PEM, with what lies between it and its authority
     #[arg(long, value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
@@ -153,6 +156,8 @@ pub struct Config {
     pub grpc_listen: SocketAddr,
     /// Port 0: any free one.
     pub http_listen: SocketAddr,
+    /// Names that the HTTP port is asked for by, beside addresses and localhost. Empty: any.
+    pub http_hosts: Vec<String>,
     /// `None`: plain text, and only if `insecure_plaintext` says so.
     pub tls: Option<tls::Files>,
     pub insecure_plaintext: bool,
@@ -183,6 +188,7 @@ impl Default for Config {
         Self {
             grpc_listen: SocketAddr::from(([127, 0, 0, 1], 7441)),
             http_listen: SocketAddr::from(([127, 0, 0, 1], 7442)),
+            http_hosts: Vec::new(),
             tls: None,
             insecure_plaintext: false,
             stream_life: STREAM_LIFE,
@@ -260,6 +266,7 @@ impl TryFrom<RunArgs> for Config {
         let config = Self {
             grpc_listen: address("--grpc-listen", &args.grpc_listen, "127.0.0.1:7441")?,
             http_listen: address("--http-listen", &args.http_listen, "127.0.0.1:7442")?,
+            http_hosts: args.http_host.clone(),
             tls: tls_files(&args)?,
             insecure_plaintext: args.insecure_plaintext,
             stream_life: STREAM_LIFE,
@@ -362,6 +369,10 @@ impl Config {
             let problem =
                 "is no cluster name: only a-z, 0-9, '-' and '.', beginning and ending with a letter or digit";
             return Err(ConfigError::new("--cluster", &self.cluster, problem));
+        }
+        if let Some(host) = self.http_hosts.iter().find(|host| !is_object_name(host)) {
+            let problem = "is no name of a host, such as partywall.example.com, without a port";
+            return Err(ConfigError::new("--http-host", host, problem));
         }
         if let Some(dir) = self.state_dir.as_deref().filter(|dir| !dir.is_dir()) {
             let problem = "is no directory that can be read";
@@ -484,6 +495,10 @@ mod tests {
                 &["--max-series-per-tenant", "\"3\"", "50"],
             ),
             (&["--max-tenants", "0"], &["--max-tenants", "\"0\""]),
+            (
+                &["--http-host", "a.example:80"],
+                &["--http-host", "\"a.example:80\"", "without a port"],
+            ),
             (
                 &["--cluster-from", "/nonexistent"],
                 &["--cluster-from", "/nonexistent"],

@@ -7,6 +7,8 @@ pub mod auth;
 pub mod clock;
 pub mod command;
 pub mod config;
+mod database;
+mod hosts;
 pub mod identify;
 pub mod ingest;
 pub mod limits;

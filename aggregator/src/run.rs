@@ -194,7 +194,14 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         config.max_series_per_tenant,
         config.max_tenants,
     );
-    let admin = admin::serve(http, Arc::clone(&state), exporter, config.page, stop.clone());
+    let admin = admin::serve(
+        http,
+        Arc::clone(&state),
+        exporter,
+        config.page,
+        config.http_hosts,
+        stop.clone(),
+    );
     tasks.push(("the HTTP server", tokio::spawn(done(admin))));
     info!(grpc = %grpc_addr, http = %http_addr, "listening");
     Ok(Running {

@@ -19,7 +19,7 @@ use partywall_aggregator_core::breach::BreachState;
 use partywall_aggregator_core::explain::{Explanation, Remedy};
 use partywall_aggregator_core::finding::figure_named;
 use partywall_aggregator_core::identity::{
-    ContainerObject, LimitRangeObject, NodeObject, OwnerRef, QuotaObject, Resources,
+    ContainerObject, LimitRangeObject, NodeObject, OwnerRef, QuotaObject, Resources, Scope,
 };
 use partywall_aggregator_core::policy::Policy;
 use partywall_aggregator_core::report::{OomScope, Reclaim};
@@ -408,6 +408,50 @@ fn quotas_that_bind_together_and_a_pod_of_two_containers() {
         "{:?}",
         told.remedies
     );
+}
+
+#[test]
+fn a_limit_is_for_pods_that_the_quota_counts() {
+    for (scope, wanted, other) in [
+        (Scope::NotTerminating, "service", "job"),
+        (Scope::Terminating, "job", "service"),
+    ] {
+        let mut sim = Sim::new("");
+        let service = sim.pod("red", "service", 100);
+        owned(&mut sim, 100, 0);
+        let job = sim.pod("red", "job", 100);
+        owned(&mut sim, 100, 0);
+        Arc::make_mut(sim.cluster.pods.last_mut().unwrap()).terminating = true;
+        sim.cluster.quotas.push(QuotaObject {
+            namespace: "red".into(),
+            name: "team".into(),
+            cpu_ncores: Some(500_000_000),
+            keys: ["limits.cpu", "", ""],
+            scopes: [scope].into(),
+            ..QuotaObject::default()
+        });
+        sim.publish();
+        // The one uses more than the other, whichever is counted.
+        sim.ticks(8, &[Ran(service, 700), Ran(job, 900)]);
+        let told = explain(&sim.world, sim.now, "QuotaExceeded");
+        let limit = remedy(&told, "limit");
+        assert!(
+            limit.what.contains(wanted) && !limit.what.contains(other),
+            "{}",
+            limit.what
+        );
+        assert!(limit.yaml.contains(&format!("name: {wanted}")), "{}", limit.yaml);
+        assert!(limit.yaml.contains("cpu: \"484m\""), "{}", limit.yaml);
+        // At its word.
+        let given = if wanted == "service" {
+            [Ran(service, 484), Ran(job, 900)]
+        } else {
+            [Ran(service, 700), Ran(job, 484)]
+        };
+        sim.ticks(8, &given);
+        let told = sim.firing();
+        assert!(told.iter().all(|b| !b.contains("QuotaExceeded")), "{told:?}");
+    }
 }
 
 #[test]

@@ -180,6 +180,31 @@ async fn a_file_that_makes_no_sense_is_moved_aside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_moved_away_is_noticed_and_one_that_is_back_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(config(dir.path())).await.unwrap();
+    let (file, away) = (dir.path().join("state/state.redb"), dir.path().join("away"));
+    for (sequence, from, to, durable) in [(1, &file, &away, 0.0), (2, &away, &file, 1.0)] {
+        std::fs::rename(from, to).unwrap();
+        assert_eq!(
+            send(&running, vec![report(sequence)]).await,
+            [v1::Outcome::Accepted]
+        );
+        // It is looked at behind the commit that the receipt waited for.
+        let mut told = f64::NAN;
+        for _ in 0..50 {
+            told = value(&scrape(&running).await, "partywall_aggregator_store_durable");
+            if told == durable {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        assert_eq!(told, durable, "after report {sequence}");
+    }
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_newer_format_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());

@@ -533,6 +533,9 @@ pub(crate) struct History {
     /// At most so many, the newest; 0: as many as there are
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub limit: u32,
+    /// Only what stands before this entry, for the page before: what a list that was cut by --limit says
+    #[arg(long, value_name = "CURSOR")]
+    pub before: Option<String>,
     /// Print a table for spreadsheets
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,

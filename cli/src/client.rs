@@ -24,7 +24,7 @@ use crate::flows::Flows;
 use crate::headroom::Headroom;
 use crate::model::{Breach, Snapshot};
 use crate::text::clean;
-use crate::trail::{Audit, Entry};
+use crate::trail::{Audit, Entry, Past};
 
 /// A LAN takes milliseconds; three seconds is one lost SYN.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,6 +32,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A month of hours, in a large cluster.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Entries of a history that are asked for at once.
+const HISTORY_PAGE: usize = 1_000;
 /// Notices a peer that went without a word while `--watch` waits.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// A snapshot is one message: some 300 bytes a pod, so this is 200,000 pods.
@@ -153,9 +155,36 @@ impl Client {
         }
     }
 
-    /// Each time that a breach fired, oldest first.
-    pub(crate) async fn history(&mut self, mut request: GetHistoryRequest) -> Result<Vec<Entry>, Failure> {
+    /// Each time that a breach fired, as many of the newest as `limit` says; 0: all. Asked for in pages.
+    pub(crate) async fn history(&mut self, mut request: GetHistoryRequest) -> Result<Past, Failure> {
         request.cluster.clone_from(&self.cluster);
+        let wanted = match request.limit {
+            0 => usize::MAX,
+            limit => limit as usize,
+        };
+        // Newest first.
+        let mut entries = Vec::new();
+        loop {
+            // One more than is wanted: whether there is.
+            let ask = (wanted - entries.len()).saturating_add(1).min(HISTORY_PAGE);
+            request.limit = u32::try_from(ask).unwrap_or(u32::MAX);
+            let page = self.page(request.clone()).await?;
+            let is_last = page.len() < ask;
+            if let Some(oldest) = page.first() {
+                request.before.clone_from(&oldest.cursor);
+            }
+            entries.extend(page.into_iter().rev());
+            if is_last || entries.len() > wanted {
+                break;
+            }
+        }
+        let is_cut = entries.len() > wanted;
+        entries.truncate(wanted);
+        entries.reverse();
+        Ok(Past { entries, is_cut })
+    }
+
+    async fn page(&mut self, request: GetHistoryRequest) -> Result<Vec<Entry>, Failure> {
         let entries = match timeout(ANSWER_TIMEOUT, self.trail.get_history(request)).await {
             Ok(answer) => answer.map_err(|status| refused_question(&self.address, &status, self.answered))?,
             Err(_) => return Err(self.late()),

@@ -29,6 +29,14 @@ impl Stack {
         let aggregator = partywall_aggregator::start(partywall_aggregator::config::Config {
             grpc_listen: options.grpc_listen,
             http_listen: options.http_listen,
+            // No web page that is looked at on this machine may read what only this machine is told.
+            http_hosts: options
+                .http_listen
+                .ip()
+                .is_loopback()
+                .then(|| "localhost".to_owned())
+                .into_iter()
+                .collect(),
             cluster_from: options
                 .cluster_from
                 .map(|source| NamedSource {

@@ -24,14 +24,15 @@ pub(super) struct Wanted {
 }
 
 #[derive(Debug, Serialize)]
-struct History<'a> {
+struct History {
     /// "trail", or "memory": what was resolved lately, gone with the process.
     source: &'static str,
     kept_seconds: u64,
     kept_most: usize,
     /// Newest first.
-    entries: Vec<BreachRow<'a>>,
-    left_out: usize,
+    entries: Vec<BreachRow>,
+    /// There are older ones.
+    is_cut: bool,
 }
 
 impl Wanted {
@@ -56,18 +57,16 @@ fn of_trail(state: &State, trail: &Trail, wanted: &Wanted) -> Result<Vec<u8>, Pr
         tenant: wanted.tenant.clone(),
         cluster: wanted.cluster.clone(),
         fingerprint: wanted.fingerprint.clone(),
-        limit: MOST as u32,
+        limit: MOST as u32 + 1,
         ..v1::GetHistoryRequest::default()
     };
     let kept = trail.past(&request);
     let mut kept = kept.map_err(|refused| Problem::Failed(refused.to_string()))?;
+    let is_cut = kept.len() > MOST;
+    kept.drain(..kept.len().saturating_sub(MOST));
     // What fires still is among the live ones; of what has no known end `partywall history` tells.
     kept.retain(|entry| entry.resolved_sequence > 0);
-    let breaches: Vec<&v1::Breach> = kept
-        .iter()
-        .rev()
-        .filter_map(|entry| entry.breach.as_ref())
-        .collect();
+    let breaches = kept.into_iter().rev().filter_map(|entry| entry.breach);
     let own = state
         .cluster("")
         .map(|own| own.lock().policy().thresholds.trail.keep_days);
@@ -75,8 +74,8 @@ fn of_trail(state: &State, trail: &Trail, wanted: &Wanted) -> Result<Vec<u8>, Pr
         source: "trail",
         kept_seconds: (own.unwrap_or_default() * 86_400.0) as u64,
         kept_most: MOST,
-        entries: breaches.into_iter().map(BreachRow::kept).collect(),
-        left_out: 0,
+        entries: breaches.map(BreachRow::from).collect(),
+        is_cut,
     })
 }
 
@@ -91,7 +90,7 @@ fn of_memory(state: &State, wanted: &Wanted) -> Result<Vec<u8>, Problem> {
         source: "memory",
         kept_seconds: RESOLVED_KEPT_NS / 1_000_000_000,
         kept_most: MAX_RESOLVED_BREACHES,
-        entries: found.iter().take(MOST).map(BreachRow::of).collect(),
-        left_out: found.len().saturating_sub(MOST),
+        entries: found.iter().take(MOST).map(BreachRow::from).collect(),
+        is_cut: found.len() > MOST,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use partywall_aggregator_core::breach::{Breach, BreachKind};
+use partywall_aggregator_core::breach::{Breach, BreachKind, BreachState};
 use partywall_aggregator_core::snapshot::{LedgerCell, NodeView, Snapshot, TenantView};
 use partywall_aggregator_core::traffic::TenantTraffic;
 use partywall_proto::v1;
@@ -62,7 +62,7 @@ struct ClusterPart<'a> {
     traffic: Vec<TrafficRow<'a>>,
     unattributed: Vec<UnattributedRow>,
     folded: Vec<FoldedRow<'a>>,
-    breaches: Vec<BreachRow<'a>>,
+    breaches: Vec<BreachRow>,
     breaches_left_out: usize,
 }
 
@@ -246,9 +246,9 @@ struct FoldedRow<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct CulpritRow<'a> {
-    tenant: &'a str,
-    pod: &'a str,
+struct CulpritRow {
+    tenant: String,
+    pod: String,
     stolen_cores: f64,
     share: f64,
     over_request_bytes: Option<u64>,
@@ -256,84 +256,66 @@ struct CulpritRow<'a> {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct BreachRow<'a> {
-    fingerprint: &'a str,
-    cluster: &'a str,
+pub(super) struct BreachRow {
+    fingerprint: String,
+    cluster: String,
     kind: &'static str,
     state: &'static str,
-    tenant: &'a str,
-    against: &'a str,
-    node: &'a str,
-    subject: &'a str,
-    summary: &'a str,
+    tenant: String,
+    against: String,
+    node: String,
+    subject: String,
+    summary: String,
     since_unix_ms: u64,
     firing_unix_ms: u64,
     resolved_unix_ms: u64,
-    evidence: Vec<(&'a str, f64)>,
-    culprits: Vec<CulpritRow<'a>>,
+    evidence: Vec<(String, f64)>,
+    culprits: Vec<CulpritRow>,
     covered: f64,
     confidence: Option<f64>,
 }
 
-impl<'a> BreachRow<'a> {
-    /// As the trail has it.
-    pub(super) fn kept(breach: &'a v1::Breach) -> Self {
-        let culprits = breach.culprits.iter().map(|c| CulpritRow {
-            tenant: &c.tenant,
-            pod: &c.pod,
-            stolen_cores: short(c.stolen_cores),
-            share: short(c.share),
-            over_request_bytes: c.over_request_bytes,
-            growth_bytes_per_second: c.growth_bytes_per_second.map(short),
-        });
-        let evidence = breach.evidence.iter();
-        Self {
-            fingerprint: &breach.fingerprint,
-            cluster: &breach.cluster,
-            kind: wire::known_kind(breach.kind()).map_or("unknown", BreachKind::as_str),
-            state: match breach.state() {
-                v1::BreachState::Resolved => "resolved",
-                _ => "firing",
-            },
-            tenant: &breach.tenant,
-            against: &breach.against,
-            node: &breach.node,
-            subject: &breach.subject,
-            summary: &breach.summary,
-            since_unix_ms: ms(breach.since_unix_ns),
-            firing_unix_ms: ms(breach.firing_unix_ns),
-            resolved_unix_ms: ms(breach.resolved_unix_ns),
-            evidence: evidence.map(|f| (f.name.as_str(), short(f.value))).collect(),
-            culprits: culprits.collect(),
-            covered: short(breach.covered),
-            confidence: breach.confidence.map(short),
-        }
+impl From<&Breach> for BreachRow {
+    fn from(breach: &Breach) -> Self {
+        wire::breach(breach.clone()).into()
     }
+}
 
-    pub(super) fn of(breach: &'a Breach) -> Self {
-        let culprits = breach.culprits.iter().map(|c| CulpritRow {
-            tenant: &c.tenant,
-            pod: &c.pod,
+/// As clients are told, and as the trail has it.
+impl From<v1::Breach> for BreachRow {
+    fn from(breach: v1::Breach) -> Self {
+        let culprit = |c: v1::Culprit| CulpritRow {
+            tenant: c.tenant,
+            pod: c.pod,
             stolen_cores: short(c.stolen_cores),
             share: short(c.share),
             over_request_bytes: c.over_request_bytes,
             growth_bytes_per_second: c.growth_bytes_per_second.map(short),
-        });
+        };
+        let state = match breach.state() {
+            v1::BreachState::Pending => BreachState::Pending,
+            v1::BreachState::Resolved => BreachState::Resolved,
+            v1::BreachState::Firing | v1::BreachState::Unspecified => BreachState::Firing,
+        };
         Self {
-            fingerprint: &breach.fingerprint,
-            cluster: &breach.cluster,
-            kind: breach.key.kind.as_str(),
-            state: breach.state.as_str(),
-            tenant: &breach.key.tenant,
-            against: &breach.key.against,
-            node: &breach.key.node,
-            subject: &breach.key.subject,
-            summary: &breach.summary,
+            kind: wire::known_kind(breach.kind()).map_or("unknown", BreachKind::as_str),
+            state: state.as_str(),
+            fingerprint: breach.fingerprint,
+            cluster: breach.cluster,
+            tenant: breach.tenant,
+            against: breach.against,
+            node: breach.node,
+            subject: breach.subject,
+            summary: breach.summary,
             since_unix_ms: ms(breach.since_unix_ns),
             firing_unix_ms: ms(breach.firing_unix_ns),
             resolved_unix_ms: ms(breach.resolved_unix_ns),
-            evidence: breach.evidence.iter().map(|f| (f.name, short(f.value))).collect(),
-            culprits: culprits.collect(),
+            evidence: breach
+                .evidence
+                .into_iter()
+                .map(|f| (f.name, short(f.value)))
+                .collect(),
+            culprits: breach.culprits.into_iter().map(culprit).collect(),
             covered: short(breach.covered),
             confidence: breach.confidence.map(short),
         }
@@ -408,7 +390,7 @@ fn part<'a>(view: &'a v1::ClusterView, snapshot: &'a Snapshot) -> ClusterPart<'a
         breaches: breaches
             .into_iter()
             .take(MOST_BREACHES)
-            .map(BreachRow::of)
+            .map(BreachRow::from)
             .collect(),
     }
 }

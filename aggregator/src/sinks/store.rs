@@ -9,7 +9,7 @@ pub(super) const COMMIT_SERIES: usize = 12;
 pub(super) fn write(out: &mut Out<'_>, figures: &Figures) {
     out.gauge(
         "aggregator_store_durable",
-        "1: what is acknowledged survives the process. 0: the disk failed, receipts are sent without it",
+        "1: what is acknowledged survives the process. 0: the disk failed, receipts are sent without it; or the file was removed or replaced",
         u64::from(figures.durable),
     );
     out.gauge(

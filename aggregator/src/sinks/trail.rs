@@ -6,7 +6,7 @@ use crate::trail::{Figures, hex};
 pub(super) fn write(out: &mut Out<'_>, figures: &Figures) {
     out.gauge(
         "aggregator_trail_durable",
-        "1: what is judged is written. 0: the disk failed, what is judged waits for it",
+        "1: what is judged is written. 0: the disk failed, what is judged waits for it; or the file was removed or replaced",
         u64::from(figures.durable),
     );
     out.gauge(

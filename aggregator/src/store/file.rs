@@ -1,42 +1,36 @@
-//! The file itself: a redb database, whose pages have checksums and whose commits are all or nothing.
+//! What is kept of the totals: a file of two tables.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::format::VERSION;
+use crate::database::{self, Kind, Open, OpenError, Place};
 
-const NAME: &str = "state.redb";
-/// Where a file goes that cannot be read: one, the newest.
-const ASIDE: &str = "state.redb.corrupt";
-/// Pages kept in memory. Batches are written once and read at the start alone.
-const CACHE_BYTES: usize = 8 * 1024 * 1024;
-/// A file larger than this is made as small as it can be when it is opened: what an outage made of it goes back to the disk.
-const COMPACT_BYTES: u64 = 256 * 1024 * 1024;
-
-/// "version" alone.
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Position of a batch's first record → batch.
 const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
 /// (cluster, node) → what is kept of it. An empty node: what is kept of the cluster.
 const SAVED: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("saved");
 
-#[derive(Debug)]
-pub(super) struct File {
-    db: Database,
-    path: PathBuf,
-}
+const KIND: Kind = Kind {
+    name: "state.redb",
+    version: VERSION,
+    // Batches are written once and read at the start alone.
+    cache_bytes: 8 * 1024 * 1024,
+    // Everything is read at the start in any case.
+    checked: true,
+    alone: "count into one state",
+    tables: |txn| {
+        txn.open_table(JOURNAL)?;
+        txn.open_table(SAVED)?;
+        Ok(())
+    },
+    // What an outage made of it goes back to the disk.
+    compact_above: |_| Ok(256 * 1024 * 1024),
+};
 
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("{0}: another process has it open: two aggregators must not count into one state")]
-    Locked(PathBuf),
-    #[error("{0}: its format is {1}, this version of the aggregator knows format {VERSION} alone")]
-    Version(PathBuf, u64),
-    #[error("{0}: {1}")]
-    Io(PathBuf, redb::Error),
-}
+#[derive(Debug)]
+pub(super) struct File(Open);
 
 /// What one commit changes.
 #[derive(Debug, Default)]
@@ -49,62 +43,10 @@ pub(super) struct Change<'a> {
 }
 
 impl File {
-    /// Opens the file in `dir`, makes it where there is none. The second: one that could not be read was moved aside, and why.
-    ///
-    /// # Errors
-    /// It cannot be opened, is locked, or is of another format: then nothing was changed.
+    /// As [`database::open`].
     pub(super) fn open(dir: &Path) -> Result<(Self, Option<String>), OpenError> {
-        let path = dir.join(NAME);
-        match Self::open_at(&path) {
-            Err(OpenError::Io(_, error)) if is_corrupt(&error) => {
-                std::fs::rename(&path, dir.join(ASIDE)).map_err(|e| OpenError::Io(path.clone(), e.into()))?;
-                Ok((Self::open_at(&path)?, Some(error.to_string())))
-            }
-            opened => Ok((opened?, None)),
-        }
-    }
-
-    fn open_at(path: &Path) -> Result<Self, OpenError> {
-        let other = |error: redb::Error| OpenError::Io(path.to_owned(), error);
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            // Everything is read at the start in any case.
-            .set_check_integrity_on_open(true)
-            .create(path)
-            .map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-                    OpenError::Locked(path.to_owned())
-                }
-                error => other(error.into()),
-            })?;
-        let mut file = Self {
-            db,
-            path: path.to_owned(),
-        };
-        let version = file.version().map_err(other)?;
-        if version != VERSION {
-            return Err(OpenError::Version(path.to_owned(), version));
-        }
-        if file.bytes() > COMPACT_BYTES {
-            file.db.compact().map_err(|error| other(error.into()))?;
-        }
-        Ok(file)
-    }
-
-    /// A new file gets this program's.
-    fn version(&self) -> Result<u64, redb::Error> {
-        let txn = self.db.begin_write()?;
-        let mut meta = txn.open_table(META)?;
-        let version = meta.get("version")?.map(|v| v.value());
-        if let Some(version) = version {
-            return Ok(version);
-        }
-        meta.insert("version", VERSION)?;
-        drop(meta);
-        txn.open_table(JOURNAL)?;
-        txn.open_table(SAVED)?;
-        txn.commit()?;
-        Ok(VERSION)
+        let (open, (), corrupt) = database::open(dir, &KIND, |_| Ok(()))?;
+        Ok((Self(open), corrupt))
     }
 
     /// Everything that is kept, then every batch in order.
@@ -113,7 +55,7 @@ impl File {
         mut saved: impl FnMut(&str, &str, &[u8]),
         mut batch: impl FnMut(u64, &[u8]),
     ) -> Result<(), redb::Error> {
-        let txn = self.db.begin_read()?;
+        let txn = self.0.db.begin_read()?;
         for row in txn.open_table(SAVED)?.iter()? {
             let (key, value) = row?;
             let (cluster, node) = key.value();
@@ -128,7 +70,7 @@ impl File {
 
     /// All of it or nothing, and on the disk when this returns.
     pub(super) fn commit(&self, change: Change<'_>) -> Result<(), redb::Error> {
-        let txn = self.db.begin_write()?;
+        let txn = self.0.db.begin_write()?;
         {
             let mut journal = txn.open_table(JOURNAL)?;
             if let Some((first, bytes)) = change.batch {
@@ -149,36 +91,13 @@ impl File {
         Ok(())
     }
 
+    /// Whether a restart finds what was written.
+    pub(super) fn is_in(&self, place: &mut Place) -> bool {
+        place.is_kept(&self.0)
+    }
+
     /// Its length.
     pub(super) fn bytes(&self) -> u64 {
-        std::fs::metadata(&self.path).map_or(0, |m| m.len())
-    }
-}
-
-/// What is in the file makes no sense, or it is no such file.
-fn is_corrupt(error: &redb::Error) -> bool {
-    match error {
-        redb::Error::Corrupted(_) | redb::Error::RepairAborted | redb::Error::UpgradeRequired(_) => true,
-        redb::Error::TableTypeMismatch { .. } | redb::Error::TableIsMultimap(_) => true,
-        redb::Error::Io(error) => matches!(
-            error.kind(),
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-        ),
-        _ => false,
-    }
-}
-
-/// Why a commit failed, as a loss's reason.
-pub(crate) fn reason(error: &redb::Error) -> &'static str {
-    match error {
-        redb::Error::Io(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-            ) =>
-        {
-            "full"
-        }
-        _ => "io",
+        self.0.bytes()
     }
 }

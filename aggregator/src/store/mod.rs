@@ -28,10 +28,9 @@ use partywall_aggregator_core::World;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
 
-pub use file::OpenError;
-pub(crate) use file::reason;
 use format::{Event, Record};
 
+pub use crate::database::OpenError;
 use crate::state::Cluster;
 
 /// What arrives within this is one commit.
@@ -87,7 +86,7 @@ struct Note {
 /// For metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// What is acknowledged is on the disk.
+    /// What is acknowledged is on the disk, where a restart finds it.
     pub durable: bool,
     pub file_bytes: u64,
     /// Written since the start, before the file's own overhead.

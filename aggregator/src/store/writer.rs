@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use prost::Message as _;
 use tracing::{error, info};
 
-use super::file::{Change, File, reason};
+use super::file::{Change, File};
 use super::format::{NodeState, Saved, waits};
 use super::{GATHER, Journal, Key, Note, RETRY, SAVE_AT_ONCE, SAVE_BYTES, SAVE_EVERY};
+use crate::database::{Place, reason};
 use crate::state::Cluster;
 
 /// How often it is looked for what must be saved while nothing is reported.
@@ -22,6 +23,7 @@ pub(super) struct Writer {
     dir: PathBuf,
     /// `None`: the disk failed.
     file: Option<File>,
+    place: Place,
     retry_at: Instant,
     /// Oldest first.
     batches: VecDeque<Batch>,
@@ -52,6 +54,7 @@ impl Writer {
             clusters,
             dir,
             file: None,
+            place: Place::default(),
             retry_at: Instant::now(),
             batches: VecDeque::new(),
             unsaved: BTreeMap::new(),
@@ -237,7 +240,9 @@ impl Writer {
         let (records, journal_bytes) = self.batches.iter().fold((0, 0), |(records, bytes), b| {
             (records + b.end.saturating_sub(b.first), bytes + b.bytes)
         });
+        let durable = file.is_in(&mut self.place);
         self.journal.update(|f| {
+            f.durable = durable;
             f.commits += 1;
             f.written_bytes += (bytes.len() + written) as u64;
             f.file_bytes = file.bytes();

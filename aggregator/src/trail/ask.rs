@@ -9,8 +9,10 @@ use partywall_aggregator_core::trail::{HOUR_SLOTS, SLOT_NS, reason, slot_of};
 use partywall_proto::v1;
 use tonic::Status;
 
-use super::file::{END_UNKNOWN, File, Reader, SAME_EPISODE_NS};
+use super::append::END_UNKNOWN;
+use super::file::{File, SAME_EPISODE_NS};
 use super::format::Episode;
+use super::read::Reader;
 use super::{Trail, begins_ns};
 use crate::clock::unix_ns;
 use crate::wire;
@@ -191,6 +193,10 @@ impl Trail {
             0 => u64::MAX,
             ns => ns,
         };
+        let end = match request.before.as_str() {
+            "" => (to_ns, u64::MAX),
+            before => cursor_of(before)?.min((to_ns, u64::MAX)),
+        };
         if to_ns <= request.from_unix_ns {
             let problem = format!(
                 "{}: not after from_unix_ns {}",
@@ -203,7 +209,7 @@ impl Trail {
             n => (n as usize).min(MAX_EPISODES),
         };
         let mut out = Vec::new();
-        reader.episodes(to_ns, |episode| {
+        reader.episodes(end, |episode| {
             if wanted(&episode, request) {
                 out.push(episode);
             }
@@ -255,6 +261,7 @@ impl Trail {
                 fired_sequence: episode.fired_sequence,
                 resolved_sequence: episode.resolved_sequence,
                 end_unknown,
+                cursor: cursor(&episode),
             });
         }
         Ok(out)
@@ -312,6 +319,23 @@ fn body_of(record: &v1::TrailRecord) -> Option<v1::Breach> {
         v1::trail_body::What::Breach(breach) => Some(breach),
         _ => None,
     }
+}
+
+/// Its key in the table of episodes.
+fn cursor(episode: &Episode) -> String {
+    let fired_ns = episode.breach.as_ref().map_or(0, |b| b.firing_unix_ns);
+    format!("{fired_ns}-{}", episode.fired_sequence)
+}
+
+fn cursor_of(typed: &str) -> Result<(u64, u64), Refused> {
+    let parsed = typed.split_once('-').and_then(|(fired_ns, sequence)| {
+        let key = (fired_ns.parse().ok()?, sequence.parse().ok()?);
+        Some(key)
+    });
+    parsed.ok_or_else(|| {
+        let shown: String = typed.chars().take(80).collect();
+        Refused::Question(format!("before: {shown:?}: not the cursor of an entry"))
+    })
 }
 
 fn wanted(episode: &Episode, request: &v1::GetHistoryRequest) -> bool {

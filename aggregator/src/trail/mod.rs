@@ -10,21 +10,35 @@
 //!
 //! | module | says |
 //! |---|---|
-//! | `file` | the tables, the chain, retention |
-//! | `format` | an hour on the disk |
+//! | `change` | what waits to be written, and how much of it may |
 //! | `writer` | the one thread that writes |
+//! | `file` | the file: commits, and moments to read at |
+//! | `tables` | what is in it |
+//! | `format` | an hour and an episode on the disk |
+//! | `append` | what a commit enters: the chain, hours, episodes |
+//! | `prune` | retention |
+//! | `age` | the time that retention reckons from |
+//! | `read` | what answers are made of |
 //! | `ask` | questions, answered from the file |
 //! | `service` | `TrailService` |
 //! | `offline` | a trail with time as an argument, for who measures it |
 
+mod age;
+mod append;
 mod ask;
+mod change;
 mod file;
 mod format;
 mod offline;
+mod prune;
+mod read;
 mod service;
+mod tables;
+#[cfg(test)]
+mod tests;
 mod writer;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -38,22 +52,19 @@ use partywall_proto::v1;
 use tracing::{info, warn};
 
 pub use ask::Refused;
-pub use file::OpenError;
 pub use offline::Offline;
 pub use service::Service;
 
+pub use crate::database::OpenError;
 use crate::identify::api::STALE_AFTER;
 use crate::state::Cluster;
-use file::{Change, File, Process};
+use change::Change;
+use file::{File, Process};
 
 /// What comes within this is one commit.
 const GATHER: Duration = Duration::from_millis(20);
 /// A disk that failed is tried again.
 const RETRY: Duration = Duration::from_secs(10);
-/// Breaches that wait for a disk: every one that may live fires and is resolved three times over.
-const MAX_BREACHES: usize = 65_536;
-/// Complete hours that wait for a disk: two days of one cluster.
-const MAX_COMPLETE: usize = 48;
 
 /// What is kept, by the policy in force.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,7 +76,7 @@ struct Keep {
 /// For metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// What is judged is written. False: the disk failed.
+    /// What is judged is written where a restart finds it. False: the disk failed, or the file was taken away.
     pub durable: bool,
     pub file_bytes: u64,
     /// Of the chain.
@@ -192,29 +203,10 @@ fn objects_are_known(cluster: &Cluster) -> bool {
     api.is_none_or(|api| api.is_synced() && api.age().is_some_and(|age| age < STALE_AFTER))
 }
 
-impl Change {
-    /// What is newer. Returns what found no room.
-    fn add(&mut self, other: Self) -> BTreeMap<&'static str, u64> {
-        let mut lost = BTreeMap::new();
-        self.breaches.extend(other.breaches);
-        let over = self.breaches.len().saturating_sub(MAX_BREACHES);
-        if over > 0 {
-            self.breaches.truncate(MAX_BREACHES);
-            lost.insert("breaches", over as u64);
-        }
-        self.rows.extend(other.rows);
-        // Its rows are all in an hour that is complete.
-        let complete: BTreeSet<(&str, u64)> = other.complete.iter().map(|(c, n, _)| (&**c, *n)).collect();
-        self.rows
-            .retain(|(cluster, hour, _), _| !complete.contains(&(&**cluster, *hour)));
-        self.complete.extend(other.complete);
-        let over = self.complete.len().saturating_sub(MAX_COMPLETE);
-        if over > 0 {
-            self.complete.drain(..over);
-            lost.insert("hours", over as u64);
-        }
-        lost
-    }
+/// A file that could not be read was moved aside.
+fn begins_anew(dir: &Path, error: &str, figures: &mut Figures) {
+    tracing::error!(dir = %dir.display(), error, "the trail could not be read: it was moved aside, a new one begins");
+    *figures.lost.entry("file").or_default() += 1;
 }
 
 /// The trail and the thread that writes it.
@@ -237,8 +229,7 @@ impl Store {
             ..Figures::default()
         };
         if let Some(error) = corrupt {
-            tracing::error!(dir = %dir.display(), error, "the trail could not be read: it was moved aside, a new one begins");
-            figures.lost.insert("file", 1);
+            begins_anew(dir, &error, &mut figures);
         }
         let (mut open, unreadable) = file.open_hours().map_err(io)?;
         if unreadable > 0 {
@@ -247,6 +238,7 @@ impl Store {
         }
         let now_ns = clusters.first().map_or(0, |cluster| cluster.now().unix_ns);
         let noted = file.head();
+        let believed_ns = file.believed_ns().map_err(io)?.unwrap_or(now_ns);
         let process = file.start(env!("CARGO_PKG_VERSION"), now_ns).map_err(io)?;
         if let Some((sequence, hash)) = noted {
             info!(sequence, hash = hex(&hash), "the trail goes on from this head");
@@ -268,7 +260,7 @@ impl Store {
             process,
             figures: Mutex::new(figures),
         });
-        let writer = writer::Writer::new(Arc::clone(&trail), dir.to_owned());
+        let writer = writer::Writer::new(Arc::clone(&trail), dir.to_owned(), believed_ns);
         let thread = std::thread::Builder::new()
             .name("trail".to_owned())
             .spawn(move || writer.run())

@@ -8,7 +8,8 @@ use partywall_aggregator_core::trail::Taken;
 use partywall_aggregator_core::trail::hours::Hours;
 use partywall_proto::v1;
 
-use super::file::{Change, File, Process};
+use super::change::Change;
+use super::file::{File, Process};
 use super::{OpenError, format};
 
 #[derive(Debug)]

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info};
 
-use super::file::{Change, File};
-use super::{GATHER, Keep, RETRY, Trail, locked};
+use super::age::Age;
+use super::change::Change;
+use super::file::File;
+use super::{GATHER, Keep, RETRY, Trail, begins_anew, locked};
 use crate::clock::unix_ns;
-use crate::store::reason;
+use crate::database::{Place, reason};
 
 /// How often it is looked for what must be taken out.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
@@ -21,16 +23,20 @@ const FULL: f64 = 0.75;
 pub(super) struct Writer {
     trail: Arc<Trail>,
     dir: PathBuf,
+    place: Place,
+    age: Age,
     retry_at: Instant,
     prune_at: Instant,
 }
 
 impl Writer {
-    pub(super) fn new(trail: Arc<Trail>, dir: PathBuf) -> Self {
+    pub(super) fn new(trail: Arc<Trail>, dir: PathBuf, believed_ns: u64) -> Self {
         let now = Instant::now();
         Self {
             trail,
             dir,
+            place: Place::default(),
+            age: Age::new(believed_ns, now),
             retry_at: now,
             prune_at: now,
         }
@@ -80,10 +86,12 @@ impl Writer {
         }
         let mut pruned = 0;
         if let Some(keep) = keep.filter(|_| self.prune_at <= Instant::now()) {
-            self.prune_at = Instant::now() + PRUNE_EVERY;
-            let now_ns = unix_ns();
-            let cutoff_ns = now_ns.saturating_sub((keep.days * DAY_NS) as u64);
-            match file.prune(cutoff_ns, (keep.max_bytes * FULL) as u64, now_ns) {
+            let (now, now_ns) = (Instant::now(), unix_ns());
+            self.prune_at = now + PRUNE_EVERY;
+            let believed_ns = self.age.now(now, now_ns);
+            let cutoff_ns = believed_ns.saturating_sub((keep.days * DAY_NS) as u64);
+            let taken = file.prune(cutoff_ns, (keep.max_bytes * FULL) as u64, now_ns);
+            match taken.and_then(|n| file.believe(believed_ns).map(|()| n)) {
                 Ok(n) => pruned = n,
                 Err(error) => {
                     drop(file);
@@ -95,8 +103,10 @@ impl Writer {
             return;
         }
         let records = file.records().unwrap_or_default();
+        // It is written all the same: one that is moved back has everything, and answers go on.
+        let durable = file.is_in(&mut self.place);
         self.trail.update(|f| {
-            f.durable = true;
+            f.durable = durable;
             f.file_bytes = file.bytes();
             f.records = records;
             f.head = file.head();
@@ -107,8 +117,11 @@ impl Writer {
     fn open_again(&mut self) -> Option<Arc<File>> {
         self.retry_at = Instant::now() + RETRY;
         match File::open(&self.dir) {
-            Ok((file, _)) => {
+            Ok((file, corrupt)) => {
                 info!(dir = %self.dir.display(), "the trail is written again");
+                if let Some(error) = corrupt {
+                    self.trail.update(|f| begins_anew(&self.dir, &error, f));
+                }
                 let file = Arc::new(file);
                 *locked(&self.trail.file) = Some(Arc::clone(&file));
                 self.trail.update(|f| f.durable = true);

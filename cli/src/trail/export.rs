@@ -12,7 +12,7 @@ use partywall_proto::v1::trail_body::What;
 
 use super::csv::Sheet;
 use super::lines::{Line, hex};
-use super::model::{Audit, Entry};
+use super::model::Audit;
 use super::reports::{self, Api, Span};
 use crate::args::{AuditExport, Common, ExportFormat};
 use crate::client::Client;
@@ -269,7 +269,7 @@ async fn objects(client: &mut Client, args: &AuditExport, api: Api) -> Outcome {
         );
         return Err(Failure::new(Code::Usage, why));
     }
-    let entries: Vec<Entry> = client
+    let past = client
         .history(v1::GetHistoryRequest {
             from_unix_ns,
             to_unix_ns,
@@ -299,7 +299,7 @@ async fn objects(client: &mut Client, args: &AuditExport, api: Api) -> Outcome {
             to_unix_seconds: audit.to_unix_seconds,
         },
     );
-    let made = reports::reports(&snapshot.tenants, &entries, &audits, &span, api);
+    let made = reports::reports(&snapshot.tenants, &past.entries, &audits, &span, api);
     if made.placeless > 0 {
         aside(&format!(
             "{} in no object: neither a pod nor a tenant with a namespace is named",

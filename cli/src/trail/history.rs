@@ -3,12 +3,12 @@
 use partywall_proto::v1;
 
 use super::csv;
-use super::model::Entry;
+use super::model::{Entry, Past};
 use crate::args::{Common, History};
 use crate::client::Client;
 use crate::exit::Outcome;
 use crate::model::State;
-use crate::output::{Paint, Tone, print, print_json};
+use crate::output::{Paint, Tone, aside, print, print_json};
 use crate::show::{breaches, with_clusters};
 use crate::table::{Cell, Column, Row, Table};
 use crate::text::{seconds, utc};
@@ -22,9 +22,17 @@ pub(crate) async fn run(common: &Common, args: &History) -> Outcome {
         tenant: args.tenant.clone().unwrap_or_default(),
         kinds: args.kind.iter().map(|kind| i32::from(*kind)).collect(),
         limit: args.limit,
+        before: args.before.clone().unwrap_or_default(),
         ..v1::GetHistoryRequest::default()
     };
-    let entries = client.history(request).await?;
+    let Past { entries, is_cut } = client.history(request).await?;
+    if let Some(oldest) = entries.first().filter(|_| is_cut) {
+        let n = entries.len();
+        aside(&format!(
+            "the newest {n}; there are older ones: --before {}",
+            oldest.cursor
+        ));
+    }
     if common.json {
         return Ok(print_json(&entries)?);
     }

@@ -20,7 +20,7 @@ use crate::exit::{Code, Failure, Outcome};
 use crate::when::When;
 pub(crate) use audit::pair;
 pub(crate) use history::run as history;
-pub(crate) use model::{Audit, Entry};
+pub(crate) use model::{Audit, Entry, Past};
 pub(crate) use verify::Head;
 
 pub(crate) async fn audit(common: &Common, args: &AuditArgs) -> Outcome {

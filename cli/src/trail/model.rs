@@ -16,6 +16,16 @@ pub(crate) struct Entry {
     pub resolved_sequence: Option<u64>,
     /// Why its end is not known; empty: it is resolved, or fires still.
     pub end_unknown: String,
+    /// For `--before`.
+    pub cursor: String,
+}
+
+/// What fired, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    pub entries: Vec<Entry>,
+    /// There are older ones, which were not asked for.
+    pub is_cut: bool,
 }
 
 impl From<v1::HistoryEntry> for Entry {
@@ -26,6 +36,7 @@ impl From<v1::HistoryEntry> for Entry {
             fired_sequence: sequence(wire.fired_sequence),
             resolved_sequence: sequence(wire.resolved_sequence),
             end_unknown: clean(&wire.end_unknown),
+            cursor: clean(&wire.cursor),
         }
     }
 }

@@ -41,6 +41,7 @@ fn entries() -> Vec<Entry> {
         } else {
             String::new()
         },
+        cursor: format!("{}-{}", sample::JUDGED_UNIX_NS, at + 2),
     };
     breaches
         .into_iter()

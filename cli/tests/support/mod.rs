@@ -104,6 +104,19 @@ impl Cluster {
     /// Another aggregator in its place, on other ports, with what the one before kept.
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
+        self.start_again().await;
+    }
+
+    /// One that begins with the trail that `fill` leaves in its directory.
+    pub(crate) async fn with_past(fill: impl FnOnce(&Path)) -> Self {
+        let mut cluster = Self::remembering().await;
+        cluster.stop().await;
+        fill(cluster.config.state_dir.as_deref().expect("one that remembers"));
+        cluster.start_again().await;
+        cluster
+    }
+
+    async fn start_again(&mut self) {
         let again = partywall_aggregator::start(self.config.clone())
             .await
             .expect("an aggregator");

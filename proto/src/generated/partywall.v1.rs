@@ -2421,9 +2421,12 @@ pub struct GetHistoryRequest {
     pub kinds: ::prost::alloc::vec::Vec<i32>,
     #[prost(string, tag = "6")]
     pub fingerprint: ::prost::alloc::string::String,
-    /// At most so many, the newest; 0: as many as there are.
+    /// At most so many, the newest; 0: as many as there are. Never more than 100,000: older ones are asked for with `before`.
     #[prost(uint32, tag = "7")]
     pub limit: u32,
+    /// The cursor of an entry: only what stands before it. For the page before, that of the first entry of this one.
+    #[prost(string, tag = "8")]
+    pub before: ::prost::alloc::string::String,
 }
 /// One time that a breach fired: from then until it was resolved.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2439,6 +2442,9 @@ pub struct HistoryEntry {
     /// Why its end is not known: the aggregator ended while it fired. Empty: it is resolved, or fires still.
     #[prost(string, tag = "4")]
     pub end_unknown: ::prost::alloc::string::String,
+    /// Where it stands among all entries, for GetHistoryRequest.before. Holds over restarts; what it says is the aggregator's.
+    #[prost(string, tag = "5")]
+    pub cursor: ::prost::alloc::string::String,
 }
 /// Did a tenant reach another? Empty fields do not restrict; `to` 0 means now.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -250,11 +250,11 @@ function history(past, wanted, several, ui) {
             ? "Nothing in history matches the filter."
             : `History here is ${reach(past.answer)}.`,
         ),
-    past.answer.left_out
+    past.answer.is_cut
       ? h(
           "p",
           { class: "note" },
-          `${many(past.answer.left_out, "older one")} ${past.answer.left_out === 1 ? "is" : "are"} not shown.`,
+          `Older ones are not shown${past.answer.source === "trail" ? ": partywall history" : ""}.`,
         )
       : null,
   );
