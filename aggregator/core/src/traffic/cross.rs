@@ -27,7 +27,7 @@ impl Table {
         let Some(record) = self.get_mut(case.id) else {
             return;
         };
-        let (mut own, theirs) = (record.moments.take(), record.theirs.take());
+        let (mut own, theirs) = record.take_moments();
         let when = if renamed {
             // What it did while nobody knew whose it was is told by its own record alone.
             own.add(&theirs);
@@ -94,7 +94,7 @@ impl Table {
     pub(super) fn note_pending(&mut self) {
         let records = self.queue.iter().filter_map(|id| {
             let record = self.records.get(*id as usize)?.as_deref()?;
-            Some([&record.moments, &record.theirs])
+            Some(record.moments())
         });
         let folded = self.folded.iter().map(|folded| &folded.when);
         self.crossed.wait_for(records.flatten().chain(folded));
