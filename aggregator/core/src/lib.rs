@@ -21,6 +21,7 @@
 //! | [`explain`] | the whole evidence of one breach, and what would have to change |
 //! | [`snapshot`] | everything known, for clients and exporters |
 //! | [`headroom`] | use against capacity, and whether a zone's pods fit into the others |
+//! | [`shared`] | equal values kept once |
 //! | [`yaml`] | YAML of what is suggested |
 //! | `clocks` | a node's clock against the aggregator's, and when that was set |
 //! | [`trail`] | what crossed and when, and whether it would have been seen: for good |
@@ -45,6 +46,7 @@ pub mod policy;
 pub mod quantity;
 mod quota;
 pub mod report;
+pub mod shared;
 pub mod snapshot;
 mod sums;
 pub mod traffic;

@@ -124,6 +124,13 @@ pub struct PodView {
     pub requested_memory_bytes: u64,
 }
 
+impl PodView {
+    /// Of a list.
+    pub(crate) fn order(&self) -> [&Arc<str>; 5] {
+        [&self.tenant, &self.namespace, &self.name, &self.node, &self.uid]
+    }
+}
+
 /// A pod's memory now, and over the window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PodMemory {
@@ -147,12 +154,61 @@ pub struct LedgerCell {
 }
 
 /// A cumulative ledger cell of one node.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LedgerTotal {
-    pub node: Arc<str>,
-    pub waiter: Arc<str>,
-    pub runner: Arc<str>,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LedgerTotal<'a> {
+    pub node: &'a Arc<str>,
+    pub waiter: &'a Arc<str>,
+    pub runner: &'a Arc<str>,
     pub ns: u64,
+}
+
+/// The cumulative ledger of all nodes. A large cluster's has hundreds of thousands of cells, so names stand apart from them.
+#[derive(Clone, Debug)]
+pub struct LedgerTotals {
+    nodes: Vec<(Arc<str>, Vec<Cell>)>,
+    tenants: Tenants,
+    /// Of parties that are no tenant.
+    classes: BTreeMap<Party, Arc<str>>,
+}
+
+/// Waiter, runner, nanoseconds.
+type Cell = ((Party, Party), u64);
+
+impl LedgerTotals {
+    pub(crate) fn new<'a>(nodes: impl Iterator<Item = &'a Node>, directory: &Directory) -> Self {
+        let cells = |node: &Node| node.totals.ledger_ns.iter().map(|(k, ns)| (*k, *ns)).collect();
+        let classes = [
+            Party::IDLE,
+            Party::STEAL,
+            Party::THROTTLED,
+            Party::UNRESOLVED,
+            Party::UNKNOWN,
+            Party::GONE,
+        ];
+        Self {
+            nodes: nodes.map(|n| (Arc::clone(&n.name), cells(n))).collect(),
+            tenants: directory.tenants.clone(),
+            classes: classes.map(|party| (party, party_name(party, directory))).into(),
+        }
+    }
+
+    fn name(&self, party: Party) -> &Arc<str> {
+        match party.tenant() {
+            Some(tenant) => self.tenants.name(tenant),
+            None => &self.classes[&party],
+        }
+    }
+
+    pub fn cells(&self) -> impl Iterator<Item = LedgerTotal<'_>> {
+        self.nodes.iter().flat_map(move |(node, cells)| {
+            cells.iter().map(move |((waiter, runner), ns)| LedgerTotal {
+                node,
+                waiter: self.name(*waiter),
+                runner: self.name(*runner),
+                ns: *ns,
+            })
+        })
+    }
 }
 
 /// A tenant's cumulative CPU time on one node.
@@ -215,7 +271,15 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    pub(crate) fn add(&mut self, node: &Node, directory: &Directory, policy: &Policy, now_mono_ns: u64) {
+    /// `each` is told of the node's pods.
+    pub(crate) fn add(
+        &mut self,
+        node: &Node,
+        directory: &Directory,
+        policy: &Policy,
+        now_mono_ns: u64,
+        each: &mut impl FnMut(PodView),
+    ) {
         let window_ns = node.window_ns(Window::Long);
         let per = |ns: u64| {
             if window_ns == 0 {
@@ -265,7 +329,7 @@ impl Builder {
                 share(&mut tenant.node_stall, memory.node_stall);
                 share(&mut tenant.limit_stall, memory.limit_stall);
             }
-            self.out.pods.push(pod);
+            each(pod);
         }
         for ((waiter, runner), ns) in node.ledger() {
             *self.cells.entry((waiter, runner)).or_default() += per(ns);
@@ -335,15 +399,6 @@ impl Builder {
         }
         self.out.tenants = self.tenants.into_values().collect();
         self.out.tenants.sort_by(|a, b| a.name.cmp(&b.name));
-        self.out.pods.sort_by(|a, b| {
-            (&a.tenant, &a.namespace, &a.name, &a.node, &a.uid).cmp(&(
-                &b.tenant,
-                &b.namespace,
-                &b.name,
-                &b.node,
-                &b.uid,
-            ))
-        });
         self.out.ledger = self
             .cells
             .into_iter()

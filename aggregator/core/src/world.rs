@@ -19,7 +19,9 @@ use crate::node::window::Lengths;
 use crate::policy::Policy;
 use crate::quota::Usage;
 use crate::report::{Outcome, Receipt, Refusal, Report};
-use crate::snapshot::{Builder, LedgerTotal, RunTotal, Snapshot, WaitTotal, party_name, party_named};
+use crate::snapshot::{
+    Builder, LedgerTotals, PodView, RunTotal, Snapshot, WaitTotal, party_name, party_named,
+};
 use crate::traffic::{Cx, FlowFilter, FlowList, Table};
 use crate::trail::cover::Cover;
 use crate::trail::crossed::Whose;
@@ -388,11 +390,31 @@ impl World {
 
     /// What is known, of one node or (empty) of all. Breaches are those that the node is named in, too.
     pub fn snapshot(&mut self, node: &str, include_resolved: bool, now: Now) -> Snapshot {
+        let mut pods = Vec::new();
+        let mut out = self.snapshot_of(node, include_resolved, now, |pod| pods.push(pod));
+        pods.sort_by(|a: &PodView, b| a.order().cmp(&b.order()));
+        out.pods = pods;
+        out
+    }
+
+    /// The same of all nodes, without the pods: `each` is told of them one by one, in no order. All of them together are tens of megabytes in a
+    /// large cluster.
+    pub fn snapshot_without_pods(&mut self, now: Now, each: impl FnMut(PodView)) -> Snapshot {
+        self.snapshot_of("", false, now, each)
+    }
+
+    fn snapshot_of(
+        &mut self,
+        node: &str,
+        include_resolved: bool,
+        now: Now,
+        mut each: impl FnMut(PodView),
+    ) -> Snapshot {
         let mut builder = Builder::default();
         for (name, n) in &mut self.nodes {
             if node.is_empty() || **name == *node {
                 n.resolve(&mut self.directory, &self.policy, &mut self.losses);
-                builder.add(n, &self.directory, &self.policy, now.mono_ns);
+                builder.add(n, &self.directory, &self.policy, now.mono_ns, &mut each);
             }
         }
         let mut out = builder.finish(&self.directory, node.is_empty());
@@ -477,19 +499,8 @@ impl World {
     }
 
     /// The cumulative ledger by node and tenant pair.
-    pub fn ledger_totals(&self) -> Vec<LedgerTotal> {
-        let mut out = Vec::new();
-        for node in self.nodes.values() {
-            for ((waiter, runner), ns) in &node.totals.ledger_ns {
-                out.push(LedgerTotal {
-                    node: Arc::clone(&node.name),
-                    waiter: party_name(*waiter, &self.directory),
-                    runner: party_name(*runner, &self.directory),
-                    ns: *ns,
-                });
-            }
-        }
-        out
+    pub fn ledger_totals(&self) -> LedgerTotals {
+        LedgerTotals::new(self.nodes.values(), &self.directory)
     }
 
     /// Cumulative waits by tenant.

@@ -41,7 +41,8 @@ type Sums = (
 
 fn sums(world: &World) -> Sums {
     let run = world.run_totals().into_iter();
-    let ledger = world.ledger_totals().into_iter();
+    let ledger = world.ledger_totals();
+    let ledger = ledger.cells();
     let waits = world.wait_totals().into_iter();
     let some = |n: &u64| *n > 0;
     (

@@ -37,14 +37,15 @@ fn neither_time_nor_waits_of_it_are_its_tenants_and_it_is_shown_as_foreign() {
     sim.ticks(20, &did);
     assert_eq!(run_ns(&sim).get("green"), None, "{:?}", run_ns(&sim));
     assert_eq!(run_ns(&sim)["blue"], 20 * 3 * S / 10);
-    let cells = sim.world.ledger_totals();
+    let totals = sim.world.ledger_totals();
+    let cells: Vec<_> = totals.cells().collect();
     assert!(
         cells
             .iter()
-            .all(|c| &*c.waiter != "green" && &*c.runner != "green"),
+            .all(|c| &**c.waiter != "green" && &**c.runner != "green"),
         "{cells:?}"
     );
-    let waited: u64 = cells.iter().filter(|c| &*c.waiter == "blue").map(|c| c.ns).sum();
+    let waited: u64 = cells.iter().filter(|c| &**c.waiter == "blue").map(|c| c.ns).sum();
     assert_eq!(
         waited,
         20 * S / 2,

@@ -54,7 +54,7 @@ pub(super) fn choose(fold: &mut Fold, tenants: &BTreeSet<Arc<str>>, snapshot: &S
     let rows = told(snapshot)
         .filter(|t| *t.to != *GONE)
         .map(|t| (Arc::clone(&t.from), key(t), t.bytes));
-    fold.choose(tenants, rows.collect());
+    fold.choose(tenants, rows);
 }
 
 /// Returns how many series were folded.

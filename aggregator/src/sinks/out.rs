@@ -14,7 +14,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 /// Label names and values of one series.
-pub(super) type Labels<'l, const N: usize> = [(&'l str, &'l str); N];
+pub(super) type Labels<'l, const N: usize> = [(&'static str, &'l str); N];
 
 pub(super) struct Out<'a> {
     encoder: DescriptorEncoder<'a>,
@@ -27,7 +27,7 @@ pub(super) struct Out<'a> {
 }
 
 /// With its labels.
-type Sample = (Vec<(String, String)>, Box<dyn EncodeMetric>);
+type Sample = (Box<[(&'static str, String)]>, Box<dyn EncodeMetric>);
 
 struct Family {
     name: String,
@@ -109,16 +109,14 @@ impl<'a> Out<'a> {
         &mut self,
         name: &str,
         help: &str,
-        labels: &[(&str, &str)],
+        labels: &[(&'static str, &str)],
         series: usize,
         value: Box<dyn EncodeMetric>,
     ) {
         self.series += series;
         let of_cluster = self.cluster.as_deref().map(|cluster| ("cluster", cluster));
         let all = of_cluster.into_iter().chain(labels.iter().copied());
-        let labels = all
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect();
+        let labels = all.map(|(key, value)| (key, value.to_owned())).collect();
         let place = *self.places.entry(name.to_owned()).or_insert_with(|| {
             self.families.push(Family {
                 name: name.to_owned(),
@@ -149,7 +147,7 @@ impl<'a> Out<'a> {
                 continue;
             }
             for (labels, value) in samples {
-                value.encode(family.encode_family(labels)?)?;
+                value.encode(family.encode_family(&&**labels)?)?;
             }
         }
         Ok(self.encoder)

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use partywall_aggregator_core::report::{MemorySample, Pressure, Reclaim};
-use partywall_aggregator_core::snapshot::{PodView, Snapshot};
+use partywall_aggregator_core::snapshot::PodView;
 
-use super::fold::{Fold, Key};
+use super::fold::{Fold, Key, Largest};
 use super::out::{Labels, Out};
 
 /// Series of a pod: 4 gauges, 4 counters of reclaim, 2 of faults, 4 of events, 6 of pressure.
@@ -28,70 +28,151 @@ struct Row {
     single: bool,
 }
 
-pub(super) fn choose(fold: &mut Fold, tenants: &BTreeSet<Arc<str>>, snapshot: &Snapshot) {
-    let pods = told(snapshot).map(|(pod, sample)| {
-        let size = sample.current_bytes.unwrap_or(0);
-        (Arc::clone(&pod.tenant), key(pod), size)
-    });
-    fold.choose(tenants, pods.collect());
-}
-
-/// Returns how many pods were folded.
-pub(super) fn write(out: &mut Out<'_>, fold: &Fold, snapshot: &Snapshot) -> usize {
-    let mut rows: BTreeMap<Name, Row> = BTreeMap::new();
-    let mut folded = 0;
-    for (pod, sample) in told(snapshot) {
-        let tenant = fold.tenant(&pod.tenant);
-        let single = fold.is_named(&tenant, &key(pod));
-        let name = if single {
-            [
-                tenant,
-                Arc::clone(&pod.namespace),
-                Arc::clone(&pod.name),
-                Arc::clone(&pod.node),
-            ]
-        } else {
-            folded += 1;
-            [tenant, fold.other(), fold.other(), fold.other()]
-        };
-        let row = rows.entry(name.clone()).or_insert(Row {
+impl Row {
+    /// Sums of several.
+    fn other(name: Name) -> Self {
+        Self {
             name,
             sample: MemorySample::default(),
             requested_bytes: 0,
-            single,
-        });
-        row.requested_bytes = row.requested_bytes.saturating_add(pod.requested_memory_bytes);
-        if single {
-            row.sample = *sample;
-        } else {
-            let add = |sum: &mut Option<u64>, n: Option<u64>| {
-                *sum = n.map_or(*sum, |n| Some(sum.unwrap_or(0).saturating_add(n)));
-            };
-            add(&mut row.sample.current_bytes, sample.current_bytes);
-            add(&mut row.sample.working_set_bytes, sample.working_set_bytes);
-            // Of pods without one the sum says nothing.
-            add(&mut row.sample.limit_bytes, sample.limit_bytes);
+            single: false,
         }
     }
-    let rows: Vec<Row> = rows.into_values().collect();
+
+    fn add(&mut self, other: &Self) {
+        let add = |sum: &mut Option<u64>, n: Option<u64>| {
+            *sum = n.map_or(*sum, |n| Some(sum.unwrap_or(0).saturating_add(n)));
+        };
+        let (sum, n) = (&mut self.sample, &other.sample);
+        add(&mut sum.current_bytes, n.current_bytes);
+        add(&mut sum.working_set_bytes, n.working_set_bytes);
+        // Of pods without one the sum says nothing.
+        add(&mut sum.limit_bytes, n.limit_bytes);
+        self.requested_bytes = self.requested_bytes.saturating_add(other.requested_bytes);
+    }
+}
+
+/// Pods as they are told of: of each tenant those that may be published, the others summed at once. All of them together would be the largest part of what
+/// a scrape needs.
+pub(super) struct Told<'f> {
+    fold: &'f Fold,
+    tenants: BTreeMap<Arc<str>, OfTenant>,
+}
+
+struct OfTenant {
+    /// Published at the last scrape.
+    named: Vec<(Key, u64, Row)>,
+    new: Largest<Row>,
+    others: Row,
+    /// Pods in `others`.
+    count: usize,
+}
+
+impl<'f> Told<'f> {
+    pub(super) fn new(fold: &'f Fold) -> Self {
+        Self {
+            fold,
+            tenants: BTreeMap::new(),
+        }
+    }
+
+    /// Of pods whose memory is told.
+    pub(super) fn push(&mut self, pod: PodView) {
+        let Some(memory) = &pod.memory else { return };
+        let key = Key::Pod {
+            uid: Arc::clone(&pod.uid),
+            node: Arc::clone(&pod.node),
+        };
+        let size = memory.sample.current_bytes.unwrap_or(0);
+        let row = Row {
+            name: [Arc::clone(&pod.tenant), pod.namespace, pod.name, pod.node],
+            sample: memory.sample,
+            requested_bytes: pod.requested_memory_bytes,
+            single: true,
+        };
+        let of = self.tenants.entry(Arc::clone(&pod.tenant)).or_insert_with(|| {
+            let other = || self.fold.other();
+            OfTenant {
+                named: Vec::new(),
+                new: self.fold.largest(),
+                others: Row::other([Arc::clone(&pod.tenant), other(), other(), other()]),
+                count: 0,
+            }
+        });
+        if self.fold.was_named(&pod.tenant, &key) {
+            of.named.push((key, size, row));
+        } else if let Some(row) = of.new.push(key, size, row) {
+            of.others.add(&row);
+            of.count += 1;
+        }
+    }
+
+    /// What is left of them.
+    pub(super) fn rows(self) -> Rows {
+        let mut out = Rows::default();
+        for of in self.tenants.into_values() {
+            out.may_be_named.extend(of.named);
+            out.may_be_named.extend(of.new.best_first());
+            if of.count > 0 {
+                out.others.push((of.count, of.others));
+            }
+        }
+        out
+    }
+}
+
+/// One scrape's.
+#[derive(Default)]
+pub(super) struct Rows {
+    may_be_named: Vec<(Key, u64, Row)>,
+    others: Vec<(usize, Row)>,
+}
+
+pub(super) fn choose(fold: &mut Fold, tenants: &BTreeSet<Arc<str>>, rows: &Rows) {
+    let pods = rows
+        .may_be_named
+        .iter()
+        .map(|(key, size, row)| (Arc::clone(&row.name[0]), key.clone(), *size));
+    fold.choose(tenants, pods);
+}
+
+/// Returns how many pods were folded.
+pub(super) fn write(out: &mut Out<'_>, fold: &Fold, rows: Rows) -> usize {
+    let mut published: BTreeMap<Name, Row> = BTreeMap::new();
+    let mut folded = 0;
+    let mut sum = |count: usize, row: &Row| {
+        folded += count;
+        let name = [
+            fold.tenant(&row.name[0]),
+            fold.other(),
+            fold.other(),
+            fold.other(),
+        ];
+        published
+            .entry(name.clone())
+            .or_insert_with(|| Row::other(name))
+            .add(row);
+    };
+    let (mut single, others): (Vec<_>, Vec<_>) = rows
+        .may_be_named
+        .into_iter()
+        .partition(|(key, _, row)| fold.is_named(&fold.tenant(&row.name[0]), key));
+    rows.others.iter().for_each(|(count, row)| sum(*count, row));
+    others.iter().for_each(|(_, _, row)| sum(1, row));
+    // Of two of one name, made anew, the later UID's sample counts.
+    single.sort_by(|a, b| a.0.cmp(&b.0));
+    for (_, _, row) in single {
+        let [tenant, namespace, pod, node] = row.name;
+        let name = [fold.tenant(&tenant), namespace, pod, node];
+        let of = published.entry(name.clone()).or_insert_with(|| Row::other(name));
+        of.single = true;
+        of.sample = row.sample;
+        of.requested_bytes = of.requested_bytes.saturating_add(row.requested_bytes);
+    }
+    let rows: Vec<Row> = published.into_values().collect();
     gauges(out, &rows);
     counters(out, &rows);
     folded
-}
-
-/// Pods whose memory is told.
-fn told(snapshot: &Snapshot) -> impl Iterator<Item = (&PodView, &MemorySample)> {
-    snapshot
-        .pods
-        .iter()
-        .filter_map(|pod| Some((pod, &pod.memory.as_ref()?.sample)))
-}
-
-fn key(pod: &PodView) -> Key {
-    Key::Pod {
-        uid: Arc::clone(&pod.uid),
-        node: Arc::clone(&pod.node),
-    }
 }
 
 fn labels(name: &Name) -> Labels<'_, 4> {
@@ -105,7 +186,7 @@ fn labels(name: &Name) -> Labels<'_, 4> {
 }
 
 /// The pod's labels and one more.
-fn and<'a>(name: &'a Name, key: &'a str, value: &'a str) -> Labels<'a, 5> {
+fn and<'a>(name: &'a Name, key: &'static str, value: &'a str) -> Labels<'a, 5> {
     let [a, b, c, d] = labels(name);
     [a, b, c, d, (key, value)]
 }

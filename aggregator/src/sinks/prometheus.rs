@@ -10,7 +10,7 @@ use partywall_aggregator_core::breach::BreachKind;
 use partywall_aggregator_core::losses::Losses;
 use partywall_aggregator_core::report::{WAIT_BUCKETS, wait_bucket_edge_ns};
 use partywall_aggregator_core::snapshot::{
-    CLASSES, GONE, LedgerTotal, NodeView, OomTotal, RunTotal, Snapshot, TenantView, WaitTotal,
+    CLASSES, GONE, LedgerTotals, NodeView, OomTotal, RunTotal, Snapshot, TenantView, WaitTotal,
 };
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -89,9 +89,11 @@ struct Scrape {
 
 /// A cluster's world at one moment.
 struct Moment {
+    /// Without the pods.
     snapshot: Snapshot,
+    pods: pods::Rows,
     run: Vec<RunTotal>,
-    ledger: Vec<LedgerTotal>,
+    ledger: LedgerTotals,
     waits: Vec<(Arc<str>, WaitTotal)>,
     losses: Losses,
     flow_records: usize,
@@ -104,10 +106,12 @@ impl Collector for Scrape {
         let mut folded = 0;
         let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
         for (cluster, [fold, of_pods, of_traffic], room) in &mut *clusters {
-            let moment = {
+            let mut moment = {
+                let mut told = pods::Told::new(of_pods);
                 let mut world = cluster.lock();
                 Moment {
-                    snapshot: world.snapshot("", false, cluster.now()),
+                    snapshot: world.snapshot_without_pods(cluster.now(), |pod| told.push(pod)),
+                    pods: told.rows(),
                     run: world.run_totals(),
                     ledger: world.ledger_totals(),
                     waits: world.wait_totals(),
@@ -118,10 +122,10 @@ impl Collector for Scrape {
             };
             out.begin(Arc::clone(&cluster.name));
             let names = choose(fold, &moment);
-            pods::choose(of_pods, &names, &moment.snapshot);
+            pods::choose(of_pods, &names, &moment.pods);
             flows::choose(of_traffic, &names, &moment.snapshot);
             folded += tenants(&mut out, fold, &moment)
-                + pods::write(&mut out, of_pods, &moment.snapshot)
+                + pods::write(&mut out, of_pods, std::mem::take(&mut moment.pods))
                 + flows::write(&mut out, of_traffic, &moment.snapshot)
                 + oom_kills(&mut out, fold, &moment.snapshot.nodes);
             breaches(&mut out, &moment.snapshot);
@@ -209,10 +213,10 @@ fn choose(fold: &mut Fold, moment: &Moment) -> BTreeSet<Arc<str>> {
         .collect();
     names.extend(moment.run.iter().map(|r| Arc::clone(&r.tenant)));
     names.extend(moment.waits.iter().map(|(t, _)| Arc::clone(t)));
-    for cell in &moment.ledger {
-        names.insert(Arc::clone(&cell.waiter));
-        if !is_class(&cell.runner) {
-            names.insert(Arc::clone(&cell.runner));
+    for cell in moment.ledger.cells() {
+        names.insert(Arc::clone(cell.waiter));
+        if !is_class(cell.runner) {
+            names.insert(Arc::clone(cell.runner));
         }
     }
     for (_, kills) in of_nodes(&moment.snapshot.nodes) {
@@ -237,19 +241,19 @@ fn choose(fold: &mut Fold, moment: &Moment) -> BTreeSet<Arc<str>> {
             r.ns,
         )
     });
-    let ledger = moment.ledger.iter().map(|c| {
+    let ledger = moment.ledger.cells().map(|c| {
         (
-            Arc::clone(&c.waiter),
+            Arc::clone(c.waiter),
             Key::Wait {
-                node: Arc::clone(&c.node),
-                runner: Arc::clone(&c.runner),
+                node: Arc::clone(c.node),
+                runner: Arc::clone(c.runner),
             },
             c.ns,
         )
     });
     let kills = of_nodes(&moment.snapshot.nodes)
         .map(|(node, kills)| (Arc::clone(&kills.victim), oom_key(node, kills), kills.kills));
-    fold.choose(&names, run.chain(ledger).chain(kills).collect());
+    fold.choose(&names, run.chain(ledger).chain(kills));
     names
 }
 
@@ -376,17 +380,17 @@ fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> usize {
 
     type Cell = (Arc<str>, Arc<str>, Arc<str>);
     let mut ledger: BTreeMap<Cell, u64> = BTreeMap::new();
-    for cell in &moment.ledger {
-        let waiter = fold.tenant(&cell.waiter);
+    for cell in moment.ledger.cells() {
+        let waiter = fold.tenant(cell.waiter);
         let key = Key::Wait {
-            node: Arc::clone(&cell.node),
-            runner: Arc::clone(&cell.runner),
+            node: Arc::clone(cell.node),
+            runner: Arc::clone(cell.runner),
         };
         let named = fold.is_named(&waiter, &key);
         folded += usize::from(!named);
         let (node, runner) = match named {
-            true if is_class(&cell.runner) => (Arc::clone(&cell.node), Arc::clone(&cell.runner)),
-            true => (Arc::clone(&cell.node), fold.tenant(&cell.runner)),
+            true if is_class(cell.runner) => (Arc::clone(cell.node), Arc::clone(cell.runner)),
+            true => (Arc::clone(cell.node), fold.tenant(cell.runner)),
             false => (fold.other(), fold.other()),
         };
         add(&mut ledger, (node, waiter, runner), cell.ns);

@@ -106,8 +106,9 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Takes over what a cluster source knows now. Returns how many more Services found no room than before.
-    pub(super) fn set(&mut self, cluster: &Cluster, now_ns: u64) -> u64 {
+    /// Takes over what a cluster source knows now; `known` gives a pod's UID as others have it. Returns how many more Services found no room
+    /// than before.
+    pub(super) fn set(&mut self, cluster: &Cluster, known: impl Fn(&str) -> Arc<str>, now_ns: u64) -> u64 {
         // What was there before the first word of the cluster was there always.
         let from_ns = if self.loaded { now_ns } else { 0 };
         self.loaded |= !cluster.pods.is_empty();
@@ -124,13 +125,18 @@ impl Addresses {
         }
         for (address, uid) in live {
             let claims = self.pods.entry(address).or_default();
-            if !claims.iter().any(|c| c.to_ns == u64::MAX && *c.uid == *uid) {
-                claims.push(Claim {
-                    uid: Arc::from(uid),
-                    from_ns,
-                    to_ns: u64::MAX,
-                });
+            let mut still = claims.iter_mut().filter(|c| c.to_ns == u64::MAX);
+            if let Some(claim) = still.find(|c| *c.uid == *uid) {
+                claim.uid = known(uid);
+                continue;
             }
+            // Nearly every address has one.
+            claims.reserve_exact(1);
+            claims.push(Claim {
+                uid: known(uid),
+                from_ns,
+                to_ns: u64::MAX,
+            });
         }
         self.forget(now_ns);
         self.nodes.clear();
@@ -446,12 +452,16 @@ mod tests {
         }
     }
 
+    fn as_given(uid: &str) -> Arc<str> {
+        Arc::from(uid)
+    }
+
     fn set(addresses: &mut Addresses, pods: Vec<PodObject>, at_s: u64) {
         let cluster = Cluster {
             pods: pods.into_iter().map(Arc::new).collect(),
             ..Cluster::default()
         };
-        addresses.set(&cluster, at_s * S);
+        addresses.set(&cluster, as_given, at_s * S);
     }
 
     #[test]
@@ -522,7 +532,7 @@ mod tests {
             }],
             ..Cluster::default()
         };
-        a.set(&cluster, 0);
+        a.set(&cluster, as_given, 0);
         for (address, owner) in [
             ("192.168.0.1", Owner::Node("node-a".into())),
             ("192.168.0.2", Owner::Node("node-b".into())),
@@ -579,7 +589,7 @@ mod tests {
             }],
             ..Cluster::default()
         };
-        a.set(&cluster, 0);
+        a.set(&cluster, as_given, 0);
         assert_eq!(
             a.behind(ip("10.96.0.1"), 6, 80),
             Some(&[(ip("10.0.0.9"), 9090)][..])
@@ -649,7 +659,7 @@ mod tests {
             other => format!("{other:?}"),
         };
         for turn in 0..2 {
-            a.set(&cluster, 0);
+            a.set(&cluster, as_given, 0);
             assert_eq!(
                 a.behind(ip("203.0.113.1"), 6, 80),
                 Some(&[(ip("10.0.0.1"), 80)][..]),
@@ -675,7 +685,7 @@ mod tests {
             &[82],
             "three",
         ));
-        a.set(&cluster, 0);
+        a.set(&cluster, as_given, 0);
         assert_eq!(name(&a, "203.0.113.1"), "ClaimedTwice");
         assert_eq!(
             a.behind(ip("203.0.113.1"), 6, 82),
@@ -685,7 +695,7 @@ mod tests {
         let mut own = external("ns", "z", &[], &[82], "one");
         own.cluster_ips = vec![ip("10.96.0.9")];
         cluster.services.push(own);
-        a.set(&cluster, 0);
+        a.set(&cluster, as_given, 0);
         assert_eq!(name(&a, "10.96.0.9"), "z");
         assert_eq!(
             a.behind(ip("10.96.0.9"), 6, 82),
@@ -713,7 +723,7 @@ mod tests {
             ],
             ..Cluster::default()
         };
-        assert_eq!(a.set(&cluster, 0), 0);
+        assert_eq!(a.set(&cluster, as_given, 0), 0);
         let kept: usize = a.before.values().map(Vec::len).sum();
         assert_eq!(kept, 1_000 * 100 + 1, "not times 256");
         // Three of them do not fit; the small one does, whatever it is called.
@@ -722,8 +732,8 @@ mod tests {
                 .services
                 .push(external("ns", name, &["203.0.2.1"], &ports, "many"));
         }
-        assert_eq!(a.set(&cluster, 0), 1);
-        assert_eq!(a.set(&cluster, 0), 0, "told once");
+        assert_eq!(a.set(&cluster, as_given, 0), 1);
+        assert_eq!(a.set(&cluster, as_given, 0), 0, "told once");
         assert_eq!(
             a.behind(ip("198.51.100.1"), 6, 80),
             Some(&[(ip("10.0.1.1"), 80)][..])
@@ -731,8 +741,8 @@ mod tests {
         // Too many addresses: it leads nowhere.
         vips.push("203.0.3.1");
         cluster.services = vec![external("ns", "a", &vips, &[80], "few")];
-        a.set(&Cluster::default(), 0);
-        assert_eq!(a.set(&cluster, 0), 1);
+        a.set(&Cluster::default(), as_given, 0);
+        assert_eq!(a.set(&cluster, as_given, 0), 1);
         assert_eq!(a.behind(ip("203.0.0.1"), 6, 80), Some(&[][..]));
     }
 }

@@ -237,7 +237,11 @@ impl Directory {
         let objects = self.cluster.nodes.iter().enumerate();
         self.node_objects = objects.map(|(at, n)| (n.name.clone(), at)).collect();
         self.set_fence(&before, now_ns);
-        let services = Arc::make_mut(&mut self.addresses).set(&self.cluster, now_ns);
+        let known = |uid: &str| {
+            let pod = self.fence.pod_by_uid(uid);
+            pod.map_or_else(|| Arc::from(uid), |pod| Arc::clone(&pod.uid))
+        };
+        let services = Arc::make_mut(&mut self.addresses).set(&self.cluster, known, now_ns);
         self.rebuild(policy);
         TurnedAway {
             gone_pods: dropped,
@@ -328,7 +332,7 @@ impl Directory {
         for object in self.gone.values().map(|(p, _)| p).chain(live.clone()) {
             let pod = Arc::new(Pod {
                 scoped: self.scoped.iter().filter(|s| s.counts(object)).cloned().collect(),
-                ..make_pod(object, &self.namespaces, &self.quotas, &hard)
+                ..make_pod(object, &self.namespaces, &self.quotas, &hard, &self.fence)
             });
             pods.insert(Arc::clone(&pod.uid), pod);
         }
@@ -453,7 +457,15 @@ fn make_pod(
     namespaces: &BTreeMap<Arc<str>, (TenantId, ResolvedBy)>,
     quotas: &BTreeMap<TenantId, [Option<Bound>; 3]>,
     hard: &Hard,
+    fence: &Fence,
 ) -> Pod {
+    // Its texts are there already: those of all pods are megabytes.
+    let known = fence.pod_by_uid(&object.uid);
+    let text = |of: &str, known: Option<&Arc<str>>| match known.filter(|known| ***known == *of) {
+        Some(known) => Arc::clone(known),
+        None => Arc::from(of),
+    };
+    let on = known.and_then(|pod| pod.node.as_ref()).map(|node| &node.name);
     let (namespace, tenant) = namespaces.get_key_value(object.namespace.as_str()).map_or_else(
         || (Arc::from(object.namespace.as_str()), TenantId::SYSTEM),
         |(n, (t, _))| (Arc::clone(n), *t),
@@ -465,10 +477,10 @@ fn make_pod(
         bound.is_some_and(|b| b.from_policy || own)
     });
     Pod {
-        uid: Arc::from(object.uid.as_str()),
+        uid: text(&object.uid, known.map(|pod| &pod.uid)),
         namespace,
-        name: Arc::from(object.name.as_str()),
-        node: object.node.as_deref().map(Arc::from),
+        name: text(&object.name, known.map(|pod| &pod.name)),
+        node: object.node.as_deref().map(|node| text(node, on)),
         tenant,
         requests: object.requests,
         cpu_limit_ncores: object.cpu_limit_ncores,

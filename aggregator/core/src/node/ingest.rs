@@ -246,6 +246,10 @@ impl Node {
             self.slots[at as usize] = Some(slot);
             return at;
         }
+        // By an eighth: doubled, half of a node's largest part may be empty.
+        if self.slots.len() == self.slots.capacity() {
+            self.slots.reserve_exact(4 + self.slots.len() / 8);
+        }
         self.slots.push(Some(slot));
         (self.slots.len() - 1) as u32 // below MAX_SLOTS_PER_NODE
     }

@@ -46,6 +46,8 @@ impl<P: Copy> History<P> {
                 self.0.remove(closest);
             }
         }
+        // By what is needed: a pod's few moments lie for as long as it lives, and doubling would leave half of their room empty.
+        self.0.reserve_exact(1);
         self.0.push_back((at_ns, value));
     }
 

@@ -21,7 +21,7 @@ impl Table {
         let Some(record) = self.get(case.id) else {
             return Amount::default();
         };
-        let counted = record.counted.plus(&record.matched.get());
+        let counted = record.counted().plus(&record.matched.get());
         let mut grown = record.above_base().less(&counted);
         if case.by_receiver
             && case.exact
@@ -33,7 +33,7 @@ impl Table {
                 .opened
                 .saturating_sub(opener.matched.get().opened);
         }
-        let (before, partner) = (record.counted, record.partner);
+        let (before, partner) = (record.counted(), record.partner());
         let begun = |t: &Traffic| t.opened.max(t.established);
         let mut connections = begun(&before.plus(&grown)).saturating_sub(begun(&before));
         let mut over = Traffic::default();
@@ -49,24 +49,26 @@ impl Table {
             if let Some(opener) = self.get_mut(id) {
                 let all = opener.above_base();
                 let matched = opener.matched.get();
-                let room = all.less(&opener.counted).less(&matched);
+                let before = opener.counted();
+                let room = all.less(&before).less(&matched);
                 let matched = matched.plus(&theirs.least(&room));
-                let sum = opener.counted.plus(&matched).plus(&grown);
-                over = opener.counted.least(&sum.less(&all)).least(&grown);
-                opener.counted = opener.counted.less(&over);
+                let sum = before.plus(&matched).plus(&grown);
+                over = before.least(&sum.less(&all)).least(&grown);
+                let left = before.less(&over);
+                opener.set_counted(left);
                 // By the opener's, whichever end told of a connection first: the receiver's record may be one of several.
                 let known = begun(&matched);
                 let matched = matched.plus(&grown);
                 connections = begun(&matched).saturating_sub(known);
                 opener.matched.set(matched);
                 // Shown by itself only for what it alone was counted for.
-                opener.primary &= opener.counted.packets() > 0;
+                opener.primary &= left.packets() > 0;
             }
         }
         if let Some(record) = self.get_mut(case.id) {
-            record.counted = record.counted.plus(&grown);
+            record.set_counted(record.counted().plus(&grown));
             if case.by_receiver {
-                record.partner = case.opener;
+                record.settle().partner = case.opener;
             }
         }
         grown = grown.less(&over);

@@ -27,7 +27,7 @@ impl Table {
         let Some(record) = self.get_mut(case.id) else {
             return;
         };
-        let (mut own, theirs) = (record.moments.take(), record.theirs.take());
+        let (mut own, theirs) = record.take_moments();
         // Its opener sent. If its own agent turns out not to have told of that time, nobody knows whether it arrived.
         if let (true, Some(tenant), Some(node)) = (case.by_receiver, case.from.tenant, &case.to.node) {
             self.crossed.send(tenant, node, &theirs);
@@ -98,7 +98,7 @@ impl Table {
     pub(super) fn note_pending(&mut self) {
         let records = self.queue.iter().filter_map(|id| {
             let record = self.records.get(*id as usize)?.as_deref()?;
-            Some([&record.moments, &record.theirs])
+            Some(record.moments())
         });
         let folded = self.folded.iter().map(|folded| &folded.when);
         self.crossed.wait_for(records.flatten().chain(folded));

@@ -112,7 +112,7 @@ impl Table {
         }
         out.retain(|id| self.get(*id).is_some_and(|r| meet(opener, r, cx)));
         // A record that ended has its successor under the same key.
-        let goes_on = |id: &u32| self.get(*id).is_some_and(|r| r.ended_ns.is_none());
+        let goes_on = |id: &u32| self.get(*id).is_some_and(|r| r.ended_ns().is_none());
         if out.iter().any(goes_on) {
             out.retain(goes_on);
         }
@@ -133,9 +133,9 @@ impl Table {
 /// They may be about the same packets: neither ended before the other began.
 fn meet(opener: &Record, receiver: &Record, cx: &Cx<'_>) -> bool {
     let [apart_ns, lately_ns] = [APART_NS, LATELY_NS].map(|least| slack_ns(least, opener, receiver, cx));
-    let end_ns = |r: &Record| r.ended_ns.unwrap_or(u64::MAX).saturating_add(lately_ns);
+    let end_ns = |r: &Record| r.ended_ns().unwrap_or(u64::MAX).saturating_add(lately_ns);
     opener.last_ns.saturating_add(apart_ns) >= receiver.first_ns
-        && (receiver.ended_ns.is_none() || receiver.last_ns.saturating_add(apart_ns) >= opener.first_ns)
+        && (receiver.ended_ns().is_none() || receiver.last_ns.saturating_add(apart_ns) >= opener.first_ns)
         && end_ns(receiver) >= opener.first_ns
         && end_ns(opener) >= receiver.first_ns
 }

@@ -61,6 +61,7 @@ use crate::losses::Losses;
 use crate::node::Node;
 use crate::node::flows::News;
 use crate::report::Role;
+use crate::shared::Shared;
 use crate::trail::crossed::{Crossed, Whose};
 use crate::trail::{Moments, reason};
 use crate::world::Now;
@@ -115,6 +116,8 @@ pub(crate) struct Table {
     probes: probe::Probes,
     reach: reach::Reach,
     folded: Vec<folded::Folded>,
+    /// Of verdicts: a few sentences, said of hundreds of thousands of flows.
+    reasons: Shared<str>,
     pub(crate) crossed: Crossed,
 }
 
@@ -252,9 +255,9 @@ impl Table {
     /// Nothing more will be said of it.
     pub(crate) fn end(&mut self, id: u32, now: Now) {
         if let Some(record) = self.get_mut(id)
-            && record.ended_ns.is_none()
+            && record.ended_ns().is_none()
         {
-            record.ended_ns = Some(now.mono_ns);
+            record.end(now.mono_ns);
             self.ended.push_back((now.mono_ns, id));
         }
     }
@@ -277,7 +280,7 @@ impl Table {
                 continue;
             };
             each(&record.node, record.flow.index, id);
-            for unjudged in [&record.moments, &record.theirs] {
+            for unjudged in record.moments() {
                 let whose = Whose::OnNode(Arc::clone(&record.node));
                 self.crossed.doubt(whose, reason::FLOWS_NOT_SEEN, unjudged);
             }

@@ -9,44 +9,70 @@ use crate::report::{Flow, Role, Traffic};
 use crate::trail::Moments;
 use crate::world::Now;
 
+/// There are hundreds of thousands: what only some have is boxed, and what is equal is kept once. A test holds the sizes.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) node: Arc<str>,
     pub(super) flow: Flow,
     pub(super) owner: Kind,
     now: Traffic,
-    base: Seldom,
+    /// What of it is from before this aggregator.
+    base: Option<Box<Base>>,
     /// The aggregator's monotonic clock when its agent read it first and last.
     pub(super) first_ns: u64,
     pub(super) last_ns: u64,
     pub(super) first_unix_ns: u64,
     pub(super) last_unix_ns: u64,
-    /// The aggregator's monotonic clock.
-    pub(super) ended_ns: Option<u64>,
-    pub(super) queued: bool,
-    /// Grew, and was not judged yet: since when, on the aggregator's monotonic clock.
-    pub(super) waits_since_ns: Option<u64>,
+    /// The aggregator's monotonic clock; `u64::MAX`: goes on.
+    ended_ns: u64,
     /// What was not judged yet happened after this; the aggregator's monotonic clock.
     pub(super) grew_after_ns: u64,
-    /// When that was, for the trail.
-    pub(super) moments: Moments,
-    /// A receiver's: when its opener's record grew, which is judged with it.
-    pub(super) theirs: Moments,
-    /// What of it is in the totals under this record, and under the records of its receivers; from the opener's side, above `base`.
-    pub(super) counted: Traffic,
+    /// Between its growth and its judgement.
+    unjudged: Option<Box<Unjudged>>,
+    /// What of it is in the totals under this record; from the opener's side, above `base`. `None`: as its marks, which it mostly is.
+    counted: Option<Box<Traffic>>,
+    /// The same under the records of its receivers.
     pub(super) matched: Seldom,
-    /// Everything as of the last judgement, from the opener's side, with what only the opener knows.
-    pub(super) marks: Traffic,
-    /// A receiver's: its opener.
-    pub(super) partner: Option<u32>,
-    /// A receiver's: when its opener was last heard of, as of the last judgement.
-    pub(super) opener_ns: u64,
-    /// A receiver's: what the opener's own record said, as of the last judgement. An opener's is `marks`.
-    pub(super) told: Seldom,
+    /// Of what is judged by this record; an opener's whose receivers tell is not.
+    settled: Option<Box<Settled>>,
+    /// Such an opener's, as it was when it was last left to them.
+    left: Seldom,
+    pub(super) queued: bool,
     /// The flow is counted and shown by this record, not by the other end's.
     pub(super) primary: bool,
     /// A connection was made against the policies in force.
     pub(super) leaked: bool,
+}
+
+#[derive(Debug)]
+struct Base {
+    traffic: Traffic,
+    /// When it stood there, on the aggregator's monotonic clock.
+    at_ns: u64,
+}
+
+/// What waits for its judgement.
+#[derive(Debug, Default)]
+struct Unjudged {
+    /// Grew, and was not judged yet: since when, on the aggregator's monotonic clock.
+    since_ns: Option<u64>,
+    /// When that was, for the trail.
+    moments: Moments,
+    /// A receiver's: when its opener's record grew, which is judged with it.
+    theirs: Moments,
+}
+
+/// As of the last judgement.
+#[derive(Debug)]
+pub(super) struct Settled {
+    /// Everything, from the opener's side, with what only the opener knows.
+    marks: Traffic,
+    /// A receiver's: what its opener's record said.
+    pub(super) told: Traffic,
+    /// A receiver's: its opener.
+    pub(super) partner: Option<u32>,
+    /// A receiver's: when its opener was last heard of.
+    pub(super) opener_ns: u64,
     pub(super) judged: Option<Judged>,
     rate: Rate,
 }
@@ -80,7 +106,7 @@ pub(super) struct Judged {
 }
 
 /// Bytes at two moments, half a window and more apart.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Rate {
     marks: [(u64, u64); 2],
 }
@@ -92,30 +118,31 @@ impl Record {
             flow,
             owner,
             now: Traffic::default(),
-            base: Seldom::default(),
+            base: None,
             first_ns: at_ns,
             last_ns: at_ns,
             first_unix_ns: unix_ns,
             last_unix_ns: unix_ns,
-            ended_ns: None,
-            queued: false,
-            waits_since_ns: None,
+            ended_ns: u64::MAX,
             grew_after_ns: 0,
-            moments: Moments::default(),
-            theirs: Moments::default(),
-            counted: Traffic::default(),
+            unjudged: None,
+            counted: None,
             matched: Seldom::default(),
-            marks: Traffic::default(),
-            partner: None,
-            opener_ns: 0,
-            told: Seldom::default(),
+            settled: None,
+            left: Seldom::default(),
+            queued: false,
             primary: false,
             leaked: false,
-            judged: None,
-            rate: Rate {
-                marks: [(at_ns, 0); 2],
-            },
         }
+    }
+
+    /// The aggregator's monotonic clock.
+    pub(super) fn ended_ns(&self) -> Option<u64> {
+        (self.ended_ns != u64::MAX).then_some(self.ended_ns)
+    }
+
+    pub(super) fn end(&mut self, at_ns: u64) {
+        self.ended_ns = at_ns;
     }
 
     /// Grew between `from_ns` and `at_ns`: in one of the slots of `moment`.
@@ -134,20 +161,139 @@ impl Record {
         // What was given up or reset by a clock alone is no traffic.
         let moved = to.packets() > before.packets() || to.opened > before.opened;
         if let Some(moment) = moment.filter(|_| moved) {
-            self.moments.push(moment);
+            self.waiting().moments.push(moment);
         }
         if let Some(base) = base {
-            self.base.set(base);
-            let bytes = base.bytes();
-            self.rate.marks = [(at_ns, bytes); 2];
+            self.base = Some(Box::new(Base { traffic: base, at_ns }));
+            let rate = self.begun();
+            self.settled.iter_mut().for_each(|settled| settled.rate = rate);
         }
         self.now = to;
         self.last_ns = at_ns;
         self.last_unix_ns = unix_ns;
-        if self.waits_since_ns.is_none() {
-            self.waits_since_ns = Some(now.mono_ns);
+        if self.waits_since_ns().is_none() {
+            self.wait_since(Some(now.mono_ns));
             self.grew_after_ns = from_ns;
         }
+    }
+
+    fn waiting(&mut self) -> &mut Unjudged {
+        self.unjudged.get_or_insert_default()
+    }
+
+    /// Grew, and was not judged yet: since when, on the aggregator's monotonic clock.
+    pub(super) fn waits_since_ns(&self) -> Option<u64> {
+        self.unjudged.as_ref()?.since_ns
+    }
+
+    /// Waits from then on, if it does not wait already.
+    pub(super) fn wait_since(&mut self, since_ns: Option<u64>) {
+        if since_ns.is_some() {
+            let waiting = self.waiting();
+            waiting.since_ns = waiting.since_ns.or(since_ns);
+        }
+    }
+
+    /// Was judged.
+    pub(super) fn rest(&mut self) {
+        if let Some(waiting) = &mut self.unjudged {
+            waiting.since_ns = None;
+        }
+        self.unjudged = self
+            .unjudged
+            .take()
+            .filter(|waiting| !waiting.moments.is_empty() || !waiting.theirs.is_empty());
+    }
+
+    /// When it grew, and when its opener did.
+    pub(super) fn moments(&self) -> impl Iterator<Item = &Moments> {
+        self.unjudged.iter().flat_map(|w| [&w.moments, &w.theirs])
+    }
+
+    pub(super) fn take_moments(&mut self) -> (Moments, Moments) {
+        let both = |w: &mut Box<Unjudged>| (w.moments.take(), w.theirs.take());
+        self.unjudged.as_mut().map(both).unwrap_or_default()
+    }
+
+    /// When it grew alone.
+    pub(super) fn take_own_moments(&mut self) -> Moments {
+        let own = |w: &mut Box<Unjudged>| w.moments.take();
+        self.unjudged.as_mut().map(own).unwrap_or_default()
+    }
+
+    /// Its opener grew.
+    pub(super) fn add_theirs(&mut self, grew: &Moments) {
+        if !grew.is_empty() {
+            self.waiting().theirs.add(grew);
+        }
+    }
+
+    /// As of the last judgement by this record, if there was one.
+    pub(super) fn settled(&self) -> Option<&Settled> {
+        self.settled.as_deref()
+    }
+
+    pub(super) fn settle(&mut self) -> &mut Settled {
+        let rate = self.begun();
+        self.settled.get_or_insert_with(|| {
+            Box::new(Settled {
+                marks: Traffic::default(),
+                told: Traffic::default(),
+                partner: None,
+                opener_ns: 0,
+                judged: None,
+                rate,
+            })
+        })
+    }
+
+    pub(super) fn judged(&self) -> Option<&Judged> {
+        self.settled()?.judged.as_ref()
+    }
+
+    pub(super) fn partner(&self) -> Option<u32> {
+        self.settled()?.partner
+    }
+
+    /// Everything as of the last judgement, from the opener's side, with what only the opener knows.
+    pub(super) fn marks(&self) -> Traffic {
+        self.settled().map_or_else(Traffic::default, |s| s.marks)
+    }
+
+    /// Everything as of the last judgement, by whichever record.
+    pub(super) fn before(&self) -> Traffic {
+        self.settled().map_or_else(|| self.left.get(), |s| s.marks)
+    }
+
+    /// Its receivers' to judge: once they are gone, it has not all happened anew.
+    pub(super) fn leave(&mut self) {
+        self.primary = false;
+        match self.settled {
+            Some(_) => self.set_marks(self.view()),
+            None => self.left.set(self.view()),
+        }
+    }
+
+    pub(super) fn set_marks(&mut self, marks: Traffic) {
+        let counted = self.counted();
+        self.settle().marks = marks;
+        self.set_counted(counted);
+    }
+
+    /// What of it is in the totals under this record; from the opener's side, above `base`.
+    pub(super) fn counted(&self) -> Traffic {
+        self.counted.as_deref().copied().unwrap_or_else(|| self.marks())
+    }
+
+    pub(super) fn set_counted(&mut self, counted: Traffic) {
+        self.counted = match self.counted.take() {
+            _ if counted == self.marks() => None,
+            Some(mut held) => {
+                *held = counted;
+                Some(held)
+            }
+            None => Some(Box::new(counted)),
+        };
     }
 
     /// All that it counted, from the opener's side.
@@ -161,15 +307,32 @@ impl Record {
     /// The same, as far as it was counted under this aggregator.
     pub(super) fn above_base(&self) -> Traffic {
         match self.flow.role {
-            Role::Opened | Role::Unknown => self.now.less(&self.base.get()),
-            Role::Accepted => self.now.less(&self.base.get()).turned(),
+            Role::Opened | Role::Unknown => self.now.less(&self.base()),
+            Role::Accepted => self.now.less(&self.base()).turned(),
         }
+    }
+
+    fn base(&self) -> Traffic {
+        self.base
+            .as_ref()
+            .map_or_else(Traffic::default, |base| base.traffic)
+    }
+
+    /// Where its rate begins.
+    fn begun(&self) -> Rate {
+        let first = match &self.base {
+            Some(base) => (base.at_ns, base.traffic.bytes()),
+            None => (self.first_ns, 0),
+        };
+        Rate { marks: [first; 2] }
     }
 
     /// Keeps two moments of which the older is half a window to a whole one ago.
     pub(super) fn mark_rate(&mut self, now_ns: u64, window_ns: u64) {
-        if now_ns.saturating_sub(self.rate.marks[1].0) >= window_ns / 2 {
-            self.rate.marks = [self.rate.marks[1], (now_ns, self.now.bytes())];
+        let bytes = self.now.bytes();
+        let rate = &mut self.settle().rate;
+        if now_ns.saturating_sub(rate.marks[1].0) >= window_ns / 2 {
+            rate.marks = [rate.marks[1], (now_ns, bytes)];
         }
     }
 
@@ -178,8 +341,21 @@ impl Record {
         if now_ns.saturating_sub(self.last_ns) > window_ns {
             return 0.0;
         }
-        let (at_ns, bytes) = self.rate.marks[0];
+        let rate = self.settled().map_or_else(|| self.begun(), |s| s.rate);
+        let (at_ns, bytes) = rate.marks[0];
         let over = now_ns.saturating_sub(at_ns).max(window_ns / 2).max(1);
         self.now.bytes().saturating_sub(bytes) as f64 * 1e9 / over as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 256 and 384 are sizes that the allocator rounds up to; one byte more costs 64 or 64 more, 262,144 times.
+    #[test]
+    fn a_record_is_small() {
+        assert!(size_of::<Record>() <= 256, "{}", size_of::<Record>());
+        assert!(size_of::<Settled>() <= 384, "{}", size_of::<Settled>());
     }
 }

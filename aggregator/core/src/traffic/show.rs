@@ -164,10 +164,10 @@ impl Table {
         let mut found: Vec<(u64, u32, &Record, &Judged)> = Vec::new();
         for (id, record) in self.records.iter().enumerate() {
             if let Some(record) = record.as_deref().filter(|r| r.primary)
-                && let Some(judged) = record.judged.as_ref()
+                && let Some(judged) = record.judged()
                 && filter.admits(judged, directory)
             {
-                found.push((record.marks.bytes(), id as u32, record, judged));
+                found.push((record.marks().bytes(), id as u32, record, judged));
             }
         }
         found.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -182,13 +182,13 @@ impl Table {
                 port: record.flow.port,
                 verdict: j.verdict,
                 reason: Arc::clone(&j.reason),
-                seen_by: match (record.flow.role, record.partner) {
+                seen_by: match (record.flow.role, record.partner()) {
                     (Role::Opened | Role::Unknown, _) => Seen::Opener,
                     (Role::Accepted, Some(_)) => Seen::Both,
                     (Role::Accepted, None) => Seen::Receiver,
                 },
                 delivered: j.delivered,
-                traffic: record.marks,
+                traffic: record.marks(),
                 first_seen_unix_ns: record.first_unix_ns,
                 last_seen_unix_ns: record.last_unix_ns,
                 bytes_per_second: record.rate(judged.mono_ns, window_ns),

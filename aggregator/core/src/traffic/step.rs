@@ -60,7 +60,7 @@ impl Table {
             record.queued = false;
             if self.judge_one(id, cx, losses) {
                 if let Some(record) = self.get_mut(id) {
-                    record.waits_since_ns = None;
+                    record.rest();
                 }
             } else {
                 again.push(id);
@@ -97,10 +97,10 @@ impl Table {
             Opener::Several => {
                 // Each opener's own record is counted instead.
                 if let Some(record) = self.get_mut(id) {
-                    let _told_by_them = (record.moments.take(), record.theirs.take());
+                    let _told_by_them = record.take_moments();
                     record.primary = false;
-                    record.counted = record.above_base();
-                    record.marks = record.view();
+                    record.set_marks(record.view());
+                    record.set_counted(record.above_base());
                 }
                 return true;
             }
@@ -172,7 +172,7 @@ impl Table {
         let key = Key::of(record);
         let to = End::peer(record, cx);
         let shared = has_receivers && sole.is_empty();
-        let waits_since_ns = record.waits_since_ns;
+        let waits_since_ns = record.waits_since_ns();
         if !sole.is_empty() {
             // Through a Service, what went to endpoints whose nodes have no agent is in this record alone.
             let addresses = cx.directory.addresses();
@@ -183,23 +183,21 @@ impl Table {
                     endpoints.iter().all(|(address, _)| covered(*address))
                 });
             let grew = if all_told {
-                self.get_mut(id).map(|record| record.moments.take())
+                self.get_mut(id).map(Record::take_own_moments)
             } else {
                 None
             };
             for receiver in sole {
                 if let Some(record) = self.get_mut(receiver) {
-                    grew.iter().for_each(|grew| record.theirs.add(grew));
+                    grew.iter().for_each(|grew| record.add_theirs(grew));
                     // What is new may be told of by the receiver's agent in a moment.
-                    record.waits_since_ns = record.waits_since_ns.or(waits_since_ns);
+                    record.wait_since(waits_since_ns);
                 }
                 self.enqueue(receiver);
             }
             if all_told {
                 if let Some(record) = self.get_mut(id) {
-                    record.primary = false;
-                    // Theirs to judge: once they are gone, it has not all happened anew.
-                    record.marks = record.view();
+                    record.leave();
                 }
                 return true;
             }
@@ -220,7 +218,7 @@ impl Table {
                 let own = End::own(record, cx);
                 let when = self.get_mut(id).map(|record| {
                     record.primary = false;
-                    record.moments.take()
+                    record.take_own_moments()
                 });
                 self.cross_unnamed(&own, &when.unwrap_or_default());
                 return true;
@@ -251,32 +249,33 @@ impl Table {
             return false;
         }
         let key = Key::of(record);
-        let joined = case.by_receiver && record.partner != case.opener;
+        let joined = case.by_receiver && record.partner() != case.opener;
         // Who it was is known only now: nothing of what it did was judged as its own.
         let renamed = joined
-            && record.partner.is_none()
-            && record
-                .judged
-                .as_ref()
-                .is_some_and(|j| !is_same(&j.from, &case.from));
+            && record.partner().is_none()
+            && record.judged().is_some_and(|j| !is_same(&j.from, &case.from));
         // A handshake ends at the opener, whose record tells; of a datagram the receiver's does.
         let teller = if key.protocol == TCP { &case.from } else { &case.to };
         let seen = Seen {
             protocol: key.protocol,
             now: case.traffic,
-            before: if renamed { Traffic::default() } else { record.marks },
+            before: if renamed {
+                Traffic::default()
+            } else {
+                record.before()
+            },
             told: case.told,
             told_before: match (joined, case.by_receiver) {
                 (true, _) => Traffic::default(),
-                (false, true) => record.told.get(),
-                (false, false) => record.marks,
+                (false, true) => record.settled().map_or_else(Traffic::default, |s| s.told),
+                (false, false) => record.before(),
             },
             by_receiver: case.by_receiver,
             receiver_is_covered: !case.shared && cx.is_covered(&case.to, record.first_ns),
             patient: is_waited_for(record, GRACE_NS, teller, cx),
             opener_tells: case.exact,
             in_vain: case.exact
-                && case.opener_ns > record.opener_ns
+                && case.opener_ns > record.settled().map_or(0, |s| s.opener_ns)
                 && case.opener_ns > record.last_ns.saturating_add(VAIN_NS),
         };
         let outcome = seen.outcome();
@@ -298,23 +297,25 @@ impl Table {
         }
         self.cross(&case, verdict, outcome, passes, &reason, amount, renamed);
         self.note(&case, &key, verdict, outcome, &reason, done, cx, losses);
+        let reason = self.reasons.of(reason.text());
         let window_ns = seconds(cx.policy.thresholds.windows.length_seconds);
         let Some(record) = self.get_mut(case.id) else {
             return true;
         };
         record.primary = true;
         record.leaked = leaked;
-        record.marks = case.traffic;
-        record.opener_ns = case.opener_ns;
-        if case.by_receiver {
-            record.told.set(case.told);
-        }
+        record.set_marks(case.traffic);
         record.mark_rate(cx.now.mono_ns, window_ns);
-        record.judged = Some(Judged {
+        let settled = record.settle();
+        settled.opener_ns = case.opener_ns;
+        if case.by_receiver {
+            settled.told = case.told;
+        }
+        settled.judged = Some(Judged {
             from: case.from,
             to: case.to,
             verdict,
-            reason: reason.text(),
+            reason,
             delivered,
         });
         true
@@ -369,13 +370,13 @@ impl Table {
 
 fn waited_ns(record: &Record, cx: &Cx<'_>) -> u64 {
     record
-        .waits_since_ns
+        .waits_since_ns()
         .map_or(u64::MAX, |since| cx.now.mono_ns.saturating_sub(since))
 }
 
 /// What has not been waited for long enough, or until the end's agent has reported once more.
 fn is_waited_for(record: &Record, least_ns: u64, end: &End, cx: &Cx<'_>) -> bool {
-    waited_ns(record, cx) < least_ns || record.waits_since_ns.is_some_and(|since| cx.awaits(end, since))
+    waited_ns(record, cx) < least_ns || record.waits_since_ns().is_some_and(|since| cx.awaits(end, since))
 }
 
 /// The peer is a pod by its address alone, or somebody on a node, and that node's agent would know of it.
@@ -383,7 +384,7 @@ fn needs_confirmation(record: &Record, from: &End, cx: &Cx<'_>) -> bool {
     let may_be_another = match &from.what {
         What::Pod(pod) => !matches!(&record.owner, crate::node::slot::Kind::Pod(uid) if *uid == pod.uid),
         // What was masqueraded nobody will tell of: it is waited for once.
-        What::Node(_) => record.judged.is_none(),
+        What::Node(_) => record.judged().is_none(),
         _ => false,
     };
     may_be_another && cx.is_covered(from, record.first_ns)
@@ -397,7 +398,7 @@ fn is_same(a: &End, b: &End) -> bool {
 fn is_nameless(case: &Case, record: &Record) -> bool {
     let nameless = |end: &End| match end.what {
         What::Unnamed(reason) => reason == Reason::PodUnknown,
-        What::Outside { private } => private && record.judged.is_none(),
+        What::Outside { private } => private && record.judged().is_none(),
         _ => false,
     };
     nameless(&case.from) || nameless(&case.to)

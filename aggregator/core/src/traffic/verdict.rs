@@ -92,7 +92,7 @@ impl Table {
                 return (Verdict::Unknown, Why::Words(Arc::from(why)), leaked);
             }
             Outcome::Nothing => {
-                if let Some(before) = record.and_then(|r| r.judged.as_ref()) {
+                if let Some(before) = record.and_then(Record::judged) {
                     return (before.verdict, Why::Words(Arc::clone(&before.reason)), leaked);
                 }
             }
@@ -102,7 +102,7 @@ impl Table {
         // A datagram does not say whether it belongs to what connection tracking has let through before.
         let may_be_older = |since_ns: u64| {
             let unbroken = |r: &Record| {
-                let was_blocked = r.judged.as_ref().is_some_and(|j| j.verdict == Verdict::Blocked);
+                let was_blocked = r.judged().is_some_and(|j| j.verdict == Verdict::Blocked);
                 r.first_ns < since_ns.saturating_add(enforce_ns) && !was_blocked
             };
             protocol != TCP && since_ns > 0 && record.is_some_and(unbroken)

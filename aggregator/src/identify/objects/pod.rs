@@ -2,18 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 
 use partywall_aggregator_core::identity::{
-    ContainerObject, ContainerPort, OwnerRef, PodObject, Resources, Toleration, is_namespace_name,
+    ContainerObject, ContainerPort, Labels, OwnerRef, PodObject, Resources, Toleration, is_namespace_name,
     is_object_name, is_port_name,
 };
 use partywall_aggregator_core::quantity::Quantity;
+use partywall_aggregator_core::shared::Shared;
 
 use super::super::yaml::YamlError;
 use super::at::{At, metadata, namespace_of};
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const MAX_UID: usize = 128;
+
+/// Pods of one owner bear the same labels, and there may be tens of thousands of them. One for all sources: whoever reads a pod anew, from a file or
+/// from a watch, finds what it had.
+static LABELS: Mutex<Shared<BTreeMap<String, String>>> = Mutex::new(Shared::new());
+
+fn shared(labels: BTreeMap<String, String>) -> Labels {
+    let mut kept = LABELS.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.of(labels.into())
+}
 
 pub(super) fn pod(object: &At<'_>) -> Result<PodObject, YamlError> {
     let metadata = metadata(object)?;
@@ -31,7 +42,7 @@ pub(super) fn pod(object: &At<'_>) -> Result<PodObject, YamlError> {
             "UID (a pod is known by it: use objects as `kubectl get -o yaml` writes them)",
             is_uid,
         )?,
-        labels: metadata.texts("labels")?.into(),
+        labels: shared(metadata.texts("labels")?),
         ..PodObject::default()
     };
     pod.owner = owner(&metadata)?;
@@ -112,6 +123,8 @@ fn addresses(status: &At<'_>, list: &str, single: &str) -> Result<Vec<IpAddr>, Y
     out.extend(status.address(single)?);
     let mut seen = BTreeSet::new();
     out.retain(|address| seen.insert(*address));
+    // One or two, for as long as the pod lives.
+    out.shrink_to_fit();
     Ok(out)
 }
 
