@@ -29,14 +29,14 @@ pub(super) struct Record {
     pub(super) grew_after_ns: u64,
     /// Between its growth and its judgement.
     unjudged: Option<Box<Unjudged>>,
-    /// What of it is in the totals under this record; from the opener's side, above `base`. `None`: as its marks, which it mostly is.
+    /// What of it is in the totals under this record; from the opener's side, above `base`. `None`: as it was settled, or nothing, which it mostly is.
     counted: Option<Box<Traffic>>,
     /// The same under the records of its receivers.
     pub(super) matched: Seldom,
     /// Of what is judged by this record; an opener's whose receivers tell is not.
     settled: Option<Box<Settled>>,
-    /// Such an opener's, as it was when it was last left to them.
-    left: Seldom,
+    /// Judged by its receivers' records: its marks are its view as of that.
+    handed_over: bool,
     pub(super) queued: bool,
     /// The flow is counted and shown by this record, not by the other end's.
     pub(super) primary: bool,
@@ -60,6 +60,8 @@ struct Unjudged {
     moments: Moments,
     /// A receiver's: when its opener's record grew, which is judged with it.
     theirs: Moments,
+    /// Marks of what was handed over and grew since.
+    marks: Option<Traffic>,
 }
 
 /// As of the last judgement.
@@ -67,8 +69,8 @@ struct Unjudged {
 pub(super) struct Settled {
     /// Everything, from the opener's side, with what only the opener knows.
     marks: Traffic,
-    /// A receiver's: what its opener's record said.
-    pub(super) told: Traffic,
+    /// A receiver's: what the opener's own record said. An opener's is its marks.
+    pub(super) told: Seldom,
     /// A receiver's: its opener.
     pub(super) partner: Option<u32>,
     /// A receiver's: when its opener was last heard of.
@@ -129,7 +131,7 @@ impl Record {
             counted: None,
             matched: Seldom::default(),
             settled: None,
-            left: Seldom::default(),
+            handed_over: false,
             queued: false,
             primary: false,
             leaked: false,
@@ -168,6 +170,10 @@ impl Record {
             let rate = self.begun();
             self.settled.iter_mut().for_each(|settled| settled.rate = rate);
         }
+        if self.handed_over {
+            let marks = self.marks();
+            self.waiting().marks = Some(marks);
+        }
         self.now = to;
         self.last_ns = at_ns;
         self.last_unix_ns = unix_ns;
@@ -202,7 +208,7 @@ impl Record {
         self.unjudged = self
             .unjudged
             .take()
-            .filter(|waiting| !waiting.moments.is_empty() || !waiting.theirs.is_empty());
+            .filter(|w| !w.moments.is_empty() || !w.theirs.is_empty() || w.marks.is_some());
     }
 
     /// When it grew, and when its opener did.
@@ -234,11 +240,16 @@ impl Record {
     }
 
     pub(super) fn settle(&mut self) -> &mut Settled {
-        let rate = self.begun();
+        let (marks, counted, rate) = (self.marks(), self.counted(), self.begun());
+        if self.settled.is_none() {
+            self.handed_over = false;
+            self.unjudged.iter_mut().for_each(|w| w.marks = None);
+            self.counted = (counted != marks).then(|| Box::new(counted));
+        }
         self.settled.get_or_insert_with(|| {
             Box::new(Settled {
-                marks: Traffic::default(),
-                told: Traffic::default(),
+                marks,
+                told: Seldom::default(),
                 partner: None,
                 opener_ns: 0,
                 judged: None,
@@ -257,20 +268,13 @@ impl Record {
 
     /// Everything as of the last judgement, from the opener's side, with what only the opener knows.
     pub(super) fn marks(&self) -> Traffic {
-        self.settled().map_or_else(Traffic::default, |s| s.marks)
-    }
-
-    /// Everything as of the last judgement, by whichever record.
-    pub(super) fn before(&self) -> Traffic {
-        self.settled().map_or_else(|| self.left.get(), |s| s.marks)
-    }
-
-    /// Its receivers' to judge: once they are gone, it has not all happened anew.
-    pub(super) fn leave(&mut self) {
-        self.primary = false;
-        match self.settled {
-            Some(_) => self.set_marks(self.view()),
-            None => self.left.set(self.view()),
+        match &self.settled {
+            Some(settled) => settled.marks,
+            None if self.handed_over => {
+                let before = self.unjudged.as_ref().and_then(|w| w.marks);
+                before.unwrap_or_else(|| self.view())
+            }
+            None => Traffic::default(),
         }
     }
 
@@ -280,20 +284,30 @@ impl Record {
         self.set_counted(counted);
     }
 
+    /// Its receivers' records are judged instead, up to now.
+    pub(super) fn hand_over(&mut self) {
+        self.primary = false;
+        if self.settled.is_some() {
+            self.set_marks(self.view());
+        } else {
+            self.handed_over = true;
+            self.unjudged.iter_mut().for_each(|w| w.marks = None);
+        }
+    }
+
     /// What of it is in the totals under this record; from the opener's side, above `base`.
     pub(super) fn counted(&self) -> Traffic {
-        self.counted.as_deref().copied().unwrap_or_else(|| self.marks())
+        match &self.counted {
+            Some(counted) => **counted,
+            None => self.settled().map_or_else(Traffic::default, |s| s.marks),
+        }
     }
 
     pub(super) fn set_counted(&mut self, counted: Traffic) {
-        self.counted = match self.counted.take() {
-            _ if counted == self.marks() => None,
-            Some(mut held) => {
-                *held = counted;
-                Some(held)
-            }
-            None => Some(Box::new(counted)),
-        };
+        self.counted = None;
+        if counted != self.counted() {
+            self.counted = Some(Box::new(counted));
+        }
     }
 
     /// All that it counted, from the opener's side.
@@ -350,12 +364,65 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
-    /// 256 and 384 are sizes that the allocator rounds up to; one byte more costs 64 or 64 more, 262,144 times.
+    /// 256 and 320 are sizes that the allocator rounds up to: one byte more costs 64, and there may be 262,144.
     #[test]
     fn a_record_is_small() {
         assert!(size_of::<Record>() <= 256, "{}", size_of::<Record>());
-        assert!(size_of::<Settled>() <= 384, "{}", size_of::<Settled>());
+        assert!(size_of::<Settled>() <= 320, "{}", size_of::<Settled>());
+    }
+
+    fn sent(bytes: u64) -> Traffic {
+        Traffic {
+            sent_packets: bytes,
+            sent_bytes: bytes,
+            ..Traffic::default()
+        }
+    }
+
+    proptest! {
+        /// However they are kept, they are what was put there.
+        #[test]
+        fn marks_and_counts_are_kept(steps in vec((0..6u8, 0..4u64), 0..30)) {
+            let flow = Flow {
+                index: 1,
+                entity: 1,
+                local: IpAddr::from([10, 0, 0, 1]),
+                peer: IpAddr::from([10, 0, 0, 2]),
+                protocol: 6,
+                port: 80,
+                role: Role::Opened,
+            };
+            let mut record = Record::new(Arc::from("node"), flow, Kind::Host(Arc::from("/")), 1, 1);
+            let (mut now, mut marks, mut counted) = (0, Traffic::default(), Traffic::default());
+            for (step, n) in steps {
+                match step {
+                    0 | 1 => {
+                        now += n;
+                        record.grow(sent(now), None, 1, 2, 2, None, Now::default());
+                    }
+                    2 => {
+                        marks = record.view();
+                        record.hand_over();
+                    }
+                    3 => {
+                        marks = sent(n);
+                        record.set_marks(marks);
+                    }
+                    4 => {
+                        counted = sent(n);
+                        record.set_counted(counted);
+                    }
+                    _ => record.rest(),
+                }
+                prop_assert_eq!((record.marks(), record.counted()), (marks, counted));
+            }
+        }
     }
 }

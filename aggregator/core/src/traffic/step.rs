@@ -197,7 +197,8 @@ impl Table {
             }
             if all_told {
                 if let Some(record) = self.get_mut(id) {
-                    record.leave();
+                    // Theirs to judge: once they are gone, it has not all happened anew.
+                    record.hand_over();
                 }
                 return true;
             }
@@ -262,13 +263,13 @@ impl Table {
             before: if renamed {
                 Traffic::default()
             } else {
-                record.before()
+                record.marks()
             },
             told: case.told,
             told_before: match (joined, case.by_receiver) {
                 (true, _) => Traffic::default(),
-                (false, true) => record.settled().map_or_else(Traffic::default, |s| s.told),
-                (false, false) => record.before(),
+                (false, true) => record.settled().map_or_else(Traffic::default, |s| s.told.get()),
+                (false, false) => record.marks(),
             },
             by_receiver: case.by_receiver,
             receiver_is_covered: !case.shared && cx.is_covered(&case.to, record.first_ns),
@@ -309,7 +310,7 @@ impl Table {
         let settled = record.settle();
         settled.opener_ns = case.opener_ns;
         if case.by_receiver {
-            settled.told = case.told;
+            settled.told.set(case.told);
         }
         settled.judged = Some(Judged {
             from: case.from,
