@@ -11,7 +11,7 @@ use partywall_proto::MAX_MESSAGE_BYTES;
 use partywall_proto::v1::ingest_service_server::IngestServiceServer;
 use partywall_proto::v1::query_service_server::QueryServiceServer;
 use partywall_proto::v1::trail_service_server::TrailServiceServer;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::interceptor::InterceptedService;
@@ -95,8 +95,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         Some(path) => policy_file::read(path).context("--policy")?,
         None => Policy::default(),
     };
-    let grpc = bind("--grpc-listen", config.grpc_listen).await?;
-    let http = bind("--http-listen", config.http_listen).await?;
+    let grpc = bind("--grpc-listen", config.grpc_listen)?;
+    let http = bind("--http-listen", config.http_listen)?;
     let (grpc_addr, http_addr) = (grpc.local_addr()?, http.local_addr()?);
 
     let files = config.cluster_from.iter().map(|source| &source.cluster);
@@ -214,10 +214,20 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     })
 }
 
-async fn bind(flag: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("{flag} {address}"))
+/// Every agent of a cluster may come at once; the kernel's own bound is `net.core.somaxconn`. A hundred, the usual, had some of 500 cut off.
+const BACKLOG: u32 = 4_096;
+
+fn bind(flag: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| format!("{flag} {address}"))
 }
 
 async fn done(task: impl Future<Output = ()>) -> anyhow::Result<()> {

@@ -26,7 +26,7 @@ use crate::traffic::{Cx, FlowFilter, FlowList, Table};
 use crate::trail::cover::Cover;
 use crate::trail::crossed::Whose;
 use crate::trail::hours::GapKey;
-use crate::trail::{Doubt, HOUR_SLOTS, Moments, Moved, Taken, reason, slot_of};
+use crate::trail::{Doubt, HOUR_SLOTS, Moments, Moved, Sent, Taken, Untold, reason, slot_of};
 use crate::{judge, limit_range, memory, oom};
 
 /// A moment: the monotonic clock for judging, the wall clock for people.
@@ -632,12 +632,12 @@ impl World {
                 when: sum.when.into_iter().collect(),
             });
         }
-        for (tenant, node, slots) in crossed.take_sent_before(next) {
-            taken.doubts.push(Doubt {
-                tenant: name(tenant),
-                reason: reason::DELIVERY_NOT_SEEN,
+        for ((from, to), node, slots) in crossed.take_sent_before(next) {
+            taken.sent.push(Sent {
+                from: name(from),
+                to: name(to),
                 node,
-                when: slots.into_iter().map(|slot| (slot, slot)).collect(),
+                slots,
             });
         }
         let doubts = std::mem::take(&mut crossed.doubts);
@@ -695,7 +695,7 @@ impl World {
     }
 
     /// Who may have sent or been sent something unseen in this slot, because its node's agent did not tell of all of it. Asked once of each slot.
-    pub fn untold(&mut self, slot: u64) -> Vec<GapKey> {
+    pub fn untold(&mut self, slot: u64) -> Untold {
         let mut nodes: BTreeSet<Arc<str>> = self.nodes.keys().cloned().collect();
         nodes.extend(self.directory.known_pods().filter_map(|pod| pod.node.clone()));
         nodes.extend(self.vanished.keys().cloned());
@@ -704,7 +704,7 @@ impl World {
         nodes.retain(|node| self.covers.get_mut(node).is_none_or(|cover| !cover.take(slot)));
         let unheard = self.traffic.crossed.take_unheard(slot, &nodes);
         if nodes.is_empty() {
-            return Vec::new();
+            return Untold::default();
         }
         let silent = nodes.iter().map(|node| &**node).collect();
         let gap = |(node, tenant): (Arc<str>, Arc<str>)| {
@@ -715,16 +715,14 @@ impl World {
                 node,
             }
         };
-        let unheard = unheard.into_iter().map(|(tenant, node)| GapKey {
-            tenant: Arc::clone(self.directory.tenants.name(tenant)),
-            reason: Arc::from(reason::DELIVERY_NOT_SEEN),
-            node,
-        });
-        self.tenants_on(&silent)
-            .into_iter()
-            .map(gap)
-            .chain(unheard)
-            .collect()
+        let name = |tenant| Arc::clone(self.directory.tenants.name(tenant));
+        Untold {
+            gaps: self.tenants_on(&silent).into_iter().map(gap).collect(),
+            sent: unheard
+                .into_iter()
+                .map(|(from, to)| (name(from), name(to)))
+                .collect(),
+        }
     }
 
     /// (node, tenant) of whoever has pods on these nodes, or is on every one.

@@ -173,15 +173,15 @@ fn gather(hours: &mut Hours, cluster: &Cluster, world: &mut World, now: Now, cha
     hours.enter(world.take_crossed(hours.next()), now.unix_ns);
     let mut looked = false;
     while let Some(slot) = hours.due(now.unix_ns, |slot| world.waits_in(slot)) {
-        let mut gaps = world.untold(slot);
+        let mut untold = world.untold(slot);
         if !objects_are_known(cluster) {
-            gaps.push(GapKey {
+            untold.gaps.push(GapKey {
                 tenant: Arc::from(""),
                 reason: Arc::from(reason::CLUSTER_UNKNOWN),
                 node: Arc::from(""),
             });
         }
-        hours.see(slot, &gaps);
+        hours.see(slot, &untold);
         looked = true;
     }
     if !looked {

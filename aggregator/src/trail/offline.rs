@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use partywall_aggregator_core::trail::Taken;
 use partywall_aggregator_core::trail::hours::Hours;
+use partywall_aggregator_core::trail::{Taken, Untold};
 use partywall_proto::v1;
 
 use super::change::Change;
@@ -45,7 +45,7 @@ impl Offline {
             .breaches
             .extend(breaches.into_iter().map(|breach| (now_ns, breach)));
         while let Some(slot) = self.hours.due(now_ns, |_| false) {
-            self.hours.see(slot, &[]);
+            self.hours.see(slot, &Untold::default());
         }
         for (hour, row, part) in self.hours.changes() {
             let key = (Arc::clone(&self.cluster), hour, format::row_key(&row));

@@ -28,9 +28,8 @@ impl Table {
             return;
         };
         let (mut own, theirs) = record.take_moments();
-        // Its opener sent. If its own agent turns out not to have told of that time, nobody knows whether it arrived.
-        if let (true, Some(tenant), Some(node)) = (case.by_receiver, case.from.tenant, &case.to.node) {
-            self.crossed.send(tenant, node, &theirs);
+        if case.by_receiver && !theirs.is_empty() {
+            self.note_sent(case, &theirs);
         }
         let when = if renamed {
             // What it did while nobody knew whose it was is told by its own record alone.
@@ -76,6 +75,17 @@ impl Table {
         };
         let amounts = [amount.bytes, amount.packets, amount.connections];
         self.crossed.enter((a, b, verdict, delivered), amounts, &when);
+    }
+
+    /// Its opener sent. If the receiver's agent turns out not to have told of that time, nobody knows whether it arrived.
+    fn note_sent(&mut self, case: &Case, when: &Moments) {
+        match (case.from.tenant, case.to.tenant, &case.to.node) {
+            (Some(from), Some(to), Some(node)) => self.crossed.send(from, to, node, when),
+            (Some(from), ..) => self
+                .crossed
+                .doubt(Whose::Tenant(from), reason::UNNAMED_PEER, when),
+            (None, ..) => self.cross_unnamed(&case.from, when),
+        }
     }
 
     /// One end of something of which the other cannot be named, or which itself cannot be.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::hours::GapKey;
 use super::slots::Moments;
 use crate::identity::TenantId;
 use crate::limits::MAX_TRAFFIC_SUMS;
@@ -36,11 +37,29 @@ pub struct Doubt {
     pub when: Vec<(u64, u64)>,
 }
 
+/// A tenant sent another's pod on a node something, in a slot that was looked at already: whether it arrived is known if that node's agent told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    pub from: Arc<str>,
+    pub to: Arc<str>,
+    pub node: Arc<str>,
+    pub slots: BTreeSet<u64>,
+}
+
+/// What nobody told of in a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Untold {
+    pub gaps: Vec<GapKey>,
+    /// Who sent whom something of which it is not known whether it arrived.
+    pub sent: Vec<(Arc<str>, Arc<str>)>,
+}
+
 /// Everything that is new.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
     pub moved: Vec<Moved>,
     pub doubts: Vec<Doubt>,
+    pub sent: Vec<Sent>,
     /// Slots that were written as not told by this node's agent, and now are: node, slot.
     pub told: Vec<(Arc<str>, u64)>,
     /// Who is on those nodes now: node, tenant. What somebody did who was, it does not tell.
@@ -77,8 +96,8 @@ pub(crate) struct Crossed {
     pub(crate) on: bool,
     pub(crate) between: BTreeMap<Pair, Sum>,
     pub(crate) doubts: BTreeMap<(Whose, &'static str), BTreeSet<(u64, u64)>>,
-    /// Slots in which a tenant sent something to somebody on a node, over what that node's agent had told of before.
-    pub(crate) sent: BTreeMap<(TenantId, Arc<str>), BTreeSet<u64>>,
+    /// Slots in which a tenant sent something to another's pod on a node, over what that node's agent had told of before.
+    pub(crate) sent: BTreeMap<(TenantId, TenantId, Arc<str>), BTreeSet<u64>>,
     /// Slots in which something moved that is not judged yet.
     pub(crate) pending: BTreeSet<u64>,
 }
@@ -104,10 +123,10 @@ impl Crossed {
         }
     }
 
-    /// It arrived if the node's agent says so, and did not if that tells of the whole slot and not of this: what its opener tells vouches for nothing.
-    pub(crate) fn send(&mut self, tenant: TenantId, node: &Arc<str>, when: &Moments) {
-        if self.on && !when.is_empty() {
-            let slots = self.sent.entry((tenant, Arc::clone(node))).or_default();
+    /// It arrived if the node's agent says so, and did not if that tells of the whole slot and not of this.
+    pub(crate) fn send(&mut self, from: TenantId, to: TenantId, node: &Arc<str>, when: &Moments) {
+        if self.on && from != to {
+            let slots = self.sent.entry((from, to, Arc::clone(node))).or_default();
             slots.extend(when.iter().flat_map(|(first, last)| *first..=*last));
         }
     }
@@ -117,25 +136,28 @@ impl Crossed {
         &mut self,
         slot: u64,
         untold: &BTreeSet<Arc<str>>,
-    ) -> Vec<(TenantId, Arc<str>)> {
+    ) -> Vec<(TenantId, TenantId)> {
         let mut out = Vec::new();
-        self.sent.retain(|(tenant, node), slots| {
+        self.sent.retain(|(from, to, node), slots| {
             if slots.remove(&slot) && untold.contains(node) {
-                out.push((*tenant, Arc::clone(node)));
+                out.push((*from, *to));
             }
             !slots.is_empty()
         });
         out
     }
 
-    /// Slots before `end`, which were looked at before it was told that something was sent in them.
-    pub(crate) fn take_sent_before(&mut self, end: u64) -> Vec<(TenantId, Arc<str>, BTreeSet<u64>)> {
+    /// What was sent in slots before `end`, which were looked at before this was told: (from, to), node, slots.
+    pub(crate) fn take_sent_before(
+        &mut self,
+        end: u64,
+    ) -> Vec<((TenantId, TenantId), Arc<str>, BTreeSet<u64>)> {
         let mut out = Vec::new();
-        self.sent.retain(|(tenant, node), slots| {
+        self.sent.retain(|(from, to, node), slots| {
             let later = slots.split_off(&end);
             let before = std::mem::replace(slots, later);
             if !before.is_empty() {
-                out.push((*tenant, Arc::clone(node), before));
+                out.push(((*from, *to), Arc::clone(node), before));
             }
             !slots.is_empty()
         });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Doubt, HOUR_SLOTS, SLOT_NS, Slots, Span, Taken, reason};
+use super::{Doubt, HOUR_SLOTS, SLOT_NS, Slots, Span, Taken, Untold, reason};
 use crate::limits::{MAX_TRAFFIC_SUMS, NS_PER_S};
 use crate::traffic::Verdict;
 
@@ -209,6 +209,13 @@ impl Hours {
         for doubt in taken.doubts {
             self.doubt(&doubt, future);
         }
+        for sent in taken.sent {
+            for slot in &sent.slots {
+                if *slot < future && !self.was_told(&sent.node, *slot) {
+                    self.unheard(&sent.from, &sent.to, *slot);
+                }
+            }
+        }
         for (node, slot) in taken.told {
             self.told(&node, slot, &taken.tenants);
         }
@@ -248,11 +255,21 @@ impl Hours {
             node: Arc::clone(&doubt.node),
         };
         for (first, last) in &doubt.when {
-            let matters = doubt.reason != reason::DELIVERY_NOT_SEEN || !self.was_told(&doubt.node, *first);
-            if *last < future && matters {
+            if *last < future {
                 self.gap(&key, *first, *last);
             }
         }
+    }
+
+    /// Whether something arrived is not known.
+    fn unheard(&mut self, from: &Arc<str>, to: &Arc<str>, slot: u64) {
+        let key = CrossingKey {
+            from: Arc::clone(from),
+            to: Arc::clone(to),
+            verdict: Verdict::Unknown,
+            delivered: false,
+        };
+        self.moved(&key, slot, slot);
     }
 
     /// Nothing that happened on this node in this slot is a gap, as far as the hour is at hand.
@@ -328,9 +345,12 @@ impl Hours {
     }
 
     /// All that was told of the slot is in here, except for these.
-    pub fn see(&mut self, slot: u64, gaps: &[GapKey]) {
-        for key in gaps {
+    pub fn see(&mut self, slot: u64, untold: &Untold) {
+        for key in &untold.gaps {
             self.gap(key, slot, slot);
+        }
+        for (from, to) in &untold.sent {
+            self.unheard(from, to, slot);
         }
         let hour = slot / HOUR_SLOTS;
         self.hour(hour).seen.set(slot % HOUR_SLOTS);
@@ -450,7 +470,7 @@ mod tests {
         assert_eq!(hours.due(end + SETTLED_NS - 1, |_| false), None);
         assert_eq!(hours.due(end + SETTLED_NS, |slot| slot == first), None);
         assert_eq!(hours.due(end + SETTLED_NS, |_| false), Some(first));
-        hours.see(first, &[]);
+        hours.see(first, &Untold::default());
         assert_eq!(hours.due(end + SETTLED_NS, |_| false), None);
         let changes = hours.changes();
         assert_eq!(changes.len(), 1);
@@ -466,7 +486,11 @@ mod tests {
             reason: reason::UNNAMED_PEER.into(),
             ..silent()
         };
-        hours.see(slot, &[silent(), other.clone()]);
+        let untold = Untold {
+            gaps: vec![silent(), other.clone()],
+            ..Untold::default()
+        };
+        hours.see(slot, &untold);
         hours.changes();
         let mut told = Taken {
             told: vec![("node-b".into(), slot), ("node-a".into(), slot)],
@@ -484,7 +508,7 @@ mod tests {
             [],
             "an hour that was not looked at to its end is not complete"
         );
-        hours.see(13 * HOUR_SLOTS, &[]);
+        hours.see(13 * HOUR_SLOTS, &Untold::default());
         let done = hours.complete(13 * H);
         assert_eq!(done.len(), 1);
         let gaps: Vec<_> = done[0].1.gaps.keys().collect();
@@ -497,7 +521,7 @@ mod tests {
         let mut hours = Hours::new(BTreeMap::new(), 10 * H);
         let at = 10 * HOUR_SLOTS;
         for slot in at + 1..at + 20 {
-            hours.see(slot, &[]);
+            hours.see(slot, &Untold::default());
         }
         hours.changes();
         assert_eq!(hours.due((at + 10) * SLOT_NS, |_| false), None);

@@ -22,7 +22,7 @@ pub(crate) mod crossed;
 pub mod hours;
 mod slots;
 
-pub use crossed::{Doubt, Moved, Taken};
+pub use crossed::{Doubt, Moved, Sent, Taken, Untold};
 pub(crate) use slots::Moments;
 pub use slots::{Slots, Span, decode_spans, encode_spans};
 
