@@ -632,7 +632,7 @@ impl World {
                 when: sum.when.into_iter().collect(),
             });
         }
-        for ((from, to), node, slots) in crossed.take_sent_before(next) {
+        for ((from, to, node), slots) in crossed.take_sent_before(next) {
             taken.sent.push(Sent {
                 from: name(from),
                 to: name(to),

@@ -79,6 +79,9 @@ pub(crate) enum Whose {
 
 pub(crate) type Pair = (TenantId, TenantId, Verdict, bool);
 
+/// Who sent, to whom, on which node.
+pub(crate) type Route = (TenantId, TenantId, Arc<str>);
+
 #[derive(Debug, Default)]
 pub(crate) struct Sum {
     pub(crate) bytes: u64,
@@ -97,7 +100,7 @@ pub(crate) struct Crossed {
     pub(crate) between: BTreeMap<Pair, Sum>,
     pub(crate) doubts: BTreeMap<(Whose, &'static str), BTreeSet<(u64, u64)>>,
     /// Slots in which a tenant sent something to another's pod on a node, over what that node's agent had told of before.
-    pub(crate) sent: BTreeMap<(TenantId, TenantId, Arc<str>), BTreeSet<u64>>,
+    pub(crate) sent: BTreeMap<Route, BTreeSet<u64>>,
     /// Slots in which something moved that is not judged yet.
     pub(crate) pending: BTreeSet<u64>,
 }
@@ -147,17 +150,14 @@ impl Crossed {
         out
     }
 
-    /// What was sent in slots before `end`, which were looked at before this was told: (from, to), node, slots.
-    pub(crate) fn take_sent_before(
-        &mut self,
-        end: u64,
-    ) -> Vec<((TenantId, TenantId), Arc<str>, BTreeSet<u64>)> {
+    /// What was sent in slots before `end`, which were looked at before this was told.
+    pub(crate) fn take_sent_before(&mut self, end: u64) -> Vec<(Route, BTreeSet<u64>)> {
         let mut out = Vec::new();
-        self.sent.retain(|(from, to, node), slots| {
+        self.sent.retain(|route, slots| {
             let later = slots.split_off(&end);
             let before = std::mem::replace(slots, later);
             if !before.is_empty() {
-                out.push(((*from, *to), Arc::clone(node), before));
+                out.push((route.clone(), before));
             }
             !slots.is_empty()
         });
