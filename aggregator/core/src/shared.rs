@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// Below this, nobody looks for what is not used any more.
 const SWEPT_FROM: usize = 1_024;
 
-/// Holds no more than twice of what others hold, or [`SWEPT_FROM`].
+/// Holds no more than twice of what others hold, or `SWEPT_FROM`.
 #[derive(Debug)]
 pub struct Shared<T: ?Sized> {
     kept: BTreeSet<Arc<T>>,
