@@ -214,7 +214,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     })
 }
 
-/// Every agent of a cluster may come at once; the kernel's own bound is `net.core.somaxconn`. A hundred, the usual, had some of 500 cut off.
+/// Every agent of a cluster may come at once, and the usual 128 are fewer. The kernel's own bound is `net.core.somaxconn`.
 const BACKLOG: u32 = 4_096;
 
 fn bind(flag: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -718,7 +718,7 @@ impl World {
         let name = |tenant| Arc::clone(self.directory.tenants.name(tenant));
         Untold {
             gaps: self.tenants_on(&silent).into_iter().map(gap).collect(),
-            sent: unheard
+            unheard: unheard
                 .into_iter()
                 .map(|(from, to)| (name(from), name(to)))
                 .collect(),

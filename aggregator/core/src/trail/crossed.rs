@@ -51,7 +51,7 @@ pub struct Sent {
 pub struct Untold {
     pub gaps: Vec<GapKey>,
     /// Who sent whom something of which it is not known whether it arrived.
-    pub sent: Vec<(Arc<str>, Arc<str>)>,
+    pub unheard: Vec<(Arc<str>, Arc<str>)>,
 }
 
 /// Everything that is new.

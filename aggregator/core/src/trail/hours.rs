@@ -349,7 +349,7 @@ impl Hours {
         for key in &untold.gaps {
             self.gap(key, slot, slot);
         }
-        for (from, to) in &untold.sent {
+        for (from, to) in &untold.unheard {
             self.unheard(from, to, slot);
         }
         let hour = slot / HOUR_SLOTS;
