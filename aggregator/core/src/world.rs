@@ -706,9 +706,10 @@ impl World {
         if nodes.is_empty() {
             return Untold::default();
         }
-        let silent = nodes.iter().map(|node| &**node).collect();
+        let tenants = self.tenants_on(&nodes.iter().map(|node| &**node).collect());
         let gap = |(node, tenant): (Arc<str>, Arc<str>)| {
-            let why = self.covers.get(&node).map_or(reason::AGENT_SILENT, Cover::lacks);
+            let cover = self.covers.get_mut(&node);
+            let why = cover.map_or(reason::AGENT_SILENT, |cover| cover.lacks(slot));
             GapKey {
                 tenant,
                 reason: Arc::from(why),
@@ -717,7 +718,7 @@ impl World {
         };
         let name = |tenant| Arc::clone(self.directory.tenants.name(tenant));
         Untold {
-            gaps: self.tenants_on(&silent).into_iter().map(gap).collect(),
+            gaps: tenants.into_iter().map(gap).collect(),
             unheard: unheard
                 .into_iter()
                 .map(|(from, to)| (name(from), name(to)))

@@ -3,7 +3,7 @@
 //! Its reports follow each other: what one tells happened since the one before. As long as none is missing, and each knew every flow from before, all of
 //! the time between the first and the last was seen. Anything else begins it anew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{SLOT_NS, reason};
 
@@ -29,7 +29,8 @@ pub(crate) struct Cover {
     next: u64,
     /// Slots that were told of, not taken over yet.
     full: BTreeSet<u64>,
-    lacks: Option<&'static str>,
+    /// Where it began anew: the first slot that could be told of whole from there, and why those before it cannot.
+    begun: BTreeMap<u64, &'static str>,
 }
 
 impl Cover {
@@ -39,17 +40,16 @@ impl Cover {
             to_ns: 0,
             next: 0,
             full: BTreeSet::new(),
-            lacks: None,
+            begun: BTreeMap::new(),
         }
     }
 
     pub(crate) fn hear(&mut self, heard: Heard) {
-        self.lacks = heard.lacks;
         let joins = self.to_ns > 0 && heard.from_ns.abs_diff(self.to_ns) <= JOINT_NS;
-        if heard.lacks.is_some() {
-            self.begin(heard.to_ns);
+        if let Some(reason) = heard.lacks {
+            self.begin(heard.to_ns, reason);
         } else if !joins {
-            self.begin(heard.from_ns);
+            self.begin(heard.from_ns, reason::AGENT_SILENT);
         }
         self.to_ns = heard.to_ns.max(self.from_ns);
         while (self.next + 1).saturating_mul(SLOT_NS) <= self.to_ns {
@@ -61,9 +61,14 @@ impl Cover {
         }
     }
 
-    fn begin(&mut self, at_ns: u64) {
+    fn begin(&mut self, at_ns: u64, reason: &'static str) {
         self.from_ns = at_ns;
         self.next = at_ns.div_ceil(SLOT_NS);
+        if self.begun.len() >= MAX_FULL {
+            self.begun.pop_first();
+        }
+        // What came first is why: an agent that is silent after it changes nothing in this slot.
+        self.begun.entry(self.next).or_insert(reason);
     }
 
     /// Whether all of a slot was told of. Asked once.
@@ -81,9 +86,11 @@ impl Cover {
         late
     }
 
-    /// Why a slot is not among those told of.
-    pub(crate) fn lacks(&self) -> &'static str {
-        self.lacks.unwrap_or(reason::AGENT_SILENT)
+    /// Why a slot is not among those told of. Asked of slots in their order.
+    pub(crate) fn lacks(&mut self, slot: u64) -> &'static str {
+        self.begun = self.begun.split_off(&(slot + 1));
+        let first = self.begun.first_key_value();
+        first.map_or(reason::AGENT_SILENT, |(_, reason)| *reason)
     }
 }
 
@@ -137,8 +144,31 @@ mod tests {
             lacks: Some("flows_not_seen"),
             ..whole(95, 105)
         });
-        assert_eq!(cover.lacks(), "flows_not_seen");
         cover.hear(whole(105, 305));
         assert_eq!(cover.take_late(u64::MAX, &BTreeSet::new()), [2]);
+        assert_eq!(cover.lacks(1), "flows_not_seen");
+        // What is told of in part by a report that is yet to come.
+        assert_eq!(cover.lacks(3), "agent_silent");
+    }
+
+    #[test]
+    fn a_slot_keeps_the_reason_that_it_was_lost_for() {
+        let mut cover = Cover::new();
+        let away = Some("aggregator_away");
+        // Begun at 12 s: what the first ten reports tell may be of before.
+        for tenth in (120..220).step_by(10) {
+            cover.hear(Heard {
+                lacks: away,
+                ..whole(tenth, tenth + 10)
+            });
+        }
+        // It is whole when the slot is asked about, silent from 33 s to 46 s, and whole again.
+        cover.hear(whole(220, 330));
+        assert_eq!(cover.lacks(1), "aggregator_away");
+        cover.hear(whole(460, 605));
+        assert_eq!(cover.lacks(2), "aggregator_away");
+        assert_eq!(cover.lacks(3), "agent_silent");
+        assert_eq!(cover.lacks(4), "agent_silent");
+        assert_eq!(cover.take_late(u64::MAX, &BTreeSet::new()), [5]);
     }
 }
