@@ -84,7 +84,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR", default_value = "/usr/bin")]
         servers: PathBuf,
         /// Rule file that Prometheus judges by; may be repeated
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, required = true, value_name = "FILE")]
         rules: Vec<PathBuf>,
         /// Keep the webhook's bodies there, one in a line
         #[arg(long, value_name = "FILE")]
