@@ -203,10 +203,9 @@ impl State {
                 journal.note_marks(&cluster.name, &mut world);
             }
             let mut told = Vec::with_capacity(changes.breaches.len());
-            for breach in changes.breaches {
-                log(&breach);
+            for breach in &changes.breaches {
                 fired.extend((breach.state == BreachState::Firing).then_some(breach.key.kind));
-                told.push(Arc::new(wire::breach(breach)));
+                told.push(Arc::new(wire::breach(breach.clone())));
             }
             if let Some(trail) = self.trail.get() {
                 trail.judged(cluster, &mut world, &told, now);
@@ -217,6 +216,8 @@ impl State {
             }
             // The lock is held to here so that who begins to watch sees either the breach or its change, never neither.
             drop(world);
+            // Without the lock: a log that is not read holds up no report.
+            changes.breaches.iter().for_each(log);
         }
         self.metrics.judged(began.elapsed(), &fired);
     }
@@ -225,8 +226,10 @@ impl State {
     pub fn watch_breaches(&self) -> (Vec<v1::Breach>, broadcast::Receiver<Arc<v1::Breach>>) {
         // All at once, so that no change is between the list and the first message. Always in the order of the names, and nobody else takes two.
         let worlds: Vec<_> = self.clusters().map(|cluster| cluster.lock()).collect();
-        let live = worlds.iter().flat_map(|world| world.book().live());
-        (live.map(wire::breach).collect(), self.changes.subscribe())
+        let live: Vec<Breach> = worlds.iter().flat_map(|world| world.book().live()).collect();
+        let changes = self.changes.subscribe();
+        drop(worlds);
+        (live.into_iter().map(wire::breach).collect(), changes)
     }
 }
 

@@ -126,7 +126,7 @@ pub struct PodView {
 
 impl PodView {
     /// Of a list.
-    pub(crate) fn order(&self) -> [&Arc<str>; 5] {
+    pub fn order(&self) -> [&Arc<str>; 5] {
         [&self.tenant, &self.namespace, &self.name, &self.node, &self.uid]
     }
 }
@@ -290,11 +290,12 @@ impl Builder {
         };
         let sums = node.sums();
         let memories = node.memories();
+        let waits = waits(node);
         let mut used_ns = 0u64;
-        for (at, (unit, sums)) in node.units.iter().zip(&sums).enumerate() {
+        for (at, ((unit, sums), waits)) in node.units.iter().zip(&sums).zip(&waits).enumerate() {
             let s = &sums[Window::Long as usize];
             used_ns = used_ns.saturating_add(s.run);
-            let mut pod = pod_view(node, at as u32, unit, s, directory, per);
+            let mut pod = pod_view(node, unit, s, waits, directory, per);
             let lives = memories.get(&(at as u32));
             pod.memory = lives.copied().flatten().map(|m| pod_memory(node, m));
             let tenant = self
@@ -464,11 +465,24 @@ fn pod_memory(node: &Node, memory: &Memory) -> PodMemory {
     }
 }
 
+/// How long each unit's tasks waited, by its place.
+fn waits(node: &Node) -> Vec<[u64; WAIT_BUCKETS]> {
+    let mut waits = vec![[0u64; WAIT_BUCKETS]; node.units.len()];
+    for slot in node.slots() {
+        if let (Some(sums), Some(hist)) = (waits.get_mut(slot.unit as usize), &slot.hist) {
+            for (sum, n) in sums.iter_mut().zip(hist.sum) {
+                *sum = sum.saturating_add(n);
+            }
+        }
+    }
+    waits
+}
+
 fn pod_view(
     node: &Node,
-    at: u32,
     unit: &Unit,
     s: &UnitSums,
+    waits: &[u64; WAIT_BUCKETS],
     directory: &Directory,
     per: impl Fn(u64) -> f64,
 ) -> PodView {
@@ -480,16 +494,6 @@ fn pod_view(
         Who::Foreign(uid) => (none, Arc::from("<foreign>"), Arc::clone(uid)),
         Who::Host(_) | Who::Unknown(_) => (none.clone(), Arc::from(display(unit, &directory.tenants)), none),
     };
-    let mut waits = [0u64; WAIT_BUCKETS];
-    for hist in node
-        .slots()
-        .filter(|s| s.unit == at)
-        .filter_map(|s| s.hist.as_ref())
-    {
-        for (sum, n) in waits.iter_mut().zip(hist.sum) {
-            *sum = sum.saturating_add(n);
-        }
-    }
     PodView {
         tenant: party_name(unit.party, directory),
         namespace,
@@ -513,8 +517,8 @@ fn pod_view(
         steal_cores: per(s.steal),
         unresolved_cores: per(s.unresolved),
         unknown_cores: per(s.unknown),
-        wait_p50_ns: quantile(&waits, 0.50),
-        wait_p99_ns: quantile(&waits, 0.99),
+        wait_p50_ns: quantile(waits, 0.50),
+        wait_p99_ns: quantile(waits, 0.99),
         memory: None,
         requested_memory_bytes: unit.requested_bytes,
     }

@@ -651,6 +651,16 @@ impl World {
         }
         let told: BTreeSet<Arc<str>> = taken.told.iter().map(|(node, _)| Arc::clone(node)).collect();
         taken.tenants = self.tenants_on(&told.iter().map(|node| &**node).collect());
+        let nodes = doubts.keys().filter_map(|(whose, _)| match whose {
+            Whose::Owner(node, Kind::Unknown(_)) | Whose::OnNode(node) => Some(&**node),
+            _ => None,
+        });
+        // Each walks through all pods: once for all of them.
+        let mut on_nodes: BTreeMap<Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
+        for (node, tenant) in self.tenants_on(&nodes.collect()) {
+            on_nodes.entry(node).or_default().push(tenant);
+        }
+        let on_node = |node: &Arc<str>| on_nodes.get(node).into_iter().flatten().cloned();
         for ((whose, reason), when) in doubts {
             let when: Vec<(u64, u64)> = when.into_iter().collect();
             let doubt = |tenant, node| Doubt {
@@ -675,14 +685,12 @@ impl World {
                     taken.doubts.push(doubt(tenant, no_one()));
                 }
                 Whose::Owner(node, Kind::Unknown(_)) => {
-                    for (_, tenant) in self.tenants_on(&[&*node].into()) {
-                        taken.doubts.push(doubt(tenant, no_one()));
-                    }
+                    let theirs = on_node(&node).map(|tenant| doubt(tenant, no_one()));
+                    taken.doubts.extend(theirs);
                 }
                 Whose::OnNode(node) => {
-                    for (_, tenant) in self.tenants_on(&[&*node].into()) {
-                        taken.doubts.push(doubt(tenant, Arc::clone(&node)));
-                    }
+                    let theirs = on_node(&node).map(|tenant| doubt(tenant, Arc::clone(&node)));
+                    taken.doubts.extend(theirs);
                 }
             }
         }

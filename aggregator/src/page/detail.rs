@@ -43,6 +43,7 @@ fn pods<'a>(pods: impl Iterator<Item = &'a PodView>) -> (Vec<PodRow<'a>>, usize)
         (b.stolen_cores, b.used_cores)
             .partial_cmp(&(a.stolen_cores, a.used_cores))
             .unwrap_or(Ordering::Equal)
+            .then_with(|| a.order().cmp(&b.order()))
     });
     let left_out = pods.len().saturating_sub(MOST_PODS);
     let rows = pods.into_iter().take(MOST_PODS).map(|p| PodRow {
@@ -130,11 +131,16 @@ impl Kept {
 }
 
 fn tenant(cluster: &Cluster, name: &str) -> Result<Vec<u8>, Problem> {
-    let snapshot = cluster.lock().snapshot("", false, cluster.now());
+    let mut theirs = Vec::new();
+    let snapshot = cluster.lock().snapshot_without_pods(cluster.now(), |pod| {
+        if *pod.tenant == *name {
+            theirs.push(pod);
+        }
+    });
     if !snapshot.tenants.iter().any(|t| *t.name == *name) {
         return Err(not_found("tenant", name, cluster));
     }
-    let (pods, pods_left_out) = pods(snapshot.pods.iter().filter(|p| *p.tenant == *name));
+    let (pods, pods_left_out) = pods(theirs.iter());
     to_json(&TenantDetail {
         judged_unix_ms: ms(snapshot.judged_unix_ns),
         pods,

@@ -329,7 +329,7 @@ pub(super) fn everything(state: &State) -> Result<Vec<u8>, Problem> {
         .clusters()
         .map(|cluster| {
             let mut world = cluster.lock();
-            let snapshot = world.snapshot("", false, cluster.now());
+            let snapshot = world.snapshot_without_pods(cluster.now(), drop);
             for (key, count) in world.losses().iter() {
                 let sum = losses.entry((key.stage, key.reason, key.unit)).or_insert(0u64);
                 *sum = sum.saturating_add(count);
