@@ -169,6 +169,35 @@ async fn a_question_that_makes_no_sense_is_refused_and_one_of_no_known_time_is_o
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
         assert!(status.message().starts_with(field), "{status}");
     }
+    let outside = v1::AuditRequest {
+        to_tenant: "<outside>".into(),
+        ..ask(now - 60_000_000_000, now)
+    };
+    let status = client.audit(outside).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    assert!(
+        status.message().starts_with("to_tenant: \"<outside>\""),
+        "{status}"
+    );
+    // Each of the cluster, then one of nobody.
+    for (pair, is_strange) in [
+        (["red", "blue"], false),
+        (["rde", "blue"], true),
+        (["red", "bleu"], true),
+    ] {
+        let asked = v1::AuditRequest {
+            from_tenant: pair[0].into(),
+            to_tenant: pair[1].into(),
+            ..ask(now - 60_000_000_000, now)
+        };
+        let answer = client.audit(asked).await.unwrap().into_inner();
+        let gaps = &answer.pairs[0].gaps;
+        assert_eq!(
+            gaps.iter().any(|gap| gap.reason == "no_such_tenant"),
+            is_strange,
+            "{pair:?}"
+        );
+    }
     let mut elsewhere = ask(now - 3_600_000_000_000, now);
     elsewhere.cluster = "nowhere".into();
     assert_eq!(

@@ -77,7 +77,7 @@ impl Trail {
             end,
             from: from.into(),
             to: to.into(),
-            tenant: "".into(),
+            ..Question::default()
         };
         let (a, b) = Answer::hours(&question);
         let mut answer = Answer::new(question);

@@ -52,12 +52,19 @@ impl Trail {
         self.file().ok_or(Refused::Disk)
     }
 
-    /// `clusters`: those asked about.
+    /// `clusters`: those asked about. `strangers`: who was named and is a tenant of none of them now.
     pub fn audit(
         &self,
         request: &v1::AuditRequest,
         clusters: &[Arc<str>],
+        strangers: BTreeSet<Arc<str>>,
     ) -> Result<v1::AuditAnswer, Refused> {
+        for (field, name) in named(request) {
+            // `<outside>`, `<unknown>`: what crosses between tenants is kept, and these are none.
+            if name.starts_with('<') {
+                return Err(Refused::Question(format!("{field}: {name:?}: not a tenant")));
+            }
+        }
         let reader = self.open()?.read()?;
         let fronts = clusters
             .iter()
@@ -94,6 +101,7 @@ impl Trail {
             from: Arc::from(request.from_tenant.as_str()),
             to: Arc::from(request.to_tenant.as_str()),
             tenant: Arc::from(request.tenant.as_str()),
+            strangers,
         };
         let mut answer = v1::AuditAnswer {
             from_unix_ns: begins_ns(first),
@@ -221,9 +229,16 @@ impl Trail {
 
     /// Each time that a breach fired whose fingerprint begins so, oldest first.
     pub fn of_fingerprint(&self, digits: &str) -> Result<Vec<v1::HistoryEntry>, Refused> {
-        let mut episodes = self.episodes(&v1::GetHistoryRequest::default())?;
         let begins = |breach: &v1::Breach| breach.fingerprint.starts_with(digits);
-        episodes.retain(|episode| episode.breach.as_ref().is_some_and(begins));
+        let mut episodes = Vec::new();
+        let reader = self.open()?.read()?;
+        reader.episodes((u64::MAX, u64::MAX), |episode| {
+            if episode.breach.as_ref().is_some_and(begins) {
+                episodes.push(episode);
+            }
+            episodes.len() < MAX_EPISODES
+        })?;
+        episodes.reverse();
         self.entries(episodes)
     }
 
@@ -231,6 +246,7 @@ impl Trail {
     pub(super) fn entries(&self, episodes: Vec<Episode>) -> Result<Vec<v1::HistoryEntry>, Refused> {
         let reader = self.open()?.read()?;
         let now_ns = unix_ns();
+        let process = *super::locked(&self.process);
         let mut out = Vec::with_capacity(episodes.len());
         for episode in episodes {
             let sequence = match episode.resolved_sequence {
@@ -251,8 +267,8 @@ impl Trail {
                 breach.since_unix_ns = since.min(breach.since_unix_ns);
             }
             let mut end_unknown = episode.end_unknown.clone();
-            let unseen = episode.seen_by < self.process.start_sequence;
-            let late = now_ns.saturating_sub(self.process.start_unix_ns) > SAME_EPISODE_NS;
+            let unseen = episode.seen_by < process.start_sequence;
+            let late = now_ns.saturating_sub(process.start_unix_ns) > SAME_EPISODE_NS;
             if episode.resolved_sequence == 0 && unseen && late {
                 END_UNKNOWN.clone_into(&mut end_unknown);
             }
@@ -283,6 +299,17 @@ impl Trail {
         }
         Ok(out)
     }
+}
+
+/// The tenants that a question names.
+pub(super) fn named(request: &v1::AuditRequest) -> impl Iterator<Item = (&'static str, &str)> {
+    [
+        ("from_tenant", request.from_tenant.as_str()),
+        ("to_tenant", request.to_tenant.as_str()),
+        ("tenant", request.tenant.as_str()),
+    ]
+    .into_iter()
+    .filter(|(_, name)| !name.is_empty())
 }
 
 fn anybody(reason: &str) -> GapKey {
@@ -511,14 +538,19 @@ mod tests {
     }
 
     fn ask(trail: &Trail, first: u64, end: u64) -> v1::PairAnswer {
+        ask_of(trail, "red", &[], first, end)
+    }
+
+    fn ask_of(trail: &Trail, from: &str, strangers: &[&str], first: u64, end: u64) -> v1::PairAnswer {
         let request = v1::AuditRequest {
             from_unix_ns: begins_ns(first),
             to_unix_ns: begins_ns(end),
-            from_tenant: "red".into(),
+            from_tenant: from.into(),
             to_tenant: "blue".into(),
             ..v1::AuditRequest::default()
         };
-        let mut answer = trail.audit(&request, &[Arc::from("default")]).unwrap();
+        let strangers = strangers.iter().map(|name| Arc::from(*name)).collect();
+        let mut answer = trail.audit(&request, &[Arc::from("default")], strangers).unwrap();
         assert_eq!(answer.pairs.len(), 1);
         answer.pairs.remove(0)
     }
@@ -552,6 +584,16 @@ mod tests {
             (all.reached(), sum.connections, sum.bytes, all.covered),
             (v1::Reached::Yes, 6, 600, 1.0)
         );
+        // A name that nobody ever had is no tenant that reached nobody.
+        let stranger = ask_of(trail, "rde", &["rde"], first + 8, first + 20);
+        let gaps: Vec<&str> = stranger.gaps.iter().map(|gap| gap.reason.as_str()).collect();
+        assert_eq!(
+            (stranger.reached(), gaps, stranger.covered),
+            (v1::Reached::Unknown, vec![reason::NO_SUCH_TENANT], 0.0)
+        );
+        // One that the cluster has no more, and what was kept has.
+        let gone = ask_of(trail, "red", &["red", "blue"], first + 8, first + 20);
+        assert_eq!((gone.reached(), gone.covered), (v1::Reached::No, 1.0));
         // Before it began, while nobody lived, and what is to come.
         let reason = |first, end| {
             let unknown = ask(trail, first, end);

@@ -115,6 +115,17 @@ impl File {
         })
     }
 
+    /// The process as this file has it, which was opened anew: where it is another file, such as a new one, it is begun there too.
+    pub(super) fn go_on(&self, process: Process, now_ns: u64) -> Result<Process, redb::Error> {
+        let txn = self.begin()?;
+        let last = Tables::new(&txn, self.head())?.last_start()?;
+        txn.abort()?;
+        if last == process.start_sequence {
+            return Ok(process);
+        }
+        self.start(env!("CARGO_PKG_VERSION"), now_ns)
+    }
+
     /// All of it or nothing, and on the disk when this returns.
     pub(super) fn write(&self, change: &Change, process: Process, now_ns: u64) -> Result<(), redb::Error> {
         let txn = self.begin()?;

@@ -109,7 +109,8 @@ pub struct Trail {
     hours: BTreeMap<Arc<str>, (Mutex<Hours>, u64)>,
     /// `None`: the disk failed.
     file: Mutex<Option<Arc<File>>>,
-    process: Process,
+    /// As the file has it that is open.
+    process: Mutex<Process>,
     figures: Mutex<Figures>,
 }
 
@@ -128,8 +129,11 @@ impl Trail {
                 change.breaches.push((now.unix_ns, Arc::clone(breach)));
             }
         }
+        let mut dropped = 0;
         if let Some((hours, _)) = self.hours.get(&cluster.name) {
-            gather(&mut locked(hours), cluster, world, now, &mut change);
+            let mut hours = locked(hours);
+            gather(&mut hours, cluster, world, now, &mut change);
+            dropped = hours.take_dropped();
         }
         let policy = &world.policy().thresholds.trail;
         let keep = Keep {
@@ -143,14 +147,19 @@ impl Trail {
         }
         let lost = pending.change.add(change);
         drop(pending);
-        if !lost.is_empty() {
-            self.update(|f| {
-                for (what, n) in lost {
-                    *f.lost.entry(what).or_default() += n;
-                }
-            });
-        }
+        self.lost(
+            lost.into_iter()
+                .chain((dropped > 0).then_some(("hours", dropped))),
+        );
         self.wake.notify_one();
+    }
+
+    fn lost(&self, lost: impl IntoIterator<Item = (&'static str, u64)>) {
+        self.update(|f| {
+            for (what, n) in lost {
+                *f.lost.entry(what).or_default() += n;
+            }
+        });
     }
 
     pub fn figures(&self) -> Figures {
@@ -257,7 +266,7 @@ impl Store {
             wake: Condvar::new(),
             hours: hours.collect(),
             file: Mutex::new(Some(Arc::new(file))),
-            process,
+            process: Mutex::new(process),
             figures: Mutex::new(figures),
         });
         let writer = writer::Writer::new(Arc::clone(&trail), dir.to_owned(), believed_ns);

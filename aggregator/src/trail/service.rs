@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::Trail;
-use crate::state::State;
+use crate::state::{Cluster, State};
 
 /// Entries of a history read at once.
 const AT_ONCE: usize = 64;
@@ -35,11 +35,6 @@ impl Service {
             )
         })
     }
-
-    fn clusters(&self, name: &str) -> Result<Vec<Arc<str>>, Status> {
-        let named = crate::query::named(&self.state, name)?;
-        Ok(named.into_iter().map(|c| Arc::clone(&c.name)).collect())
-    }
 }
 
 /// Asks the file: not on a thread that serves sockets, and in turn with all other questions.
@@ -61,6 +56,8 @@ async fn ask<T: Send + 'static>(
 type Part<T, P> = Result<Option<(Vec<T>, P)>, Status>;
 
 /// Parts as one stream. Each is read when the one before was taken: a slow client holds nothing but its place.
+///
+/// A stream that just ended would pass for a whole one: an aggregator that stops says so.
 fn parts<T, P, F>(first: P, stop: CancellationToken, next: impl Fn(P) -> F + Send + 'static) -> Streamed<T>
 where
     T: Send + 'static,
@@ -77,7 +74,11 @@ where
             Err(status) => Some((stream::iter(vec![Err(status)]), (None, next))),
         }
     });
-    Box::pin(parts.flatten().take_until(stop.cancelled_owned()))
+    let parts = parts.flatten().take_until(stop.clone().cancelled_owned());
+    let cut_off = stream::once(async move { stop.is_cancelled() }).filter_map(async |is_stopped| {
+        is_stopped.then(|| Err(Status::unavailable("the aggregator stops: this is not all")))
+    });
+    Box::pin(parts.chain(cut_off))
 }
 
 #[tonic::async_trait]
@@ -90,7 +91,7 @@ impl TrailService for Service {
     ) -> Result<Response<Self::GetHistoryStream>, Status> {
         let trail = self.trail()?;
         let request = request.into_inner();
-        self.clusters(&request.cluster)?;
+        crate::query::named(&self.state, &request.cluster)?;
         let asked = Arc::clone(&trail);
         let mut episodes = ask(&self.state, move || asked.episodes(&request)).await?;
         episodes.reverse();
@@ -114,8 +115,17 @@ impl TrailService for Service {
     async fn audit(&self, request: Request<v1::AuditRequest>) -> Result<Response<v1::AuditAnswer>, Status> {
         let trail = self.trail()?;
         let request = request.into_inner();
-        let clusters = self.clusters(&request.cluster)?;
-        let answer = ask(&self.state, move || trail.audit(&request, &clusters)).await?;
+        let asked = crate::query::named(&self.state, &request.cluster)?;
+        let is_known = |name: &str| {
+            let has = |cluster: &Arc<Cluster>| cluster.lock().directory().tenants.find(name).is_some();
+            asked.iter().any(has)
+        };
+        let strangers = super::ask::named(&request)
+            .filter(|(_, name)| !is_known(name))
+            .map(|(_, name)| Arc::from(name))
+            .collect();
+        let clusters: Vec<_> = asked.iter().map(|c| Arc::clone(&c.name)).collect();
+        let answer = ask(&self.state, move || trail.audit(&request, &clusters, strangers)).await?;
         Ok(Response::new(answer))
     }
 
@@ -137,5 +147,25 @@ impl TrailService for Service {
             }
         });
         Ok(Response::new(stream))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_stop_cuts_off_does_not_pass_for_all() {
+        let stop = CancellationToken::new();
+        let numbers = |n: u32| async move { Ok((n < 4).then_some((vec![n, n], n + 1))) };
+        let all: Vec<_> = parts(0, stop.clone(), numbers).collect().await;
+        assert_eq!(all.len(), 8);
+        assert!(all.iter().all(Result::is_ok));
+        let mut cut = parts(0, stop.clone(), numbers);
+        assert!(matches!(cut.next().await, Some(Ok(0))));
+        stop.cancel();
+        let rest: Vec<_> = cut.collect().await;
+        assert_eq!(rest.len(), 1);
+        assert_eq!(rest[0].as_ref().unwrap_err().code(), tonic::Code::Unavailable);
     }
 }

@@ -160,3 +160,45 @@ fn a_file_that_is_taken_away_or_replaced_is_noticed_and_one_that_is_put_back_too
     assert!(told(&store.trail).is_empty() && store.trail.figures().durable);
     end(store);
 }
+
+#[test]
+fn a_file_that_begins_anew_while_the_process_lives_has_the_process_in_it() {
+    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let now_ns = crate::clock::unix_ns();
+    let fired = |file: &File, process, name: &str| {
+        let breach = v1::Breach {
+            fingerprint: name.into(),
+            state: v1::BreachState::Firing.into(),
+            firing_unix_ns: now_ns,
+            ..v1::Breach::default()
+        };
+        let change = Change {
+            breaches: vec![(now_ns, Arc::new(breach))],
+            ..Change::default()
+        };
+        file.write(&change, process, now_ns).unwrap();
+    };
+    let (file, _) = File::open(old.path()).unwrap();
+    let mut process = file.start("test", now_ns).unwrap();
+    for n in 0..9 {
+        fired(&file, process, &n.to_string());
+    }
+    process = file.start("test", now_ns).unwrap();
+    let same = file.go_on(process, now_ns).unwrap();
+    assert_eq!(same.start_sequence, process.start_sequence);
+    let (file, _) = File::open(new.path()).unwrap();
+    process = file.go_on(process, now_ns).unwrap();
+    assert_eq!((process.start_sequence, file.head().unwrap().0), (1, 1));
+    fired(&file, process, "unseen");
+    // Two later processes did not see it any more: its end is unknown.
+    file.start("test", now_ns).unwrap();
+    file.start("test", now_ns).unwrap();
+    let mut ends = Vec::new();
+    let read = file.read().unwrap();
+    read.episodes((u64::MAX, u64::MAX), |episode| {
+        ends.push(episode.end_unknown);
+        true
+    })
+    .unwrap();
+    assert_eq!(ends, [append::END_UNKNOWN]);
+}

@@ -77,7 +77,8 @@ impl Writer {
             None => return self.put_back(change),
         };
         if !change.is_empty() {
-            if let Err(error) = file.write(&change, self.trail.process, unix_ns()) {
+            let process = *locked(&self.trail.process);
+            if let Err(error) = file.write(&change, process, unix_ns()) {
                 drop(file);
                 self.fail(&error);
                 return self.put_back(change);
@@ -122,6 +123,14 @@ impl Writer {
                 if let Some(error) = corrupt {
                     self.trail.update(|f| begins_anew(&self.dir, &error, f));
                 }
+                let process = *locked(&self.trail.process);
+                match file.go_on(process, unix_ns()) {
+                    Ok(process) => *locked(&self.trail.process) = process,
+                    Err(error) => {
+                        self.fail(&error);
+                        return None;
+                    }
+                }
                 let file = Arc::new(file);
                 *locked(&self.trail.file) = Some(Arc::clone(&file));
                 self.trail.update(|f| f.durable = true);
@@ -152,10 +161,6 @@ impl Writer {
         let lost = change.add(std::mem::take(&mut pending.change));
         pending.change = change;
         drop(pending);
-        self.trail.update(|f| {
-            for (what, n) in lost {
-                *f.lost.entry(what).or_default() += n;
-            }
-        });
+        self.trail.lost(lost);
     }
 }

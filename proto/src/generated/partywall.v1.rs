@@ -2529,8 +2529,8 @@ pub struct Gap {
     #[prost(uint64, tag = "2")]
     pub to_unix_ns: u64,
     /// snake_case. Not everything was looked at: "aggregator_away", "agent_silent", "flows_not_seen", "flows_folded", "unnamed_peer", "cluster_unknown",
-    /// "trail_full", "pruned", "not_yet". Something was, and cannot be told apart: "not_resolved" (it moved within this gap, which reaches beyond the
-    /// question), "delivery_not_seen".
+    /// "trail_full", "pruned", "not_yet", "disk". Something was, and cannot be told apart: "not_resolved" (it moved within this gap, which reaches beyond the
+    /// question), "delivery_not_seen". "no_such_tenant": neither the cluster nor what was kept of these hours knows one that was named.
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
     /// Where it is one node's.

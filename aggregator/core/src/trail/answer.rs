@@ -26,6 +26,8 @@ pub struct Question {
     pub to: Arc<str>,
     /// Either of the two.
     pub tenant: Arc<str>,
+    /// Those of the names that the cluster has no tenant of now. One that the hours do not know either is a typing error, or of a tenant that is long gone.
+    pub strangers: BTreeSet<Arc<str>>,
 }
 
 impl Question {
@@ -127,6 +129,12 @@ impl Answer {
         } else {
             Slots::NONE
         };
+        if !self.question.strangers.is_empty() {
+            let ends = hour.crossings.keys().flat_map(|key| [&key.from, &key.to]);
+            for name in ends.chain(hour.gaps.keys().map(|key| &key.tenant)) {
+                self.question.strangers.remove(name);
+            }
+        }
         for (key, crossing) in &hour.crossings {
             if self.question.asks(&key.from, &key.to) {
                 self.crossing(begins, within, key, crossing);
@@ -216,7 +224,7 @@ impl Answer {
             names = BTreeSet::from([(Arc::clone(&q.from), Arc::clone(&q.to))]);
         } else {
             self.doubtful(&mut names)?;
-            if self.gaps.values().flatten().any(|(key, _)| key.tenant.is_empty()) {
+            if !q.strangers.is_empty() || self.gaps.values().flatten().any(|(key, _)| key.tenant.is_empty()) {
                 names.insert((Arc::from(""), Arc::from("")));
             }
         }
@@ -279,6 +287,16 @@ impl Answer {
                     node: Arc::clone(&key.node),
                 }));
             }
+        }
+        if !self.question.strangers.is_empty() {
+            let (first, end) = (self.question.first, self.question.end);
+            uncovered = end - first;
+            gaps.push(Gap {
+                first,
+                end,
+                reason: Arc::from(reason::NO_SUCH_TENANT),
+                node: Arc::from(""),
+            });
         }
         let arrived = told
             .sums

@@ -129,8 +129,8 @@ pub struct Hours {
     changed: BTreeSet<(u64, Row)>,
     /// Hours before were given away as complete.
     closed: u64,
-    /// Since the start: hours that found no room while nothing could be written.
-    pub dropped: u64,
+    /// Hours that found no room, not told of yet.
+    dropped: u64,
 }
 
 impl Hours {
@@ -157,12 +157,9 @@ impl Hours {
         self.next
     }
 
-    pub fn len(&self) -> usize {
-        self.hours.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.hours.is_empty()
+    /// How many hours found no room since this was asked last.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 
     fn hour(&mut self, hour: u64) -> &mut Hour {

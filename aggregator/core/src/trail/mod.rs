@@ -48,6 +48,8 @@ pub mod reason {
     pub const NOT_RESOLVED: &str = "not_resolved";
     /// Something was sent, and whether it arrived was not seen.
     pub const DELIVERY_NOT_SEEN: &str = "delivery_not_seen";
+    /// Nothing that is known has a tenant of that name: a no would be about nobody.
+    pub const NO_SUCH_TENANT: &str = "no_such_tenant";
 }
 
 /// The slot of a moment.
