@@ -3,6 +3,7 @@
 //! The truth is the set of breaches that fire, not the stream of their changes: it is compared with the judge's own now and then, and a change that was
 //! missed on the way is found so.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,13 +23,23 @@ const REPEATED: usize = 2;
 pub(super) struct Outbox {
     /// By fingerprint, as it was last told or is to be.
     firing: BTreeMap<String, Arc<Alert>>,
-    changes: VecDeque<Change>,
+    /// By its place in the queue.
+    changes: BTreeMap<u64, Change>,
+    /// Where a life's change stands: thousands change at once while a target is away.
+    places: BTreeMap<Life, u64>,
     /// Fingerprints of what fires, was never taken and is no change any more: it becomes one again as soon as there is room.
     untold: BTreeSet<String>,
     /// Fingerprints of what is to be told again, the oldest first.
     repeats: VecDeque<String>,
     number: u64,
     pub(super) lost: Lost,
+}
+
+/// Fingerprint, and when it began to fire.
+type Life = (String, u64);
+
+fn life(alert: &Alert) -> Life {
+    (alert.breach.fingerprint.clone(), alert.breach.firing_unix_ns)
 }
 
 #[derive(Debug)]
@@ -56,7 +67,8 @@ pub(super) struct Lost {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) alerts: Vec<Arc<Alert>>,
-    changes: Vec<u64>,
+    /// (place, number) of each.
+    changes: Vec<(u64, u64)>,
 }
 
 impl Outbox {
@@ -138,21 +150,34 @@ impl Outbox {
         self.number += 1;
         let number = self.number;
         // Its end says all that its beginning would have said.
-        if let Some(same) = self.changes.iter_mut().find(|c| c.alert.is_same_life(&alert)) {
+        let place = self.places.get(&life(&alert));
+        if let Some(same) = place.and_then(|place| self.changes.get_mut(place)) {
             (same.number, same.alert) = (number, alert);
             return;
         }
         if self.changes.len() >= MAX_WAITING
-            && let Some(oldest) = self.changes.pop_front()
+            && let Some(oldest) = self.take_oldest(|_| true)
             && !self.still_fires(&oldest)
         {
             self.lost.full += 1;
         }
-        self.changes.push_back(Change {
+        self.places.insert(life(&alert), number);
+        let change = Change {
             number,
             since: now,
             alert,
-        });
+        };
+        self.changes.insert(number, change);
+    }
+
+    fn take_oldest(&mut self, is_due: impl Fn(&Change) -> bool) -> Option<Change> {
+        let oldest = self.changes.first_entry()?;
+        if !is_due(oldest.get()) {
+            return None;
+        }
+        let change = oldest.remove();
+        self.places.remove(&life(&change.alert));
+        Some(change)
     }
 
     /// Whether what is taken out of the queue has to come back into it: it is not over, and the target knows nothing of it.
@@ -184,16 +209,15 @@ impl Outbox {
         self.expire(now);
         let mut batch = Batch::default();
         let repeated = self.repeats.len().min(most / REPEATED);
-        for change in self.changes.iter().take(most - repeated) {
+        for (place, change) in self.changes.iter().take(most - repeated) {
             batch.alerts.push(Arc::clone(&change.alert));
-            batch.changes.push(change.number);
+            batch.changes.push((*place, change.number));
         }
         if self.repeats.is_empty() {
             return (!batch.alerts.is_empty()).then_some(batch);
         }
         // What waits as a change is not repeated before it was told once.
-        let waiting = self.changes.iter().map(|c| c.alert.breach.fingerprint.as_str());
-        let waiting: BTreeSet<&str> = waiting.collect();
+        let waiting: BTreeSet<&str> = self.places.keys().map(|(name, _)| name.as_str()).collect();
         while batch.alerts.len() < most
             && let Some(fingerprint) = self.repeats.pop_front()
         {
@@ -206,8 +230,8 @@ impl Outbox {
 
     /// Changes that waited for too long go. Of them, what fires all the same begins to wait anew.
     fn expire(&mut self, now: Instant) {
-        let old = |c: &mut Change| now.saturating_duration_since(c.since) > MAX_AGE;
-        while let Some(oldest) = self.changes.pop_front_if(old) {
+        let old = |c: &Change| now.saturating_duration_since(c.since) > MAX_AGE;
+        while let Some(oldest) = self.take_oldest(old) {
             if !self.still_fires(&oldest) {
                 self.lost.expired += 1;
             }
@@ -233,8 +257,14 @@ impl Outbox {
 
     fn drop_changes(&mut self, batch: &Batch) -> u64 {
         let before = self.changes.len();
-        self.changes
-            .retain(|change| !batch.changes.contains(&change.number));
+        for (place, number) in &batch.changes {
+            // One that took its place meanwhile was not told yet.
+            if let Entry::Occupied(told) = self.changes.entry(*place)
+                && told.get().number == *number
+            {
+                self.places.remove(&life(&told.remove().alert));
+            }
+        }
         (before - self.changes.len()) as u64
     }
 }
