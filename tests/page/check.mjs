@@ -12,6 +12,8 @@ const { chromium } = createRequire(path.join(asked.playwright, "package.json"))(
 
 const PREFIX = "/some/where/";
 const SIZES = { wide: { width: 1600, height: 1000 }, narrow: { width: 390, height: 844 } };
+/** Where no clock shows UTC, not even its minutes. */
+const ZONE = "Asia/Kolkata";
 
 let checks = 0;
 const ok = (value, words) => {
@@ -71,6 +73,7 @@ async function open(theme, size) {
   const context = await browser.newContext({
     colorScheme: theme,
     viewport: SIZES[size],
+    timezoneId: ZONE,
     permissions: ["clipboard-read", "clipboard-write"],
   });
   const page = await context.newPage();
@@ -114,7 +117,7 @@ const picture = (page, name) =>
   page.screenshot({ path: path.join(asked.pictures, `${name}.png`), animations: "disabled" });
 const text = (page, selector) => page.locator(selector).first().innerText();
 
-/** Cells of a matrix: `{row, column, value, text}`. */
+/** Cells of a matrix: `{row, column, cls, value, text, says}`. */
 const cells = (page, id) =>
   page.evaluate((table) => {
     const columns = [...document.querySelectorAll(`#${table} thead th`)].map((th) => th.dataset.key);
@@ -122,6 +125,7 @@ const cells = (page, id) =>
       [...tr.cells].slice(1).map((td, at) => ({
         row: tr.dataset.row,
         column: columns[at + 1],
+        cls: td.className,
         value: td.dataset.value,
         text: td.textContent,
         says: td.dataset.says,
@@ -130,6 +134,46 @@ const cells = (page, id) =>
   }, id);
 
 const VIEWS = ["overview", "ledger", "fence", "breaches", "nodes"];
+
+const range = (n, each) => Array.from({ length: n }, (_, at) => each(at + 1)).join("");
+const VERDICTS = ["leaked", "open", "unknown", "blocked", "allowed", "within"];
+const tags = VERDICTS.map((v) => `<span class="verdict v-${v}">${v}</span>`).join("");
+/** What has a colour that means something, whether the scene has it or not. */
+const COLOURED = `
+  <div class="matrix"><table><tbody><tr>
+    ${range(6, (n) => `<td class="l${n}">l${n}</td><td class="calm c${n}">c${n}</td>`)}
+    ${VERDICTS.map((v) => `<td class="mark m-${v}"><small>${v}</small></td>`).join("")}
+  </tr></tbody></table></div>
+  <div class="scale">${range(6, (n) => `<span class="step l${n}">${n}</span>`)}</div>
+  <ul class="verdicts"><li>${tags}</li><li class="none">${tags}</li></ul>
+  <section class="card">${tags}<span class="hot">hot</span><p class="note warn">warn</p><span class="bad">bad</span></section>`;
+
+/** What is written with less contrast than WCAG AA asks, 4.5: of the page, and of `more`. Runs in the page. */
+function faint(more) {
+  const probe = document.createElement("div");
+  probe.innerHTML = more;
+  document.querySelector("main").append(probe);
+  const colour = (words) => words.match(/[\d.]+/g).map(Number);
+  const light = (rgb) => {
+    const [r, g, b] = rgb.map((n) => (n / 255 <= 0.04045 ? n / 255 / 12.92 : ((n / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const below = (element) => {
+    const found = colour(getComputedStyle(element).backgroundColor);
+    return found[3] === 0 && element.parentElement ? below(element.parentElement) : found;
+  };
+  const found = new Set();
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const element = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim() || !element.checkVisibility() || element.nodeName === "OPTION") continue;
+    const both = [colour(getComputedStyle(element).color), below(element)].map((rgb) => light(rgb.slice(0, 3)));
+    const contrast = (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
+    if (contrast < 4.5) found.add(`${element.nodeName} .${element.className}: ${contrast.toFixed(2)}`);
+  }
+  probe.remove();
+  return [...found];
+}
 
 async function live() {
   for (const theme of ["light", "dark"]) {
@@ -146,6 +190,7 @@ async function live() {
         await page.waitForFunction(() => !document.querySelector("main .loading"));
         const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
         ok(wider <= 0, `#${hash} is ${wider} px wider than ${SIZES[size].width} px`);
+        same(await page.evaluate(faint, COLOURED), [], `too faint in #${hash}, ${theme}`);
         await picture(page, `${hash.split(/[=&]/)[0]}${hash.includes("=") ? "-one" : ""}-${theme}-${size}`);
       }
       if (theme === "light" && size === "wide") await everything(page);
@@ -189,6 +234,34 @@ async function everything(page) {
   await page.fill("[data-filter=tenants]", "nobody");
   ok((await text(page, "#tenants .empty")).includes("nobody"), "what was filtered away is said");
   await page.fill("[data-filter=tenants]", "");
+
+  // A filter that is in force stands in its box, also when one comes back to it.
+  await page.fill("[data-filter=tenants]", "red");
+  await page.click("#tenant-table a.tenant");
+  await page.waitForSelector("#pod-table");
+  await page.goBack();
+  await page.waitForSelector("#tenant-table");
+  same(await names(), ["red"], "filtered still");
+  for (const view of VIEWS) {
+    const box = `[data-filter=${view === "overview" ? "tenants" : view}]`;
+    await go(page, view);
+    if (view !== "overview") await page.fill(box, "red");
+    await go(page, "tenant=red");
+    await go(page, view);
+    same(await page.inputValue(box), "red", `the filter in #${view}`);
+    await page.fill(box, "");
+    same(await page.inputValue(box), "", `the filter in #${view}, taken away`);
+  }
+
+  // Moments are UTC, wherever the browser is, in a form that partywall reads.
+  ok(await page.evaluate(() => new Date().getTimezoneOffset() !== 0), "the browser is elsewhere");
+  same(
+    await page.evaluate(async () => (await import("./format.js")).clock(1_700_000_000_500)),
+    "2023-11-14T22:13:20Z",
+    "a moment of another day",
+  );
+  const [judged, moment] = await page.$eval("#judged", (time) => [time.textContent, time.dateTime]);
+  ok(/\d\d:\d\d:\d\dZ$/.test(judged) && `${moment.slice(0, 19)}Z`.endsWith(judged), `${judged} is ${moment}`);
 
   // Fence: the worst verdict of each pair, and why.
   await go(page, "fence");
@@ -250,6 +323,26 @@ async function everything(page) {
     `history has what violet did: ${await text(page, "#history-table")}`,
   );
 
+  // A cluster that was chosen is kept by whatever one follows, and is the one that history is asked of.
+  const asks = page.waitForRequest(/\/api\/history\?cluster=default$/);
+  await go(page, "breaches&cluster=default");
+  await asks;
+  await page.waitForSelector("#history-table tbody tr");
+  for (const hash of [...VIEWS, "tenant=blue", "node=node-b", "fence&from=red&to=green", `breach=${fingerprint}`]) {
+    await go(page, `${hash}&cluster=default`);
+    await page.waitForFunction(() => !document.querySelector("main .loading"));
+    const links = await page.evaluate(() => [
+      ...[...document.querySelectorAll("a[href^='#']:not([data-skip])")].map((a) => a.getAttribute("href")),
+      ...[...document.querySelectorAll("[data-href]")].map((cell) => cell.dataset.href),
+    ]);
+    ok(links.length > VIEWS.length, `#${hash} has only ${links.length} links`);
+    same(
+      links.filter((to) => !to.slice(1).split("&").includes("cluster=default")),
+      [],
+      `links of #${hash} that forget the cluster`,
+    );
+  }
+
   // Names that would be markup, and one that turns the direction of text.
   await go(page, "node=node-a");
   await page.waitForSelector("#node-pod-table tbody tr");
@@ -274,8 +367,15 @@ async function everything(page) {
   ok((await text(page, "#losses")).includes("uplink/queue_full"), "losses");
   ok((await text(page, ".title")).includes("eu-central-1b"), "zone");
 
-  // By keyboard alone.
+  // A tenant may be called like anything that an object of JavaScript has.
+  same(await page.evaluate(async () => typeof (await import("./parts.js")).classWords("constructor")), "undefined");
+  // Who waits while the system runs was not disturbed by another tenant.
   await go(page, "ledger");
+  const calm = (await cells(page, "ledger-grid")).filter((c) => c.column === "system" && c.value);
+  ok(calm.length, "somebody waited while the system ran");
+  for (const c of calm) ok(c.cls.includes("calm"), `${c.says} is drawn as ${c.cls}`);
+
+  // By keyboard alone.
   const first = page.locator("#ledger-grid td[tabindex='0']");
   await first.focus();
   const before = await text(page, "#ledger .readout");
@@ -294,7 +394,7 @@ async function everything(page) {
   );
   same(
     [
-      ...new Set((await cells(page, "ledger-grid")).filter((c) => c.value && c.column !== "Σ").map((c) => c.row)),
+      ...new Set((await cells(page, "ledger-grid")).filter((c) => c.value && c.column !== "<Σ>").map((c) => c.row)),
     ].sort(),
     ["blue", "red"],
     "the ledger of one node",
@@ -324,21 +424,77 @@ async function everything(page) {
   same((await fetch(`${home}api/snapshot`, { method: "POST" })).status, 405, "nothing is taken");
 }
 
+/** For some seconds: how often something changed that is read aloud when it does, and whether `#id`, which is not, went on. */
+const aloud = (page, id) =>
+  page.evaluate(async (of) => {
+    let changes = 0;
+    const watch = new MutationObserver((list) => {
+      changes += list.length;
+    });
+    for (const one of document.querySelectorAll("[role=status], [role=alert]"))
+      watch.observe(one, { subtree: true, childList: true, characterData: true });
+    const before = document.getElementById(of).textContent;
+    await new Promise((done) => setTimeout(done, 2500));
+    watch.disconnect();
+    return { changes, went: document.getElementById(of).textContent !== before };
+  }, id);
+
+/** What is asked for while it is looked at, and the card that it is in. */
+const DETAILS = {
+  "tenant=blue": "#pods",
+  "fence&from=red&to=green": "#flows",
+  breaches: "#history",
+  "ledger&on=node-b": "#ledger",
+};
+const OLD = "> .head + .note.warn";
+
+/** Details that do not come any more: what was known stays, with its age and the reason. */
+async function late(page) {
+  const says = (card, words) =>
+    page.waitForFunction(
+      ([at, end]) => new RegExp(`^This is .+ old: ${end}\\.$`).test(document.querySelector(at)?.innerText),
+      [`${card} ${OLD}`, words],
+      { timeout: 15_000 },
+    );
+  for (const [hash, card] of Object.entries(DETAILS)) {
+    await go(page, hash);
+    await page.waitForSelector(`${card} table`);
+    ok(await page.locator(`${card} ${OLD}`).isHidden(), `${card} is new`);
+  }
+  const details = /\/api\/(tenant|flows|history|node)\b/;
+  await page.route(details, (route) => route.abort());
+  for (const [hash, card] of Object.entries(DETAILS)) {
+    await go(page, hash);
+    await says(card, "it cannot be reached");
+    ok(await page.locator(`${card} table tbody tr`).count(), `${card} keeps what was known`);
+  }
+  await picture(page, "old-light-wide");
+  await page.unroute(details);
+  await page.locator(`#ledger ${OLD}`).waitFor({ state: "hidden", timeout: 15_000 });
+  // Neither an answer nor a refusal.
+  await page.route(details, () => {});
+  await says("#ledger", "no newer answer has come yet");
+  checks += 2;
+}
+
 /** The aggregator goes away under an open page, and comes back. */
 async function lost() {
   const context = await browser.newContext({ viewport: SIZES.wide });
   const page = await context.newPage();
   await page.goto(home);
   await page.waitForSelector("#tenant-table tbody tr");
+  same(await aloud(page, "judged"), { changes: 0, went: true }, "read aloud while all is well");
   await page.route("**/api/snapshot", (route) => route.abort());
   await page.waitForSelector("#notice:not([hidden])", { timeout: 10_000 });
-  ok((await text(page, "#notice")).includes("No connection to the aggregator"), "a lost connection is said");
+  ok((await text(page, "#alarm")).includes("No connection to the aggregator"), "a lost connection is said");
+  same(await aloud(page, "since"), { changes: 0, went: true }, "read aloud while the connection is lost");
   same(await page.evaluate(() => document.documentElement.dataset.state), "lost");
   ok((await page.locator("#tenant-table tbody tr").count()) > 0, "what was known stays");
   await picture(page, "lost-light-wide");
   await page.unroute("**/api/snapshot");
   await page.waitForFunction(() => document.documentElement.dataset.state === "live", null, { timeout: 20_000 });
   checks += 1;
+  await late(page);
   await context.close();
 }
 
@@ -351,14 +507,22 @@ async function still() {
   const shown = await cells(page, "ledger-grid");
   const named = (name) => !name.startsWith("<");
   const wanted = new Map();
+  const sums = new Map();
   for (const [waiter, runner, value] of ledger) {
     if (!named(waiter)) continue;
-    const key = waiter === runner ? `${waiter} self` : `${waiter} ${runner}`;
+    const key = waiter === runner ? `${waiter} <self>` : `${waiter} ${runner}`;
     wanted.set(key, (wanted.get(key) ?? 0) + value);
+    // The system serves everybody: nobody was disturbed by another tenant while it ran.
+    if (waiter !== runner && runner !== "system" && named(runner)) sums.set(waiter, (sums.get(waiter) ?? 0) + value);
+  }
+  ok(wanted.has("self red"), "a tenant called self waits");
+  for (const { row, value } of shown.filter((c) => c.column === "<Σ>")) {
+    const truth = sums.get(row) ?? 0;
+    ok(Math.abs(Number(value) - truth) < 1e-5, `${row} waited ${truth} for other tenants, and ${value} is shown`);
   }
   let compared = 0;
   for (const { row, column, value, text: drawn } of shown) {
-    if (column === "Σ") continue;
+    if (column === "<Σ>") continue;
     const truth = wanted.get(`${row} ${column}`) ?? 0;
     if (value === undefined) {
       ok(truth < 0.0005 || row === column, `${row} waited ${truth} for ${column}, and nothing is shown`);
@@ -417,7 +581,7 @@ async function crowd() {
   await page.waitForSelector("#ledger-grid");
   const some = await cells(page, "ledger-grid");
   same(new Set(some.map((c) => c.row)).size, 25, "24 and the others");
-  const other = some.find((c) => c.row === "~other" && c.column === "Σ");
+  const other = some.find((c) => c.row === "~other" && c.column === "<Σ>");
   ok(Number(other.value) > 1, "the others are summed, not left out");
   await picture(page, "crowd-ledger-light-wide");
   await page.fill("[data-filter=ledger]", "tenant-117");

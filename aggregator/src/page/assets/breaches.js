@@ -4,7 +4,20 @@ import { h } from "./dom.js";
 import { detail } from "./feed.js";
 import { bytes, clock, cores, duration, figure, many, percent, plain, rate } from "./format.js";
 import { breachesOf, seen } from "./seen.js";
-import { card, empty, facts, kindTag, link, nodeLink, shareBar, stateTag, table, tenant } from "./parts.js";
+import {
+  card,
+  empty,
+  facts,
+  kindTag,
+  link,
+  nodeLink,
+  search,
+  shareBar,
+  stateTag,
+  table,
+  tenant,
+  told,
+} from "./parts.js";
 
 const since = (b) => ((b.resolved_unix_ms || Date.now()) - (b.firing_unix_ms || b.since_unix_ms)) / 1000;
 
@@ -124,7 +137,8 @@ export function breaches(all, ui) {
   const firing = live.filter((b) => b.state === "firing").length;
   const left = clusters.reduce((sum, c) => sum + c.breaches_left_out, 0);
   const nodes = clusters.flatMap((c) => c.nodes);
-  const past = detail("api/history", ui.redraw, 5000);
+  const named = clusters.find((c) => c.name === ui.route.cluster);
+  const past = detail(`api/history${named ? `?cluster=${encodeURIComponent(named.name)}` : ""}`, ui.redraw, 5000);
   const chosen = ui.route.breach;
   return h(
     "div",
@@ -135,19 +149,13 @@ export function breaches(all, ui) {
       h("h1", {}, "Breaches"),
       h("p", { class: "muted" }, "A rule broken by a named tenant, with evidence."),
     ),
-    chosen ? one(chosen, clusters, past, several) : null,
+    chosen ? one(chosen, clusters, past, several, ui) : null,
     card(
       { id: "live-breaches" },
       live.length
         ? `${firing} ${firing === 1 ? "fires" : "fire"}${live.length > firing ? `, ${live.length - firing} not yet` : ""}`
         : "Now",
-      h("input", {
-        type: "search",
-        key: "filter",
-        placeholder: "Kind, tenant, node, fingerprint",
-        "aria-label": "Filter breaches",
-        "data-filter": "breaches",
-      }),
+      search(ui, "breaches", "Kind, tenant, node, fingerprint", "Filter breaches"),
       found.length
         ? h(
             "div",
@@ -169,10 +177,10 @@ export function breaches(all, ui) {
   );
 }
 
-function one(fingerprint, clusters, past, several) {
+function one(fingerprint, clusters, past, several, ui) {
   const is = (b) => b.fingerprint === fingerprint || (fingerprint.length >= 6 && b.fingerprint.startsWith(fingerprint));
   const found = breachesOf(clusters).find(is) ?? past.answer?.entries.find(is);
-  const close = h("a", { href: "#breaches" }, "close");
+  const close = h("a", { href: link({ breaches: true, cluster: ui.route.cluster }) }, "close");
   if (found)
     return card(
       { id: "chosen", class: "chosen", key: "chosen" },
@@ -204,16 +212,16 @@ const reach = (past) =>
     ? `what was resolved in the last ${duration(past.kept_seconds)}, ${past.kept_most} at most; gone with the process`
     : `from the trail, which keeps ${duration(past.kept_seconds)}; the newest ${past.kept_most}`;
 
-function history(past, wanted, several, ui) {
-  const aside = past.answer ? h("span", { class: "muted" }, reach(past.answer)) : null;
-  if (!past.answer)
-    return card(
-      { id: "history" },
-      "History",
-      null,
-      past.problem ? empty("History cannot be told.", plain(past.problem)) : h("p", { class: "loading" }, "Asking…"),
-    );
-  const rows = past.answer.entries
+const history = (past, wanted, several, ui) =>
+  card(
+    { id: "history" },
+    "History",
+    past.answer ? h("span", { class: "muted" }, reach(past.answer)) : null,
+    told(past, "History cannot be told.", (answer) => entries(answer, wanted, several, ui)),
+  );
+
+function entries(answer, wanted, several, ui) {
+  const rows = answer.entries
     .filter(matches(wanted))
     .map((b) => ({ ...b, key: `${b.fingerprint} ${b.firing_unix_ms}` }));
   const columns = [
@@ -223,7 +231,8 @@ function history(past, wanted, several, ui) {
       cls: "num",
       descending: true,
       by: (b) => b.firing_unix_ms,
-      cell: (b) => h("a", { href: link({ breach: b.fingerprint }) }, clock(b.firing_unix_ms)),
+      cell: (b) =>
+        h("a", { href: link({ breach: b.fingerprint, cluster: ui.route.cluster }) }, clock(b.firing_unix_ms)),
     },
     { id: "lasted", label: "Lasted", cls: "num", descending: true, by: since, cell: (b) => duration(since(b)) },
     { id: "kind", label: "Kind", by: (b) => b.kind, cell: (b) => kindTag(b.kind) },
@@ -232,10 +241,7 @@ function history(past, wanted, several, ui) {
     several && { id: "cluster", label: "Cluster", by: (b) => b.cluster, cell: (b) => plain(b.cluster) },
     { id: "summary", label: "At its worst", cls: "reason", cell: (b) => plain(b.summary) },
   ].filter(Boolean);
-  return card(
-    { id: "history" },
-    "History",
-    aside,
+  return [
     rows.length
       ? table(
           "history-table",
@@ -246,16 +252,10 @@ function history(past, wanted, several, ui) {
         )
       : empty(
           "Nothing has been resolved.",
-          past.answer.entries.length
-            ? "Nothing in history matches the filter."
-            : `History here is ${reach(past.answer)}.`,
+          answer.entries.length ? "Nothing in history matches the filter." : `History here is ${reach(answer)}.`,
         ),
-    past.answer.is_cut
-      ? h(
-          "p",
-          { class: "note" },
-          `Older ones are not shown${past.answer.source === "trail" ? ": partywall history" : ""}.`,
-        )
+    answer.is_cut
+      ? h("p", { class: "note" }, `Older ones are not shown${answer.source === "trail" ? ": partywall history" : ""}.`)
       : null,
-  );
+  ];
 }

@@ -80,9 +80,7 @@ export function follow(draw) {
       failures = 0;
     } catch (error) {
       failures += 1;
-      // Browsers tell a page no more than that a request failed, each in words of its own.
-      const words = { TimeoutError: "no answer within 10 s", TypeError: "it cannot be reached" };
-      known.problem = words[error.name] ?? error.message;
+      known.problem = reason(error);
     }
     draw();
     const step = (known.all?.step_seconds ?? 1) * 1000;
@@ -109,6 +107,10 @@ export function follow(draw) {
   return round();
 }
 
+/** Why a question was not answered. Browsers tell a page no more than that a request failed, each in words of its own. */
+const reason = (error) =>
+  ({ TimeoutError: "no answer within 10 s", TypeError: "it cannot be reached" })[error.name] ?? error.message;
+
 /** Details that are asked for while they are looked at: the newest answer to a question, or why there is none. */
 const details = new Map();
 
@@ -117,7 +119,7 @@ export function detail(path, redraw, everyMs = 3000) {
   if (!entry) {
     // What was looked at long ago is not kept.
     if (details.size > 20) details.delete(details.keys().next().value);
-    entry = { answer: null, problem: null, askedAt: -Infinity, asking: false };
+    entry = { answer: null, answeredAt: 0, problem: null, askedAt: -Infinity, asking: false, everyMs };
     details.set(path, entry);
   }
   const now = performance.now();
@@ -128,10 +130,11 @@ export function detail(path, redraw, everyMs = 3000) {
       .then(async (response) => {
         if (!response.ok) throw new Error(await said(response));
         entry.answer = await response.json();
+        entry.answeredAt = performance.now();
         entry.problem = null;
       })
       .catch((error) => {
-        entry.problem = error.message;
+        entry.problem = reason(error);
       })
       .finally(() => {
         entry.asking = false;
@@ -139,4 +142,15 @@ export function detail(path, redraw, everyMs = 3000) {
       });
   }
   return entry;
+}
+
+/** An answer that is older than so many questions is old. */
+const OLD_PERIODS = 3;
+
+/** How old an answer is, in seconds, where that must be said: the last question failed, or none was answered for long. Else `null`. */
+export function overdue(entry) {
+  const age = performance.now() - entry.answeredAt;
+  // Where all is asked for less often, so are details: they are drawn with it.
+  const period = Math.max(entry.everyMs, known.pause * 1000);
+  return entry.problem !== null || age > OLD_PERIODS * period ? age / 1000 : null;
 }

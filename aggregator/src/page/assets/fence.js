@@ -5,12 +5,25 @@ import { detail } from "./feed.js";
 import { bytes, clock, count, many, plain, rate } from "./format.js";
 import { OTHER, largest, matrix } from "./matrix.js";
 import { seen } from "./seen.js";
-import { VERDICTS, card, empty, facts, link, table, tenant, verdictIcon, verdictTag } from "./parts.js";
+import {
+  SYSTEM,
+  VERDICTS,
+  card,
+  empty,
+  facts,
+  link,
+  search,
+  table,
+  tenant,
+  told,
+  verdictIcon,
+  verdictTag,
+} from "./parts.js";
 
 const ORDER = Object.keys(VERDICTS);
 const SIZES = [12, 24, 48, 96];
 /** Neither is anybody's tenant. */
-const NEUTRAL = new Set(["system", "<outside>"]);
+const NEUTRAL = new Set([SYSTEM, "<outside>"]);
 
 export function fence(all, ui) {
   const clusters = ui.clusters(all);
@@ -66,13 +79,7 @@ export function fence(all, ui) {
             SIZES.map((n) => h("option", { value: n, selected: n === ui.sizes.fence }, `the ${n} largest`)),
           ),
         ),
-        h("input", {
-          type: "search",
-          key: "filter",
-          placeholder: "Tenant",
-          "aria-label": "Bring a tenant in",
-          "data-filter": "fence",
-        }),
+        search(ui, "fence", "Tenant", "Bring a tenant in"),
       ],
       traffic.length ? map(traffic, cluster, ui) : empty("No flows seen between tenants.", nothing(cluster)),
     ),
@@ -168,16 +175,16 @@ function pair(cluster, from, to, ui) {
   );
   const close = h("a", { href: link({ fence: true, cluster: ui.route.cluster }) }, "close");
   const heading = h("span", {}, plain(from || "anybody"), " → ", plain(to || "anybody"));
-  if (!entry.answer)
-    return card(
-      { id: "flows", key: "flows" },
-      heading,
-      close,
-      entry.problem
-        ? empty("The flows cannot be told.", plain(entry.problem))
-        : h("p", { class: "loading" }, "Asking…"),
-    );
-  const rows = entry.answer.flows.map((f) => ({
+  return card(
+    { id: "flows", key: "flows" },
+    heading,
+    close,
+    told(entry, "The flows cannot be told.", (answer) => flows(answer, cluster, from, to, ui)),
+  );
+}
+
+function flows(answer, cluster, from, to, ui) {
+  const rows = answer.flows.map((f) => ({
     ...f,
     key: [f.from.address, f.to.address, f.protocol, f.port, f.from.pod, f.to.pod].join("\n"),
   }));
@@ -222,10 +229,7 @@ function pair(cluster, from, to, ui) {
         ),
     },
   ];
-  return card(
-    { id: "flows", key: "flows" },
-    heading,
-    close,
+  return [
     rows.length
       ? table(
           "flow-table",
@@ -238,14 +242,14 @@ function pair(cluster, from, to, ui) {
           "No flow of these two is remembered now.",
           "The sums above last longer than the flows that they are made of.",
         ),
-    entry.answer.left_out
+    answer.left_out
       ? h(
           "p",
           { class: "note" },
-          `${many(entry.answer.left_out, "more flow")}: partywall flows --from ${plain(from)} --to ${plain(to)}`,
+          `${many(answer.left_out, "more flow")}: partywall flows --from ${plain(from)} --to ${plain(to)}`,
         )
       : null,
-  );
+  ];
 }
 
 /** What is not in the map, and why. */

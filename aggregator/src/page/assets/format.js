@@ -65,14 +65,12 @@ export function duration(seconds) {
   return rest ? `${minutes} min ${rest} s` : `${minutes} min`;
 }
 
-/** "14:03:21"; with the day where it is another. */
+/** "14:03:21Z"; with the day where it is another. UTC, as everything else of Partywall says and reads it. */
 export function clock(unixMs) {
   if (!unixMs) return "–";
-  const at = new Date(unixMs);
-  const two = (n) => String(n).padStart(2, "0");
-  const time = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
-  if (at.toDateString() === new Date().toDateString()) return time;
-  return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${time}`;
+  const at = `${new Date(unixMs).toISOString().slice(0, 19)}Z`;
+  const today = new Date().toISOString().slice(0, 11);
+  return at.startsWith(today) ? at.slice(11) : at;
 }
 
 /** A figure of evidence by the unit in its name: `stolen_cores` → ["stolen", "0.43 cores"]. */

@@ -5,23 +5,21 @@ import { detail } from "./feed.js";
 import { brief, cores, duration, many, plain } from "./format.js";
 import { OTHER, largest, level, matrix, scale } from "./matrix.js";
 import { reports, seen } from "./seen.js";
-import { card, classWords, empty, isTenant, link } from "./parts.js";
+import { SELF, SUM, SYSTEM, card, classWords, empty, isStolen, isTenant, link, search, told } from "./parts.js";
 
 /** In the order in which they are shown. */
-const CLASSES = ["<idle>", "<throttled>", "<steal>", "<unknown>", "<unresolved>", "<gone>"];
+const CLASSES = [SYSTEM, "<idle>", "<throttled>", "<steal>", "<unknown>", "<unresolved>", "<gone>"];
 const SIZES = [12, 24, 48, 96];
 
 /** Sums of the ledger between the parties that are shown. */
 function fold(ledger, most, wanted) {
   const { parties, cells } = ledger;
   const weights = new Map();
-  for (const name of parties) if (isTenant(name)) weights.set(name, 0);
+  for (const name of parties) if (isTenant(name) && name !== SYSTEM) weights.set(name, 0);
   for (const [w, r, value] of cells) {
-    const [waiter, runner] = [parties[w], parties[r]];
-    if (waiter === runner) continue;
+    if (!isStolen(parties[w], parties[r])) continue;
     // What a tenant did to others, and what others did to it.
-    if (weights.has(waiter) && isTenant(runner)) weights.set(waiter, weights.get(waiter) + value);
-    if (weights.has(runner)) weights.set(runner, weights.get(runner) + value);
+    for (const name of [parties[w], parties[r]]) if (weights.has(name)) weights.set(name, weights.get(name) + value);
   }
   const always = wanted ? [...weights.keys()].filter((name) => name.toLowerCase().includes(wanted)) : [];
   const { shown, left } = largest(weights, most, always);
@@ -31,7 +29,7 @@ function fold(ledger, most, wanted) {
   for (const [w, r, value] of cells) {
     const [waiter, runner] = [folded.get(parties[w]), folded.get(parties[r])];
     // Its own waits are another thing than waits for others, also among those that are summed.
-    const key = `${waiter}\n${parties[w] === parties[r] ? "self" : runner}`;
+    const key = `${waiter}\n${w === r ? SELF : runner}`;
     sums.set(key, (sums.get(key) ?? 0) + value);
   }
   return { shown, left, sums };
@@ -46,7 +44,6 @@ export function ledger(all, ui) {
   const entry = node
     ? detail(`api/node?cluster=${encodeURIComponent(cluster.name)}&name=${encodeURIComponent(node)}`, ui.redraw, 2000)
     : null;
-  const data = node ? entry.answer?.ledger : cluster.ledger;
   const most = ui.sizes.ledger;
   const tools = [
     h(
@@ -70,13 +67,7 @@ export function ledger(all, ui) {
         SIZES.map((n) => h("option", { value: n, selected: n === most }, `the ${n} most involved`)),
       ),
     ),
-    h("input", {
-      type: "search",
-      key: "filter",
-      placeholder: "Tenant",
-      "aria-label": "Bring a tenant in",
-      "data-filter": "ledger",
-    }),
+    search(ui, "ledger", "Tenant", "Bring a tenant in"),
   ];
   return h(
     "div",
@@ -96,11 +87,9 @@ export function ledger(all, ui) {
       { id: "ledger", class: "flush" },
       node ? `On ${plain(node)}` : `On ${many(cluster.nodes.length, "node")}`,
       tools,
-      data
-        ? heatMap(data, cluster, most, ui)
-        : entry?.problem
-          ? empty("This node's ledger cannot be told.", plain(entry.problem))
-          : h("p", { class: "loading" }, "Asking…"),
+      entry
+        ? told(entry, "This node's ledger cannot be told.", (answer) => heatMap(answer.ledger, cluster, most, ui))
+        : heatMap(cluster.ledger, cluster, most, ui),
     ),
   );
 }
@@ -110,11 +99,13 @@ function heatMap(data, cluster, most, ui) {
   if (!sums.size)
     return empty("Nobody waited.", `No task of any tenant waited for a CPU in this window. ${seen(cluster.nodes)}`);
   const tenants = left.length ? [...shown, OTHER] : shown;
-  const classes = CLASSES.filter((name) => [...sums.keys()].some((key) => key.endsWith(`\n${name}`)));
+  const keys = [...sums.keys()];
+  const classes = CLASSES.filter((name) => keys.some((key) => key.endsWith(`\n${name}`)));
+  const rows = keys.some((key) => key.startsWith(`${SYSTEM}\n`)) ? [...tenants, SYSTEM] : tenants;
   const others = (row) => tenants.reduce((sum, column) => sum + (sums.get(`${row}\n${column}`) ?? 0), 0);
-  const columns = [...tenants, "Σ", "self", ...classes];
+  const columns = [...tenants, SUM, SELF, ...classes];
   const cell = (row, column) => {
-    if (column === "Σ") {
+    if (column === SUM) {
       const value = others(row);
       return {
         cls: "sum",
@@ -124,7 +115,8 @@ function heatMap(data, cluster, most, ui) {
       };
     }
     if (row === column) return row === OTHER ? crossed(row, column) : { cls: "own", content: "" };
-    if (column === "self") return calm(row, column, "while tasks of its own ran");
+    if (column === SELF) return calm(row, column, "while tasks of its own ran");
+    if (column === SYSTEM) return calm(row, column, "while the system's tasks ran");
     if (!isTenant(column)) return calm(row, column, `because of: ${classWords(column)}`);
     return crossed(row, column);
   };
@@ -153,14 +145,14 @@ function heatMap(data, cluster, most, ui) {
   return [
     matrix({
       id: "ledger-grid",
-      rows: tenants,
+      rows,
       columns,
       cell,
       corner: h("span", {}, "waits ↓ · runs →"),
       caption: "Who waited while who ran, in cores",
       cluster: cluster.name,
       left: { rows: left.length, columns: left.length },
-      groups: ["Σ", "self"],
+      groups: [SUM, SELF],
     }),
     h(
       "p",
@@ -172,7 +164,7 @@ function heatMap(data, cluster, most, ui) {
       { class: "legend" },
       scale(),
       h("span", {}, h("span", { class: "swatch own" }), "the tenant itself"),
-      h("span", {}, h("span", { class: "swatch c4" }), "nobody's fault: own tasks, idle CPUs, limits"),
+      h("span", {}, h("span", { class: "swatch c4" }), "nobody's fault: own tasks, the system, idle CPUs, limits"),
       h("span", { class: "muted" }, "0.01 cores make a victim, by the default policy"),
     ),
     silent.length

@@ -5,7 +5,7 @@ import { detail } from "./feed.js";
 import { bytes, cores, count, duration, many, percent, plain } from "./format.js";
 import { reports } from "./seen.js";
 import { podTable } from "./tenant.js";
-import { bar, card, empty, facts, link, nodeLink, shareBar, table } from "./parts.js";
+import { bar, card, empty, facts, link, nodeLink, search, shareBar, table } from "./parts.js";
 
 const lost = (losses) => losses.reduce((sum, l) => sum + (l.count > 0 ? 1 : 0), 0);
 const off = (node) => node.features.filter((f) => !f.present);
@@ -150,13 +150,7 @@ export function nodes(all, ui) {
       silent
         ? `${rows.length - silent} of ${many(rows.length, "node")} ${rows.length - silent === 1 ? "reports" : "report"}`
         : many(rows.length, "node"),
-      h("input", {
-        type: "search",
-        key: "filter",
-        placeholder: "Node or zone",
-        "aria-label": "Filter nodes",
-        "data-filter": "nodes",
-      }),
+      search(ui, "nodes", "Node or zone", "Filter nodes"),
       !rows.length
         ? empty(
             "No node has reported.",
@@ -228,7 +222,7 @@ export function oneNode(all, ui) {
   const { node: name, cluster: named } = ui.route;
   const cluster = all.clusters.find((c) => (named ? c.name === named : c.nodes.some((n) => n.name === name)));
   const n = cluster?.nodes.find((one) => one.name === name);
-  const back = h("a", { href: "#nodes", class: "back" }, "Nodes");
+  const back = h("a", { href: link({ nodes: true, cluster: named }), class: "back" }, "Nodes");
   if (!n)
     return h(
       "div",

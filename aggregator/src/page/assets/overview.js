@@ -2,10 +2,25 @@
 
 import { h } from "./dom.js";
 import { bytes, cores, count, many, percent, plain, rate } from "./format.js";
-import { bar, card, classWords, empty, heat, isTenant, link, shareBar, table, tenant, verdictTag } from "./parts.js";
+import {
+  SYSTEM,
+  bar,
+  card,
+  classWords,
+  empty,
+  heat,
+  isStolen,
+  isTenant,
+  link,
+  search,
+  shareBar,
+  table,
+  tenant,
+  verdictTag,
+} from "./parts.js";
 import { breachesOf, feedItem, reports, seen, sum } from "./seen.js";
 
-function figures(clusters) {
+function figures(clusters, cluster) {
   const nodes = clusters.flatMap((c) => c.nodes);
   const tenants = clusters.flatMap((c) => c.tenants);
   const breaches = breachesOf(clusters);
@@ -24,10 +39,10 @@ function figures(clusters) {
     (t) => t.stolen_cores,
   );
   const left = sum(clusters, (c) => c.breaches_left_out);
-  const kpi = (href, label, value, note, cls = "") =>
+  const kpi = (view, label, value, note, cls = "") =>
     h(
       "a",
-      { class: `kpi ${cls}`, href },
+      { class: `kpi ${cls}`, href: link({ [view]: true, cluster }) },
       h("span", { class: "label" }, label),
       h("span", { class: "value" }, value),
       h("span", { class: "note" }, note),
@@ -36,7 +51,7 @@ function figures(clusters) {
     "div",
     { class: "kpis" },
     kpi(
-      "#breaches",
+      "breaches",
       "Firing breaches",
       count(firing.length),
       breaches.length - firing.length + left > 0
@@ -47,27 +62,27 @@ function figures(clusters) {
       firing.length ? "bad" : "good",
     ),
     kpi(
-      "#ledger",
+      "ledger",
       "Waited for other tenants",
       h("span", {}, cores(stolen), h("small", {}, " cores")),
       "while somebody else's tasks ran",
       stolen >= 0.01 ? "warm" : "",
     ),
     kpi(
-      "#fence",
+      "fence",
       "Pairs with a hole in the fence",
       count(holes.size),
       "open or leaked since the start",
       holes.size ? "warm" : "",
     ),
     kpi(
-      "#nodes",
+      "nodes",
       "CPU in use",
       h("span", {}, cores(sum(nodes, (n) => n.used_cores)), h("small", {}, ` of ${count(sum(nodes, (n) => n.cpus))}`)),
-      many(tenants.filter((t) => t.name !== "system").length, "tenant"),
+      many(tenants.filter((t) => t.name !== SYSTEM).length, "tenant"),
     ),
     kpi(
-      "#nodes",
+      "nodes",
       "Nodes that report",
       h("span", {}, count(reporting.length), h("small", {}, ` of ${count(nodes.length)}`)),
       nodes.length ? `${percent(covered)} of the window seen` : "no agent has reported yet",
@@ -95,7 +110,7 @@ function countBreaches(cluster) {
 
 /** Among those without a breach: who waits or makes wait first, what is nobody's tenant last. */
 const weight = (t) =>
-  t.name === "system" || !isTenant(t.name) ? -1 : 0.5 * Math.min(1, t.stolen_cores + t.taken_cores);
+  t.name === SYSTEM || !isTenant(t.name) ? -1 : 0.5 * Math.min(1, t.stolen_cores + t.taken_cores);
 
 const COLUMNS = (several) =>
   [
@@ -192,6 +207,7 @@ function tally(r) {
 
 export function overview(all, ui) {
   const clusters = ui.clusters(all);
+  const { cluster } = ui.route;
   const rows = clusters.flatMap((c) => {
     const counted = countBreaches(c);
     return c.tenants.map((t) => {
@@ -208,7 +224,7 @@ export function overview(all, ui) {
   return h(
     "div",
     { class: "view", key: "overview" },
-    figures(clusters),
+    figures(clusters, cluster),
     h(
       "div",
       { class: "columns" },
@@ -218,13 +234,7 @@ export function overview(all, ui) {
         card(
           { class: "grow", id: "tenants" },
           "Tenants",
-          h("input", {
-            type: "search",
-            key: "filter",
-            placeholder: "Name or namespace",
-            "aria-label": "Filter tenants",
-            "data-filter": "tenants",
-          }),
+          search(ui, "tenants", "Name or namespace", "Filter tenants"),
           !rows.length
             ? empty(
                 "No tenants yet.",
@@ -242,17 +252,17 @@ export function overview(all, ui) {
                   "Tenants: use, promise, waits and breaches",
                 ),
         ),
-        rows.length ? h("div", { class: "columns even" }, worstWaits(clusters), holes(clusters)) : null,
+        rows.length ? h("div", { class: "columns even" }, worstWaits(clusters, cluster), holes(clusters, cluster)) : null,
       ),
       card(
         { class: "side", id: "now" },
         "Breaches now",
-        breaches.length > 8 ? h("a", { href: "#breaches" }, `all ${breaches.length}`) : null,
+        breaches.length > 8 ? h("a", { href: link({ breaches: true, cluster }) }, `all ${breaches.length}`) : null,
         breaches.length
           ? h(
               "ul",
               { class: "feed" },
-              breaches.slice(0, 8).map((b) => feedItem(b)),
+              breaches.slice(0, 8).map((b) => feedItem(b, cluster)),
             )
           : empty("Nothing is broken.", seen(nodes)),
       ),
@@ -261,10 +271,10 @@ export function overview(all, ui) {
 }
 
 /** The pairs of different tenants that wait most. */
-function worstWaits(clusters) {
+function worstWaits(clusters, chosen) {
   const pairs = clusters.flatMap(({ name: cluster, ledger: { parties, cells } }) =>
     cells
-      .filter(([w, r]) => w !== r && isTenant(parties[w]) && isTenant(parties[r]))
+      .filter(([w, r]) => isStolen(parties[w], parties[r]))
       .map(([w, r, value]) => ({
         key: `${cluster}\n${parties[w]}\n${parties[r]}`,
         cluster,
@@ -277,7 +287,7 @@ function worstWaits(clusters) {
   return card(
     { id: "worst-waits" },
     "Who waits for whom",
-    h("a", { href: "#ledger" }, "ledger"),
+    h("a", { href: link({ ledger: true, cluster: chosen }) }, "ledger"),
     most.length
       ? h(
           "ol",
@@ -303,7 +313,7 @@ function worstWaits(clusters) {
 }
 
 /** What passed between tenants that nothing admits, the worst first. */
-function holes(clusters) {
+function holes(clusters, chosen) {
   const worse = ["leaked", "open"];
   const rows = clusters.flatMap((c) =>
     c.traffic.filter((t) => worse.includes(t.verdict)).map((t) => ({ ...t, cluster: c.name })),
@@ -317,7 +327,7 @@ function holes(clusters) {
   return card(
     { id: "holes" },
     "Holes in the fence",
-    h("a", { href: "#fence" }, rows.length > 8 ? `all ${rows.length}` : "fence"),
+    h("a", { href: link({ fence: true, cluster: chosen }) }, rows.length > 8 ? `all ${rows.length}` : "fence"),
     rows.length
       ? h(
           "ol",

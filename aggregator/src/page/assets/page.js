@@ -120,6 +120,7 @@ function navigation(all) {
         )
       : null;
   render($("nav"), links, choice);
+  document.querySelector(".brand").href = link({ overview: true, cluster: ui.route.cluster });
   render(
     $("foot"),
     h("span", {}, `Partywall ${all.version}`),
@@ -140,28 +141,22 @@ function freshness() {
   const state = !all ? (lost ? "lost" : "waiting") : lost ? "lost" : stale ? "stale" : "live";
   const judged = all ? Math.min(...all.clusters.map((c) => c.judged_unix_ms)) : 0;
   const words = { waiting: "asking", live: "live", stale: "nothing new", lost: "no connection" }[state];
-  render(
-    $("live"),
-    h("span", { class: `dot ${state}`, "aria-hidden": "true" }),
-    h("span", { class: "words" }, words),
-    judged
-      ? h(
-          "time",
-          { class: "muted", datetime: new Date(judged).toISOString(), title: "When everything was judged" },
-          clock(judged),
-        )
-      : null,
-  );
+  // What is read aloud when it changes has neither clock nor duration: those change every second.
+  render($("live"), h("span", { class: `dot ${state}`, "aria-hidden": "true" }), h("span", { class: "words" }, words));
+  const time = $("judged");
+  time.hidden = !judged;
+  time.dateTime = judged ? new Date(judged).toISOString() : "";
+  time.textContent = judged ? clock(judged) : "";
   document.documentElement.dataset.state = state;
-  const notice = $("notice");
-  const say = {
+  const [say, seconds] = {
     lost: all
-      ? `No connection to the aggregator for ${duration((now - known.heardAt) / 1000)}: ${known.problem}. What is shown is of ${clock(judged)}; trying again.`
-      : `The aggregator does not answer: ${known.problem}. Trying again.`,
-    stale: `The aggregator answers, and has judged nothing for ${duration(old)}. What is shown is of ${clock(judged)}; see /healthz.`,
-  }[state];
-  notice.hidden = !say;
-  if (say) notice.textContent = say;
+      ? [`No connection to the aggregator: ${known.problem}. Trying again.`, (now - known.heardAt) / 1000]
+      : [`The aggregator does not answer: ${known.problem}. Trying again.`],
+    stale: ["The aggregator answers, and has judged nothing new; see /healthz.", old],
+  }[state] ?? [""];
+  $("notice").hidden = !say;
+  render($("alarm"), say);
+  render($("since"), seconds === undefined ? "" : `For ${duration(seconds)}; what is shown is of ${clock(judged)}.`);
   if (!all && lost) render($("main"), h("p", { class: "loading" }, "Nothing is known yet."));
 }
 

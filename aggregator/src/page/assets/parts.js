@@ -1,7 +1,8 @@
 // What several views are made of.
 
 import { h, s } from "./dom.js";
-import { cores, plain } from "./format.js";
+import { overdue } from "./feed.js";
+import { cores, duration, plain } from "./format.js";
 
 /** `#tenant=red&cluster=east` */
 export function link(values) {
@@ -9,24 +10,39 @@ export function link(values) {
   return `#${parts.map(([key, value]) => (value === true ? key : `${key}=${encodeURIComponent(value)}`)).join("&")}`;
 }
 
-const CLASSES = {
-  "<idle>": "an idle CPU",
-  "<steal>": "the hypervisor",
-  "<throttled>": "its own CPU limit",
-  "<unresolved>": "not resolved",
-  "<unknown>": "cannot be named",
-  "<outside>": "outside the cluster",
-  "<gone>": "tenants that are gone",
-};
+/** What the ledger's columns are called that are no party's. No tenant's name begins like that. */
+export const SELF = "<self>";
+export const SUM = "<Σ>";
+
+// Asked by names of tenants, of which one may be "constructor": no object.
+const CLASSES = new Map([
+  ["<idle>", "an idle CPU"],
+  ["<steal>", "the hypervisor"],
+  ["<throttled>", "its own CPU limit"],
+  ["<unresolved>", "not resolved"],
+  ["<unknown>", "cannot be named"],
+  ["<outside>", "outside the cluster"],
+  ["<gone>", "tenants that are gone"],
+  [SELF, "the tenant itself"],
+  [SUM, "all other tenants"],
+]);
 
 /** What is no tenant, in words. */
-export const classWords = (name) => CLASSES[name];
+export const classWords = (name) => CLASSES.get(name);
 export const isTenant = (name) => !name.startsWith("<");
+
+/** Serves everybody, and is nobody's neighbour. No tenant can be called so. */
+export const SYSTEM = "system";
+
+/** Entered against another tenant: as `partywall` counts it. */
+export const isStolen = (waiter, runner) =>
+  waiter !== runner && runner !== SYSTEM && isTenant(waiter) && isTenant(runner);
 
 /** A tenant's name that leads to it; what is no tenant is a word. */
 export function tenant(name, cluster, cls = "") {
   if (!name) return h("span", { class: "muted" }, "–");
-  if (!isTenant(name)) return h("span", { class: `class ${cls}`, title: CLASSES[name] }, CLASSES[name] ?? plain(name));
+  const words = classWords(name);
+  if (!isTenant(name)) return h("span", { class: `class ${cls}`, title: words }, words ?? plain(name));
   return h("a", { class: `tenant ${cls}`, href: link({ tenant: name, cluster }), title: plain(name) }, plain(name));
 }
 
@@ -38,6 +54,35 @@ export const nodeLink = (name, cluster) =>
 /** Why there is nothing to see, and what would have to be. */
 export const empty = (what, why) =>
   h("div", { class: "empty" }, h("p", { class: "what" }, what), h("p", { class: "why" }, why));
+
+/** A field that filters what is shown; it shows what it was given before, when its view comes back. */
+export const search = (ui, filter, placeholder, label) =>
+  h("input", {
+    type: "search",
+    key: "filter",
+    value: ui.filter[filter],
+    placeholder,
+    "aria-label": label,
+    "data-filter": filter,
+  });
+
+/**
+ * Details (`feed.js`) as `draw(answer)` draws them; where they are no longer new, above that how old they are, and why. `without`: said where there are none.
+ */
+export function told(entry, without, draw) {
+  if (!entry.answer)
+    return entry.problem ? empty(without, plain(entry.problem)) : h("p", { class: "loading" }, "Asking…");
+  const old = overdue(entry);
+  return [
+    // Always there: what stands below is not made anew with it, and keeps focus and scroll position.
+    h(
+      "p",
+      { class: "note warn", hidden: old === null },
+      old === null ? null : `This is ${duration(old)} old: ${plain(entry.problem ?? "no newer answer has come yet")}.`,
+    ),
+    draw(entry.answer),
+  ];
+}
 
 /** A card: a heading, what stands beside it, and what it is about. */
 export const card = (attributes, heading, aside, ...body) =>

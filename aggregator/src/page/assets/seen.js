@@ -24,14 +24,14 @@ export function seen(nodes) {
   return `${reporting} of ${many(nodes.length, "node")} ${reporting === 1 ? "reports" : "report"}; ${percent(covered)} of the window was seen.`;
 }
 
-/** A breach in a list, which leads to all of it. */
-export const feedItem = (b) =>
+/** A breach in a list, which leads to all of it; `cluster`: the one that was chosen. */
+export const feedItem = (b, cluster) =>
   h(
     "li",
     { key: b.fingerprint, class: b.state },
     h(
       "a",
-      { href: link({ breach: b.fingerprint }) },
+      { href: link({ breach: b.fingerprint, cluster }) },
       h(
         "span",
         { class: "line" },

@@ -9,13 +9,14 @@ import {
   empty,
   facts,
   heat,
-  isTenant,
+  isStolen,
   link,
   nodeLink,
   shareBar,
   spark,
   table,
   tenant,
+  told,
   verdictTag,
 } from "./parts.js";
 import { feedItem } from "./seen.js";
@@ -49,7 +50,7 @@ function ledgerList(cluster, name, side) {
             { class: "who" },
             party === name ? h("span", { class: "class" }, "itself") : tenant(party, cluster.name),
           ),
-          shareBar(value / most, isTenant(party) && party !== name ? "waits" : "calm"),
+          shareBar(value / most, (side === "waits" ? isStolen(name, party) : isStolen(party, name)) ? "waits" : "calm"),
           h("span", { class: "num" }, cores(value)),
         ),
       ),
@@ -102,12 +103,11 @@ function trafficRows(cluster, name) {
 }
 
 /** Pods of a tenant, or of a node. */
-export function podTable(id, entry, cluster, ui, withTenant) {
-  if (!entry.answer)
-    return entry.problem
-      ? empty("The pods cannot be told.", plain(entry.problem))
-      : h("p", { class: "loading" }, "Asking…");
-  const rows = entry.answer.pods.map((p) => ({ ...p, key: `${p.node}\n${p.namespace}\n${p.name}` }));
+export const podTable = (id, entry, cluster, ui, withTenant) =>
+  told(entry, "The pods cannot be told.", (answer) => pods(id, answer, cluster, ui, withTenant));
+
+function pods(id, answer, cluster, ui, withTenant) {
+  const rows = answer.pods.map((p) => ({ ...p, key: `${p.node}\n${p.namespace}\n${p.name}` }));
   if (!rows.length) return empty("No pod was seen.", "None ran in this window on any node that reports.");
   const columns = [
     {
@@ -188,8 +188,8 @@ export function podTable(id, entry, cluster, ui, withTenant) {
   ];
   return [
     table(id, columns, rows, ui.order[id] ?? { id: "stolen", down: true }, "Pods"),
-    entry.answer.pods_left_out
-      ? h("p", { class: "note" }, `${many(entry.answer.pods_left_out, "more pod")}; partywall top --pods shows all.`)
+    answer.pods_left_out
+      ? h("p", { class: "note" }, `${many(answer.pods_left_out, "more pod")}; partywall top --once shows all.`)
       : null,
   ];
 }
@@ -215,7 +215,7 @@ export function oneTenant(all, ui) {
   const breaches = cluster.breaches.filter((b) => b.tenant === name || b.against === name);
   const points = line(cluster.name, name);
   const rows = trafficRows(cluster, name);
-  const pods = detail(
+  const entry = detail(
     `api/tenant?cluster=${encodeURIComponent(cluster.name)}&name=${encodeURIComponent(name)}`,
     ui.redraw,
   );
@@ -225,7 +225,7 @@ export function oneTenant(all, ui) {
     h(
       "div",
       { class: "title" },
-      h("a", { href: "#overview", class: "back" }, "Tenants"),
+      h("a", { href: link({ overview: true, cluster: named }), class: "back" }, "Tenants"),
       h("h1", {}, plain(name)),
       h(
         "p",
@@ -281,7 +281,7 @@ export function oneTenant(all, ui) {
           h(
             "ul",
             { class: "feed" },
-            breaches.map((b) => feedItem(b)),
+            breaches.map((b) => feedItem(b, named)),
           ),
         )
       : null,
@@ -304,9 +304,9 @@ export function oneTenant(all, ui) {
     card(
       { id: "crosses" },
       "Across the fence",
-      h("a", { href: "#fence" }, "all tenants"),
+      h("a", { href: link({ fence: true, cluster: cluster.name }) }, "all tenants"),
       typeof rows === "function" ? rows(ui) : rows,
     ),
-    card({ id: "pods" }, "Pods", null, podTable("pod-table", pods, cluster.name, ui, false)),
+    card({ id: "pods" }, "Pods", null, podTable("pod-table", entry, cluster.name, ui, false)),
   );
 }
