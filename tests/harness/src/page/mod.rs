@@ -47,8 +47,8 @@ pub(crate) struct Tools<'a> {
     pub(crate) pictures: &'a Path,
 }
 
-/// A browser's part of the run is a minute at the most.
-const BROWSER_LIMIT: Duration = Duration::from_secs(150);
+/// A browser's part of the run is a minute and a half.
+const BROWSER_LIMIT: Duration = Duration::from_secs(240);
 /// Nobody has reported for longer than the page lets pass, and something of what was reported is in the window (10 s) yet.
 const SILENT: Duration = Duration::from_millis(5_500);
 /// Until a change of the policy is in force and was judged by.
