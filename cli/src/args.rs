@@ -400,8 +400,8 @@ Exit codes:
   3  no aggregator answered
   4  the answer could not be written
   5  nothing is known to be newly denied, but of a flow that was delivered it cannot be said, or
-     there is no flow that anything can be said of, or a changed policy is for a namespace that is
-     in neither directory (mistyped?)";
+     there is no flow that anything can be said of, or the aggregator knew more than it listed, or
+     a changed policy is for a namespace that is in neither directory (mistyped?)";
 
 const COMPLETIONS: &str = "\
 Examples:
