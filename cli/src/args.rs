@@ -298,7 +298,8 @@ Exit codes:
   1  yes; `verify`: the chain is broken; `export`: failed
   2  the command line makes no sense, or a file cannot be read
   3  no aggregator answered
-  4  there is no answer: this aggregator keeps no trail, the question is too large, or it cannot be printed
+  4  there is no answer: this aggregator keeps no trail, there is no record, the question is too large,
+     or it cannot be printed
   5  unknown; `verify`: the head is older than what is kept";
 
 const VERIFY: &str = "\
@@ -400,8 +401,8 @@ Exit codes:
   3  no aggregator answered
   4  the answer could not be written
   5  nothing is known to be newly denied, but of a flow that was delivered it cannot be said, or
-     there is no flow that anything can be said of, or a changed policy is for a namespace that is
-     in neither directory (mistyped?)";
+     there is no flow that anything can be said of, or the aggregator knew more than it listed, or
+     a changed policy is for a namespace that is in neither directory (mistyped?)";
 
 const COMPLETIONS: &str = "\
 Examples:
@@ -518,7 +519,7 @@ pub(crate) struct HeadroomArgs {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct History {
-    /// Fired at this time or later; without it as far back as the trail goes
+    /// Fired at this time or later, or earlier and not resolved before it; without it as far back as the trail goes
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub from: Option<When>,
     /// Fired before this time [default: now]
@@ -617,7 +618,7 @@ pub(crate) struct AuditExport {
     /// Until this time [default: now]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub to: Option<When>,
-    /// Directory to write into; `-`, or left out: stdout
+    /// Directory to write into, where a copy is replaced once the next is whole; `-`, or left out: stdout
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     #[command(flatten)]

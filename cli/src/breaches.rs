@@ -113,7 +113,10 @@ async fn watch(mut client: Client, common: &Common, args: &Breaches) -> Outcome 
             Some(Err(failure)) => return Err(failure),
             // Where certificates are shown, aggregators end watches after a while, to look at them again. What lives is told once more.
             None if began.elapsed() >= LEAST_WATCH => {
-                changes = Box::pin(client.watch(tenant).await?);
+                changes = tokio::select! {
+                    _ = &mut interrupted => return Ok(()),
+                    again = client.watch(tenant) => Box::pin(again?),
+                };
                 began = Instant::now();
             }
             None => {

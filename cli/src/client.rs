@@ -85,26 +85,26 @@ impl Client {
             cluster: self.cluster.clone(),
             ..GetSnapshotRequest::default()
         };
-        match timeout(ANSWER_TIMEOUT, self.service.get_snapshot(request)).await {
-            Ok(Ok(answer)) => {
+        let asked = self.service.get_snapshot(request);
+        match within(&self.address, ANSWER_TIMEOUT, asked).await? {
+            Ok(answer) => {
                 self.answered = true;
                 Ok(answer.into_inner().into())
             }
-            Ok(Err(status)) => Err(refused(&self.address, &status, self.answered)),
-            Err(_) => Err(self.late()),
+            Err(status) => Err(refused(&self.address, &status, self.answered)),
         }
     }
 
     /// The flows that the request admits.
     pub(crate) async fn flows(&mut self, mut request: GetFlowsRequest) -> Result<Flows, Failure> {
         request.cluster.clone_from(&self.cluster);
-        match timeout(ANSWER_TIMEOUT, self.service.get_flows(request)).await {
-            Ok(Ok(answer)) => {
+        let asked = self.service.get_flows(request);
+        match within(&self.address, ANSWER_TIMEOUT, asked).await? {
+            Ok(answer) => {
                 self.answered = true;
                 Ok(answer.into_inner().into())
             }
-            Ok(Err(status)) => Err(refused(&self.address, &status, self.answered)),
-            Err(_) => Err(self.late()),
+            Err(status) => Err(refused(&self.address, &status, self.answered)),
         }
     }
 
@@ -114,13 +114,13 @@ impl Client {
             namespace: namespace.to_owned(),
             cluster: self.cluster.clone(),
         };
-        match timeout(ANSWER_TIMEOUT, self.service.explain_namespace(request)).await {
-            Ok(Ok(answer)) => {
+        let asked = self.service.explain_namespace(request);
+        match within(&self.address, ANSWER_TIMEOUT, asked).await? {
+            Ok(answer) => {
                 self.answered = true;
                 Ok(answer.into_inner().into())
             }
-            Ok(Err(status)) => Err(refused(&self.address, &status, self.answered)),
-            Err(_) => Err(self.late()),
+            Err(status) => Err(refused(&self.address, &status, self.answered)),
         }
     }
 
@@ -130,13 +130,13 @@ impl Client {
             fingerprint: fingerprint.to_owned(),
             cluster: self.cluster.clone(),
         };
-        match timeout(ANSWER_TIMEOUT, self.service.explain_breach(request)).await {
-            Ok(Ok(answer)) => {
+        let asked = self.service.explain_breach(request);
+        match within(&self.address, ANSWER_TIMEOUT, asked).await? {
+            Ok(answer) => {
                 self.answered = true;
                 Ok(answer.into_inner().into())
             }
-            Ok(Err(status)) => Err(refused(&self.address, &status, self.answered)),
-            Err(_) => Err(self.late()),
+            Err(status) => Err(refused(&self.address, &status, self.answered)),
         }
     }
 
@@ -145,13 +145,13 @@ impl Client {
         let request = GetHeadroomRequest {
             cluster: self.cluster.clone(),
         };
-        match timeout(ANSWER_TIMEOUT, self.service.get_headroom(request)).await {
-            Ok(Ok(answer)) => {
+        let asked = self.service.get_headroom(request);
+        match within(&self.address, ANSWER_TIMEOUT, asked).await? {
+            Ok(answer) => {
                 self.answered = true;
                 Ok(answer.into_inner().into())
             }
-            Ok(Err(status)) => Err(refused(&self.address, &status, self.answered)),
-            Err(_) => Err(self.late()),
+            Err(status) => Err(refused(&self.address, &status, self.answered)),
         }
     }
 
@@ -185,19 +185,17 @@ impl Client {
     }
 
     async fn page(&mut self, request: GetHistoryRequest) -> Result<Vec<Entry>, Failure> {
-        let entries = match timeout(ANSWER_TIMEOUT, self.trail.get_history(request)).await {
-            Ok(answer) => answer.map_err(|status| refused_question(&self.address, &status, self.answered))?,
-            Err(_) => return Err(self.late()),
-        };
+        let entries = within(&self.address, ANSWER_TIMEOUT, self.trail.get_history(request))
+            .await?
+            .map_err(|status| refused_question(&self.address, &status, self.answered))?;
         self.answered = true;
         let mut entries = entries.into_inner();
         let mut out = Vec::new();
         loop {
-            match timeout(ANSWER_TIMEOUT, entries.message()).await {
-                Ok(Ok(Some(entry))) => out.push(Entry::from(entry)),
-                Ok(Ok(None)) => return Ok(out),
-                Ok(Err(status)) => return Err(refused_question(&self.address, &status, true)),
-                Err(_) => return Err(self.late()),
+            match within(&self.address, ANSWER_TIMEOUT, entries.message()).await? {
+                Ok(Some(entry)) => out.push(Entry::from(entry)),
+                Ok(None) => return Ok(out),
+                Err(status) => return Err(refused_question(&self.address, &status, true)),
             }
         }
     }
@@ -205,13 +203,13 @@ impl Client {
     /// Did a tenant reach another?
     pub(crate) async fn audit(&mut self, mut request: AuditRequest) -> Result<Audit, Failure> {
         request.cluster.clone_from(&self.cluster);
-        match timeout(AUDIT_TIMEOUT, self.trail.audit(request)).await {
-            Ok(Ok(answer)) => {
+        let asked = self.trail.audit(request);
+        match within(&self.address, AUDIT_TIMEOUT, asked).await? {
+            Ok(answer) => {
                 self.answered = true;
                 Ok(answer.into_inner().into())
             }
-            Ok(Err(status)) => Err(refused_question(&self.address, &status, self.answered)),
-            Err(_) => Err(self.late()),
+            Err(status) => Err(refused_question(&self.address, &status, self.answered)),
         }
     }
 
@@ -220,22 +218,12 @@ impl Client {
         &mut self,
     ) -> Result<impl Stream<Item = Result<TrailRecord, Failure>> + use<>, Failure> {
         let request = ReadTrailRequest::default();
-        let records = match timeout(ANSWER_TIMEOUT, self.trail.read_trail(request)).await {
-            Ok(answer) => answer.map_err(|status| refused_question(&self.address, &status, self.answered))?,
-            Err(_) => return Err(self.late()),
-        };
+        let records = within(&self.address, ANSWER_TIMEOUT, self.trail.read_trail(request))
+            .await?
+            .map_err(|status| refused_question(&self.address, &status, self.answered))?;
         let address = self.address.clone();
         let records = records.into_inner();
         Ok(records.map(move |record| record.map_err(|status| refused_question(&address, &status, true))))
-    }
-
-    fn late(&self) -> Failure {
-        let late = anyhow!(
-            "{} did not answer within {} s",
-            self.address,
-            ANSWER_TIMEOUT.as_secs()
-        );
-        Failure::new(Code::NoAggregator, late)
     }
 
     /// The live breaches, then every change of one. `tenant` empty: all.
@@ -258,6 +246,14 @@ impl Client {
                 .map_err(|status| refused(&address, &status, true))
         }))
     }
+}
+
+/// What comes within `patience`.
+async fn within<T>(address: &str, patience: Duration, answer: impl Future<Output = T>) -> Result<T, Failure> {
+    timeout(patience, answer).await.map_err(|_| {
+        let late = anyhow!("{address} did not answer within {} s", patience.as_secs());
+        Failure::new(Code::NoAggregator, late)
+    })
 }
 
 /// What was typed, as the address that is meant and how to get there.
@@ -335,9 +331,8 @@ fn refused(address: &str, status: &Status, answered: bool) -> Failure {
         (Grpc::Unimplemented, _) => {
             anyhow!("{address} answers, but is no aggregator of this version: {message}")
         }
-        (Grpc::ResourceExhausted, _) => {
-            anyhow!("{address} let this client go because it read too slowly: {message}")
-        }
+        // It has too much to do, does not wait for a slow reader, or stops: its words say which.
+        (Grpc::ResourceExhausted | Grpc::Unavailable, None) => anyhow!("{address}: {message}"),
         // It answers, and cannot use what was typed.
         (Grpc::InvalidArgument, None) => return Failure::new(Code::Usage, anyhow!(message)),
         // It answers, and has no such thing.
@@ -461,6 +456,29 @@ mod tests {
             };
             assert!(failure.to_string().contains(option), "{failure}");
         }
+    }
+
+    #[test]
+    fn who_has_no_time_is_told_in_its_own_words() {
+        for status in [
+            Status::resource_exhausted("256 clients watch already"),
+            Status::resource_exhausted("too many questions at once; ask again later"),
+            Status::unavailable("the aggregator is stopping"),
+        ] {
+            let failure = refused("http://a:1", &status, true);
+            assert_eq!(failure.code, Code::NoAggregator);
+            assert_eq!(failure.to_string(), format!("http://a:1: {}", status.message()));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_late_says_how_long_it_was_waited_for() {
+        let never = std::future::pending::<()>();
+        let failure = within("http://a:1", Duration::from_secs(1), never)
+            .await
+            .expect_err("no answer");
+        assert_eq!(failure.code, Code::NoAggregator);
+        assert_eq!(failure.to_string(), "http://a:1 did not answer within 1 s");
     }
 
     #[tokio::test]

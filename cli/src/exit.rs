@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::output::aside;
+
 /// What the exit code says. `partywall --help` lists the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -73,7 +75,7 @@ pub(crate) fn report(outcome: Outcome) -> ExitCode {
         Err(failure) => {
             let text = failure.to_string();
             if !text.is_empty() {
-                eprintln!("partywall: {text}");
+                aside(&text);
             }
             ExitCode::from(failure.code as u8)
         }

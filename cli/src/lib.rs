@@ -3,6 +3,9 @@
 //! `args` says what can be typed, each command has a module of its name, `model` is what the aggregator answered,
 //! `show` puts it into tables, `output` writes them.
 
+// They panic where the reader left: the exit code would be lost. `output` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod args;
 mod breaches;
 mod client;
@@ -53,11 +56,11 @@ pub fn run() -> ExitCode {
         Err(asked) if !asked.use_stderr() => exit::report(help(&asked)),
         // Nothing was asked for: what there is.
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            eprint!("{}", error.render());
+            output::aside_plain(&error.render().to_string());
             ExitCode::from(Code::Usage as u8)
         }
         Err(error) => {
-            eprintln!("partywall: {}", args::one_line(&error));
+            output::aside(&args::one_line(&error));
             ExitCode::from(Code::Usage as u8)
         }
     }

@@ -13,7 +13,12 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
 
 /// A line on stderr beside what goes on on stdout. Nothing depends on whether somebody reads it.
 pub(crate) fn aside(text: &str) {
-    let _unread = writeln!(io::stderr(), "partywall: {text}");
+    aside_plain(&format!("partywall: {text}\n"));
+}
+
+/// The same, `text` as it is.
+pub(crate) fn aside_plain(text: &str) {
+    let _unread = io::stderr().write_all(text.as_bytes());
 }
 
 /// One JSON document, indented for people, ended by a newline.

@@ -50,17 +50,38 @@ pub(crate) fn cut(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
     }
-    let mut short = String::new();
-    for character in text.chars() {
-        if width(&short) + width(character.encode_utf8(&mut [0; 4])) + 1 > columns {
+    let Some(room) = columns.checked_sub(1) else {
+        return String::new();
+    };
+    format!("{}…", fitting(text.chars(), room))
+}
+
+/// As [`cut`], in the middle: names of one owner begin alike.
+pub(crate) fn cut_middle(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let Some(room) = columns.checked_sub(1) else {
+        return String::new();
+    };
+    let end: String = fitting(text.chars().rev(), room.div_ceil(2))
+        .chars()
+        .rev()
+        .collect();
+    let begin = fitting(text.chars(), room.saturating_sub(width(&end)));
+    format!("{begin}…{end}")
+}
+
+/// As many of the first as take `columns`.
+fn fitting(characters: impl Iterator<Item = char>, columns: usize) -> String {
+    let mut text = String::new();
+    for character in characters {
+        if width(&text) + width(character.encode_utf8(&mut [0; 4])) > columns {
             break;
         }
-        short.push(character);
+        text.push(character);
     }
-    if columns > 0 {
-        short.push('…');
-    }
-    short
+    text
 }
 
 /// Cores: two decimals, more where two would hide a figure that is not zero.
@@ -221,6 +242,21 @@ mod tests {
         assert_eq!(cut("batch-worker", 6), "batch…");
         assert_eq!(cut("日本語テナント", 5), "日本…");
         assert_eq!(cut("x", 0), "");
+    }
+
+    #[test]
+    fn cut_in_the_middle_both_ends_stay() {
+        for (columns, wanted) in [
+            (18, "team-payments-prod"),
+            (14, "team-p…ts-prod"),
+            (13, "team-p…s-prod"),
+            (2, "…d"),
+            (1, "…"),
+            (0, ""),
+        ] {
+            assert_eq!(cut_middle("team-payments-prod", columns), wanted);
+        }
+        assert_eq!(cut_middle("日本語テナント", 6), "日…ト");
     }
 
     #[test]

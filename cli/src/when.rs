@@ -37,7 +37,15 @@ impl FromStr for When {
             let length = Duration::try_from(length).map_err(|_| format!("lies in the future; {FORMS}"))?;
             return Ok(Self::Ago(length));
         }
-        let at = text.parse::<Timestamp>().or_else(|error| {
+        // Where no offset stands beside it, a zone would be dropped without a word: there is no table of zones here.
+        let instant = text.parse::<Timestamp>();
+        if instant.is_err() && text.contains('[') {
+            return Err(
+                "what a time zone means is not known here: write its offset, 2026-11-21T14:00+01:00, or UTC"
+                    .to_owned(),
+            );
+        }
+        let at = instant.or_else(|error| {
             let moment: DateTime = match text.parse::<DateTime>() {
                 Ok(moment) => moment,
                 Err(_) => text
@@ -80,6 +88,7 @@ mod tests {
         for (typed, wanted) in [
             ("2026-11-21T14:00:00Z", 1_795_269_600),
             ("2026-11-21T15:00:00+01:00", 1_795_269_600),
+            ("2026-11-21T15:00+01:00[Europe/Berlin]", 1_795_269_600),
             ("2026-11-21 14:00", 1_795_269_600),
             ("2026-11-21 14:00:30", 1_795_269_630),
             ("2026-11-21T14:00", 1_795_269_600),
@@ -93,6 +102,19 @@ mod tests {
         ] {
             let when: When = typed.parse().unwrap_or_else(|error| panic!("{typed}: {error}"));
             assert_eq!(when.unix_ns(now), wanted * 1_000_000_000, "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_zone_without_its_offset_is_not_dropped() {
+        for typed in [
+            "2026-11-21T14:00[Europe/Berlin]",
+            "2026-11-21 14:00:30[America/New_York]",
+            "2026-11-21[Europe/Berlin]",
+            "2026-11-21T14:00[+01:00]",
+        ] {
+            let error = typed.parse::<When>().expect_err(typed);
+            assert!(error.contains("write its offset"), "{typed}: {error}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! What the program says and how it ends when nobody answers, or the command line makes no sense.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use std::io::Write;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 
 fn partywall(arguments: &[&str]) -> Command {
@@ -46,6 +46,10 @@ fn nonsense_is_one_line_and_exit_code_2() {
         (vec!["up", "--cluster", "eu-1"], "--cluster"),
         (vec!["tenants", "--aggregator", "a b"], "a b"),
         (vec!["tenants", "--aggregator", "http://a"], "port"),
+        (
+            vec!["history", "--from", "2026-11-21T14:00[Europe/Berlin]"],
+            "'2026-11-21T14:00[Europe/Berlin]' for '--from <TIME>': what a time zone means",
+        ),
     ] {
         let output = run(&arguments);
         let line = complaint(&output);
@@ -153,6 +157,91 @@ fn completion_scripts_are_ones_that_the_shell_takes() {
             .expect("UTF-8")
             .contains("breaches")
     );
+}
+
+/// Until a question was asked: HTTP/2's preface, and frames up to the first HEADERS.
+fn asked(peer: &mut TcpStream) {
+    let mut preface = [0; 24];
+    peer.read_exact(&mut preface).expect("a preface");
+    loop {
+        let mut head = [0; 9];
+        peer.read_exact(&mut head).expect("a frame");
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        peer.read_exact(&mut payload).expect("its payload");
+        if head[3] == 1 {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_watch_ends_on_a_signal_while_it_waits_for_an_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let child = partywall(&["flows", "--watch", "--aggregator", &address])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a child");
+    let (mut peer, _) = listener.accept().expect("a connection");
+    asked(&mut peer);
+    // And nobody answers.
+    let interrupt = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(interrupt.expect("kill").success());
+    let output = child.wait_with_output().expect("an output");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
+fn a_file_that_is_no_chain_is_told_from_one_that_is_broken() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).expect("a file");
+        path
+    };
+    for (path, code, wanted) in [
+        (dir.path().to_owned(), 2, "Is a directory"),
+        (dir.path().join("none"), 2, "No such file"),
+        (file("empty", b""), 4, "there is no record to verify"),
+        (
+            file("bytes", b"\xff\n"),
+            1,
+            "line 1: stream did not contain valid UTF-8",
+        ),
+        (file("text", b"{}\n"), 1, "line 1: no record of an export"),
+    ] {
+        let path = path.to_str().expect("UTF-8");
+        let output = run(&["audit", "verify", "--file", path]);
+        let line = complaint(&output);
+        assert!(line.contains(&format!("--file {path}: ")), "{line}");
+        assert!(line.contains(wanted), "{wanted:?} is not in {line}");
+        assert_eq!(output.status.code(), Some(code), "{line}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn the_exit_code_stays_where_nobody_reads_why() {
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("an address")
+        .to_string();
+    for (arguments, code) in [
+        (&[][..], 2),
+        (&["tops"], 2),
+        (&["tenants", "--aggregator", &closed], 3),
+        (&["audit", "--from", "-1h", "--aggregator", &closed], 3),
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = partywall(arguments).stderr(writer).output().expect("an output");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+    }
 }
 
 #[test]

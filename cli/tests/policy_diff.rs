@@ -150,6 +150,24 @@ fn the_exit_code_says_whether_something_is_newly_denied() {
 }
 
 #[test]
+fn flows_that_were_not_listed_are_no_all_clear() {
+    let green = named("green", "deny", "{podSelector: {}}");
+    let deny = named("blue", "deny", "{podSelector: {}}");
+    for (objects, left_out, code) in [(&green, 0, 0), (&green, 3, 5), (&deny, 3, 1)] {
+        let mut flows = only("client", "db-0");
+        flows["left_out"] = left_out.into();
+        let output = diff(objects, &flows, &[]);
+        let told = said(&output);
+        assert_eq!(output.status.code(), Some(code), "{told}");
+        assert_eq!(
+            told.contains("the aggregator knew 3 more flows"),
+            left_out > 0,
+            "{told}"
+        );
+    }
+}
+
+#[test]
 fn an_attempt_that_never_came_through_is_no_loss() {
     let mut probe = only("client", "web-7f-a");
     probe["flows"].as_array_mut().unwrap().retain(|f| f["port"] == 22);

@@ -46,7 +46,11 @@ pub(crate) async fn run(common: &Common, args: &FlowArgs) -> Outcome {
     let mut known = table::Known::default();
     let mut left_out = 0;
     loop {
-        let flows = all(&mut client, &request).await?;
+        let flows = tokio::select! {
+            // Whoever watches ends it so: that is success.
+            _ = &mut interrupted => return Ok(()),
+            flows = all(&mut client, &request) => flows?,
+        };
         for flow in known.news(&flows.flows) {
             if common.json {
                 print_json_line(flow)?;
@@ -69,7 +73,6 @@ pub(crate) async fn run(common: &Common, args: &FlowArgs) -> Outcome {
             }
         }
         tokio::select! {
-            // Whoever watches ends it so: that is success.
             _ = &mut interrupted => return Ok(()),
             () = tokio::time::sleep(AGAIN) => (),
         }

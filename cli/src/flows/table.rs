@@ -120,7 +120,7 @@ pub(crate) fn line(flow: &Flow, cluster: &str, judged_unix_seconds: f64, paint: 
 
 /// What was already said of each flow.
 #[derive(Default)]
-pub(crate) struct Known(BTreeMap<[String; 6], (String, bool)>);
+pub(crate) struct Known(BTreeMap<[String; 8], (String, bool)>);
 
 impl Known {
     /// Flows that are new, or of which something else is said than before.
@@ -132,8 +132,11 @@ impl Known {
                 flow.cluster.clone(),
                 flow.from.name(),
                 flow.from.uid.clone(),
+                // A pod may have one of each family.
+                flow.from.address.clone(),
                 flow.to.name(),
                 flow.to.uid.clone(),
+                flow.to.address.clone(),
                 port(flow),
             ];
             let said = (flow.verdict.clone(), flow.delivered);
@@ -225,5 +228,27 @@ mod tests {
         let both = [flow("leaked"), elsewhere];
         assert_eq!(known.news(&both).len(), 1, "the same names in another cluster");
         assert_eq!(known.news(&both).len(), 0);
+    }
+
+    #[test]
+    fn a_flow_of_each_family_is_news_once() {
+        let of = |verdict: &str, from: &str, to: &str| {
+            let mut flow = flow(verdict);
+            flow.from.address = from.into();
+            flow.to.address = to.into();
+            flow
+        };
+        let mut known = Known::default();
+        let both = [
+            of("open", "10.0.0.1", "10.0.0.2"),
+            of("leaked", "fd00::1", "fd00::2"),
+        ];
+        assert_eq!(known.news(&both).len(), 2);
+        assert_eq!(known.news(&both).len(), 0);
+        let open = [
+            of("open", "10.0.0.1", "10.0.0.2"),
+            of("open", "fd00::1", "fd00::2"),
+        ];
+        assert_eq!(known.news(&open), [&open[1]]);
     }
 }

@@ -6,7 +6,7 @@ use super::{admits, cluster_of, most, with_clusters};
 use crate::model::Snapshot;
 use crate::output::Tone;
 use crate::table::{Cell, Column, Row, Table};
-use crate::text::{cores_or_dot, cut};
+use crate::text::cores_or_dot;
 
 /// The tenant of everything that is no pod.
 const SYSTEM: &str = "system";
@@ -109,7 +109,7 @@ impl Matrix {
             self.runners.iter().partition(|runner| is_class(runner));
         let (named, folded) = tenants.split_at(tenants.len().min(columns));
         let mut headings = vec![Column::name("WAITED \\ RAN", 0)];
-        headings.extend(named.iter().map(|runner| Column::figure(cut(runner, 16), "", 1)));
+        headings.extend(named.iter().map(|runner| Column::figure(runner.as_str(), "", 1)));
         if !folded.is_empty() {
             headings.push(Column::figure(OTHER, "", 1));
         }

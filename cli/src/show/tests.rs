@@ -66,6 +66,25 @@ fn runners_without_a_column_are_summed_not_dropped() {
 }
 
 #[test]
+fn no_runner_of_the_ledger_bears_a_part_of_its_name() {
+    let names = ["team-payments-prod", "team-payments-test"];
+    let snapshot = Snapshot {
+        ledger: names
+            .map(|runner| LedgerCell {
+                cluster: "default".into(),
+                waiter: "blue".into(),
+                runner: runner.into(),
+                cores: 0.5,
+            })
+            .into(),
+        ..Snapshot::default()
+    };
+    let table = ledger::Matrix::new(&snapshot, 0, "").table(8);
+    let titles: Vec<&str> = table.columns.iter().map(|column| &*column.title).collect();
+    assert_eq!(titles[1..], names);
+}
+
+#[test]
 fn holes_in_the_fence_come_first() {
     let verdicts = |sort, filter| {
         let rows = traffic::pairs(&sample::snapshot(), sort, filter).rows;

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use futures::StreamExt;
 use partywall_proto::trail::Verifier;
 use partywall_proto::v1;
 use partywall_proto::v1::trail_body::What;
+use tempfile::NamedTempFile;
 
 use super::csv::Sheet;
 use super::lines::{Line, hex};
@@ -20,9 +23,23 @@ use crate::exit::{Code, Failure, Outcome};
 use crate::flows::verdict;
 use crate::model::{Breach, seconds};
 use crate::output::{aside, print};
+use crate::signal;
 use crate::text::utc;
 
 pub(super) async fn run(common: &Common, args: &AuditExport) -> Outcome {
+    if directory(args).is_none() {
+        return export(common, args).await;
+    }
+    // What was begun beside the last copy is taken away again.
+    let interrupted = signal::interrupted()?;
+    tokio::select! {
+        biased;
+        () = interrupted => Err(Failure::new(Code::Interrupted, anyhow!("interrupted"))),
+        done = export(common, args) => done,
+    }
+}
+
+async fn export(common: &Common, args: &AuditExport) -> Outcome {
     let mut client = Client::connect(common, &args.of).await?;
     match args.format {
         ExportFormat::Jsonl => lines(&mut client, args).await,
@@ -56,13 +73,14 @@ async fn lines(client: &mut Client, args: &AuditExport) -> Outcome {
     verifier
         .finish()
         .map_err(|broken| anyhow!("the trail is broken: {broken}"))?;
+    let (sequence, hash) = verifier
+        .head()
+        .context("there is no record to copy: every trail begins with one")?;
     out.finish()?;
-    if let Some((sequence, hash)) = verifier.head() {
-        aside(&format!(
-            "the head is {sequence}:{}; note it where the aggregator cannot write",
-            hex(&hash)
-        ));
-    }
+    aside(&format!(
+        "the head is {sequence}:{}; note it where the aggregator cannot write",
+        hex(&hash)
+    ));
     Ok(())
 }
 
@@ -306,50 +324,55 @@ async fn objects(client: &mut Client, args: &AuditExport, api: Api) -> Outcome {
             crate::text::count(made.placeless, "breach is", "breaches are")
         ));
     }
-    match &args.out {
-        Some(dir) if dir != Path::new("-") => {
-            fs::create_dir_all(dir).with_context(|| format!("--out {}", dir.display()))?;
-            for (namespace, text) in &made.objects {
-                let path = dir.join(format!("{namespace}.yaml"));
-                fs::write(&path, text).with_context(|| format!("--out: writing {}", path.display()))?;
-            }
-            Ok(())
-        }
-        _ => {
-            let texts: Vec<&str> = made.objects.iter().map(|(_, text)| text.as_str()).collect();
-            Ok(print(&texts.join("---\n"))?)
-        }
+    if directory(args).is_none() {
+        let texts: Vec<&str> = made.objects.iter().map(|(_, text)| text.as_str()).collect();
+        return Ok(print(&texts.join("---\n"))?);
     }
+    for (namespace, text) in &made.objects {
+        let mut out = Out::new(args, &format!("{namespace}.yaml"))?;
+        out.push(text)?;
+        out.finish()?;
+    }
+    Ok(())
 }
 
-/// Where an export goes: stdout, or a file in the directory.
-struct Out(Option<fs::File>);
+/// Where files are written; `None`: to stdout.
+fn directory(args: &AuditExport) -> Option<&Path> {
+    args.out.as_deref().filter(|dir| *dir != Path::new("-"))
+}
+
+/// Where an export goes: stdout, or a file in the directory. That gets its name once it is whole: until then the copy before it keeps it.
+struct Out(Option<(NamedTempFile, PathBuf)>);
 
 impl Out {
     fn new(args: &AuditExport, name: &str) -> anyhow::Result<Self> {
-        match &args.out {
-            Some(dir) if dir != Path::new("-") => {
-                fs::create_dir_all(dir).with_context(|| format!("--out {}", dir.display()))?;
-                let path = dir.join(name);
-                let file =
-                    fs::File::create(&path).with_context(|| format!("--out: making {}", path.display()))?;
-                Ok(Self(Some(file)))
-            }
-            _ => Ok(Self(None)),
-        }
+        let Some(dir) = directory(args) else {
+            return Ok(Self(None));
+        };
+        fs::create_dir_all(dir).with_context(|| format!("--out {}", dir.display()))?;
+        let file = tempfile::Builder::new()
+            .prefix(&format!(".{name}."))
+            // As of any new file: the umask takes from it.
+            .permissions(fs::Permissions::from_mode(0o666))
+            .tempfile_in(dir)
+            .with_context(|| format!("--out: making a file in {}", dir.display()))?;
+        Ok(Self(Some((file, dir.join(name)))))
     }
 
     fn push(&mut self, text: &str) -> anyhow::Result<()> {
         match &mut self.0 {
-            Some(file) => std::io::Write::write_all(file, text.as_bytes()).context("--out: writing")?,
+            Some((file, _)) => file.write_all(text.as_bytes()).context("--out: writing")?,
             None => print(text)?,
         }
         Ok(())
     }
 
     fn finish(self) -> Outcome {
-        if let Some(file) = self.0 {
-            file.sync_all().context("--out: writing")?;
+        if let Some((file, path)) = self.0 {
+            file.as_file().sync_all().context("--out: writing")?;
+            file.persist(&path)
+                .map_err(|refused| refused.error)
+                .with_context(|| format!("--out: making {}", path.display()))?;
         }
         Ok(())
     }

@@ -254,6 +254,19 @@ fn an_export_verifies_and_shows_what_was_done_to_it() {
 }
 
 #[test]
+fn nothing_is_no_whole_chain() {
+    let error = verify_lines("", None).expect_err("nothing");
+    assert!(error.contains("no record to verify"), "{error}");
+    let told = verify_lines(&lines(&chain()).concat(), None).expect("a whole chain");
+    let head = told.lines().last().expect("the head").parse().expect("a head");
+    let error = verify_lines("", Some(head)).expect_err("nothing");
+    assert!(
+        error.contains("the head that was noted is not in it; no record was good"),
+        "{error}"
+    );
+}
+
+#[test]
 fn heads_are_checked_as_typed() {
     for typed in [
         "",

@@ -1,7 +1,7 @@
 //! `partywall audit verify`: the whole chain, recomputed here. Nothing that the aggregator says of itself is believed.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 
 use anyhow::{Context, anyhow};
 use futures::StreamExt;
@@ -47,8 +47,8 @@ impl std::str::FromStr for Head {
 struct Verified {
     records: u64,
     first_sequence: u64,
-    /// `SEQUENCE:HASH`; absent: there is no record.
-    head: Option<String>,
+    /// `SEQUENCE:HASH`
+    head: String,
     first_at: String,
     last_at: String,
     breaches: u64,
@@ -147,21 +147,28 @@ impl Reading {
             };
             return Err(self.broken(&why));
         }
-        self.out.head = head.map(|(sequence, hash)| format!("{sequence}:{}", hex(&hash)));
+        let Some((sequence, hash)) = head else {
+            let none = anyhow!("there is no record to verify: every trail begins with one");
+            return Err(Failure::new(Code::Missing, none));
+        };
+        self.out.head = format!("{sequence}:{}", hex(&hash));
         Ok(self.out)
     }
 }
 
 pub(super) async fn run(common: &Common, args: &AuditVerify) -> Outcome {
     let mut reading = Reading::new(args.head);
-    match &args.file {
+    let verified = match &args.file {
         Some(path) => {
-            let file = File::open(path)
-                .with_context(|| format!("--file {}", path.display()))
-                .map_err(|error| Failure::new(Code::Usage, error))?;
-            read(BufReader::new(file), &mut reading).map_err(|failure| {
-                Failure::new(failure.code, failure.error.context(path.display().to_string()))
-            })?;
+            let file = File::open(path).map_err(|error| Failure::new(Code::Usage, error));
+            let verified = file.and_then(|file| {
+                read(BufReader::new(file), &mut reading)?;
+                reading.finish()
+            });
+            verified.map_err(|failure| {
+                let place = format!("--file {}", path.display());
+                Failure::new(failure.code, failure.error.context(place))
+            })?
         }
         None => {
             let of = crate::args::Of::default();
@@ -173,9 +180,9 @@ pub(super) async fn run(common: &Common, args: &AuditVerify) -> Outcome {
             while let Some(record) = records.next().await {
                 reading.take(&record.map_err(Failure::without_answer)?)?;
             }
+            reading.finish()?
         }
-    }
-    let verified = reading.finish()?;
+    };
     let shown: anyhow::Result<()> = match common.json {
         true => print_json(&verified),
         false => print(&tell(&verified)).map_err(Into::into),
@@ -188,9 +195,14 @@ fn read(mut lines: impl BufRead, reading: &mut Reading) -> Result<(), Failure> {
     for number in 1u64.. {
         text.clear();
         let mut limited = std::io::Read::take(&mut lines, MAX_LINE);
-        let length = limited
-            .read_line(&mut text)
-            .with_context(|| format!("line {number}"))?;
+        let length = limited.read_line(&mut text).map_err(|error| {
+            // Bytes that are no text were changed. Any other error says nothing of the chain.
+            let code = match error.kind() {
+                ErrorKind::InvalidData => Code::Failed,
+                _ => Code::Usage,
+            };
+            Failure::new(code, anyhow::Error::new(error).context(format!("line {number}")))
+        })?;
         if length == 0 {
             return Ok(());
         }
@@ -203,9 +215,6 @@ fn read(mut lines: impl BufRead, reading: &mut Reading) -> Result<(), Failure> {
 }
 
 fn tell(verified: &Verified) -> String {
-    let Some(head) = &verified.head else {
-        return "the trail is empty: there is nothing that could have been removed\n".to_owned();
-    };
     let counted = |n: u64, one: &str, many: &str| count(usize::try_from(n).unwrap_or(usize::MAX), one, many);
     let mut out = format!(
         "the chain is whole: {} from {} to {} ({}, {}, {})\n",
@@ -233,7 +242,10 @@ fn tell(verified: &Verified) -> String {
 "
         }
     };
-    out + &format!("note this where the aggregator cannot write:\n{head}\n")
+    out + &format!(
+        "note this where the aggregator cannot write:\n{}\n",
+        verified.head
+    )
 }
 
 #[cfg(test)]

@@ -143,11 +143,13 @@ impl Comparison {
         self.changes.iter().any(is_cut)
     }
 
-    /// Something that works may be, or there was no flow that anything can be said of, or a policy is not where it was meant to be.
+    /// Something that works may be, or there was no flow that anything can be said of, or not all flows were looked at, or a policy is not where it was
+    /// meant to be.
     pub(super) fn is_unsure(&self) -> bool {
         let is_unsure = |c: &Change| c.change == Kind::Unknown && c.delivered;
         let is_blind = self.unchanged == 0 && self.changes.is_empty();
-        let is_partly_blind = self.unsure > 0 || self.undecided > 0 || self.misplaced > 0;
+        let is_partly_blind =
+            self.unsure > 0 || self.undecided > 0 || self.left_out > 0 || self.misplaced > 0;
         is_blind || is_partly_blind || self.changes.iter().any(is_unsure)
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn text(comparison: &Comparison) -> String {
     }
     if comparison.left_out > 0 {
         text.push_str(&format!(
-            "the aggregator knew {} more flows, with fewer bytes\n",
+            "the aggregator knew {} more flows, with fewer bytes: what they use may be cut\n",
             comparison.left_out
         ));
     }

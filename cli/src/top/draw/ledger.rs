@@ -10,7 +10,7 @@ use super::style;
 use super::table::visible;
 use crate::output::{Paint, Tone};
 use crate::show::ledger::is_stolen;
-use crate::text::{cores_or_dot, cut, width};
+use crate::text::{cores_or_dot, cut_middle, width};
 use crate::top::app::App;
 
 /// A heat map's column holds a figure and as much of a name as it takes to tell tenants apart.
@@ -57,7 +57,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, paint: Paint) {
     heading.extend(
         columns
             .iter()
-            .map(|(runner, wide)| right(&cut(runner, *wide), *wide, style(Tone::Strong, paint))),
+            .map(|(runner, wide)| right(&cut_middle(runner, *wide), *wide, style(Tone::Strong, paint))),
     );
     let mut lines = vec![
         Line::styled(caption, style(Tone::Dim, paint)),
@@ -75,7 +75,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, paint: Paint) {
         } else {
             Modifier::empty()
         };
-        let name = cut(&waiter.label(), names);
+        let name = cut_middle(&waiter.label(), names);
         let blanks = " ".repeat(names - width(&name));
         let mut spans = vec![Span::styled(name + &blanks, Style::new().add_modifier(cursor))];
         for (runner, wide) in &columns {

@@ -166,6 +166,28 @@ fn paused_keeps_the_picture_and_says_how_old_it_is() {
 }
 
 #[test]
+fn tenants_of_one_owner_are_told_apart() {
+    let now = Instant::now();
+    let mut app = app(now);
+    let mut snapshot = sample::snapshot();
+    for runner in ["team-payments-prod", "team-payments-test"] {
+        snapshot.ledger.push(crate::model::LedgerCell {
+            cluster: "default".into(),
+            waiter: "blue".into(),
+            runner: runner.into(),
+            cores: 0.1,
+        });
+    }
+    app.snapshot = Arc::new(snapshot);
+    press(&mut app, "3");
+    let screen = screen(&app, now, 110, 24);
+    assert!(
+        screen.contains("team-p…ts-prod") && screen.contains("team-p…ts-test"),
+        "{screen}"
+    );
+}
+
+#[test]
 fn heat_needs_no_colour_and_uses_it_where_there_is_some() {
     let now = Instant::now();
     let mut app = app(now);
