@@ -33,7 +33,7 @@ impl Turns {
     pub async fn next(&self, metrics: &Metrics) -> Result<[OwnedSemaphorePermit; 2], Status> {
         let busy = || {
             metrics.refuse_stream(StreamRefusal::QueriesBusy);
-            Status::resource_exhausted("too many questions at once; ask again later")
+            Status::unavailable("too many questions at once; ask again later")
         };
         let inside = Arc::clone(&self.inside).try_acquire_owned().map_err(|_| busy())?;
         match timeout(QUERY_PATIENCE, Arc::clone(&self.answering).acquire_owned()).await {

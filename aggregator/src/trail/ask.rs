@@ -31,6 +31,8 @@ pub enum Refused {
     Io(#[from] redb::Error),
     #[error("{0}")]
     Question(String),
+    #[error("records were taken out by retention while they were read: read again")]
+    Again,
     #[error("{0} pairs of tenants or more: name one of the tenants, or less time")]
     TooMany(usize),
 }
@@ -39,7 +41,7 @@ impl From<Refused> for Status {
     fn from(refused: Refused) -> Self {
         let words = refused.to_string();
         match refused {
-            Refused::Disk => Self::unavailable(words),
+            Refused::Disk | Refused::Again => Self::unavailable(words),
             Refused::Io(_) => Self::internal(words),
             Refused::Question(_) => Self::invalid_argument(words),
             Refused::TooMany(_) => Self::resource_exhausted(words),
@@ -294,8 +296,7 @@ impl Trail {
             bytes < 1024 * 1024 && out.len() < 512
         })?;
         if next && out.first().is_some_and(|first| first.sequence != sequence) {
-            let problem = "records were taken out by retention while they were read: read again";
-            return Err(Refused::Question(problem.to_owned()));
+            return Err(Refused::Again);
         }
         Ok(out)
     }
