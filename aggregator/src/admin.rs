@@ -12,6 +12,7 @@ use axum::routing::get;
 use partywall_proto::scrape::Format;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::link::tls;
@@ -23,10 +24,28 @@ use crate::{hosts, identify, page};
 const MISSED_JUDGEMENTS: f64 = 5.0;
 const HEALTHY_AGE_MIN: Duration = Duration::from_secs(10);
 
+/// Scrapes at once; who comes beyond is told to come again. Several Prometheus and a person, each some hundred milliseconds in a large cluster.
+const SCRAPES: usize = 8;
+
 #[derive(Debug)]
 struct Admin {
     state: Arc<State>,
     exporter: Exporter,
+    /// Scrapes that are written and those that wait for it.
+    inside: Arc<Semaphore>,
+    /// One at a time: a second one would only wait for the first, on a thread that the judge may need.
+    writing: Arc<Semaphore>,
+}
+
+impl Admin {
+    fn new(state: Arc<State>, exporter: Exporter) -> Self {
+        Self {
+            state,
+            exporter,
+            inside: Arc::new(Semaphore::new(SCRAPES)),
+            writing: Arc::new(Semaphore::new(1)),
+        }
+    }
 }
 
 /// Serves until `stop`; the page only where it is wanted, and only for requests by one of the names in `hosts`, if there are any.
@@ -48,7 +67,7 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .with_state(Arc::new(Admin { state, exporter }))
+        .with_state(Arc::new(Admin::new(state, exporter)))
         .merge(page.unwrap_or_default())
         .fallback(move || async move { (StatusCode::NOT_FOUND, paths) });
     let router = if hosts.is_empty() {
@@ -80,19 +99,27 @@ async fn metrics(Extract(admin): Extract<Arc<Admin>>, headers: HeaderMap) -> Res
             .get(header::ACCEPT)
             .and_then(|accept| accept.to_str().ok()),
     );
+    let Ok(inside) = Arc::clone(&admin.inside).try_acquire_owned() else {
+        let words = "too many scrapes at once; come again later\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, words).into_response();
+    };
+    let writing = Arc::clone(&admin.writing).acquire_owned().await;
     // A large cluster takes a while to write out: not on a thread that serves sockets.
     let state = Arc::clone(&admin.state);
-    let scraped =
-        tokio::task::spawn_blocking(move || admin.exporter.scrape().map(|text| format.written(text)));
+    let scraped = tokio::task::spawn_blocking(move || {
+        // Held until it is written: who has gone away meanwhile leaves the work behind.
+        let _writing = writing;
+        (admin.exporter.scrape().map(|text| format.written(text)), inside)
+    });
     match scraped.await {
-        Ok(Ok(text)) => {
+        Ok((Ok(text), _inside)) => {
             // What a restart would take back is not shown: Prometheus would take it for a counter that began anew.
             if let Some(journal) = state.journal.get() {
                 journal.written(journal.position()).await;
             }
             ([(header::CONTENT_TYPE, format.content_type())], text).into_response()
         }
-        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Ok((Err(error), _)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
@@ -193,4 +220,47 @@ fn answer(fine: bool, body: &serde_json::Value) -> Response {
         format!("{body}\n"),
     )
         .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+    use std::sync::Barrier;
+
+    use partywall_aggregator_core::policy::Policy;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn scrapes_beyond_a_few_are_told_to_come_again() {
+        let state = Arc::new(State::new(&Policy::default(), "default", []));
+        let admin = Arc::new(Admin::new(
+            Arc::clone(&state),
+            Exporter::new(Arc::clone(&state), 200, 10),
+        ));
+        let ask = || {
+            let admin = Arc::clone(&admin);
+            tokio::spawn(async move { metrics(Extract(admin), HeaderMap::new()).await.status() })
+        };
+        // Somebody has the lock that each of them needs: on a thread, nothing may wait with it in hand.
+        let both = Arc::new(Barrier::new(2));
+        let begun = Arc::clone(&both);
+        let cluster = Arc::clone(state.clusters().next().unwrap());
+        let holder = std::thread::spawn(move || {
+            let _world = cluster.lock();
+            begun.wait();
+            begun.wait();
+        });
+        both.wait();
+        let waiting: Vec<_> = (0..SCRAPES).map(|_| ask()).collect();
+        let beyond = tokio::time::timeout(Duration::from_secs(5), ask()).await;
+        both.wait();
+        holder.join().unwrap();
+        assert_eq!(beyond.unwrap().unwrap(), StatusCode::SERVICE_UNAVAILABLE);
+        for answer in waiting {
+            assert_eq!(answer.await.unwrap(), StatusCode::OK);
+        }
+        assert_eq!(ask().await.unwrap(), StatusCode::OK, "there is room again");
+    }
 }

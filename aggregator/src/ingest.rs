@@ -105,14 +105,14 @@ impl IngestService for Ingest {
             bound: None,
             refused: 0,
             next: Instant::now(),
-            open,
+            _open: open,
         };
         if let Some(auth) = &self.auth {
             let admitted = auth.admit(request.metadata(), addr).await;
             let joined = admitted.and_then(|bound| connection.join(bound.cluster, bound.node));
             joined.map_err(|denied| self.refuse(&connection.peer, denied))?;
         }
-        self.state.metrics.streams(connection.open.count());
+        self.state.metrics.stream();
         connection.reports = Some(request.into_inner());
         // An answer for each report; an error is the last thing that is said.
         let counted = stream::unfold(Some(connection), |connection| async {
@@ -154,10 +154,6 @@ impl Open {
         // Counted down again by drop, also where it is one too many.
         (streams.fetch_add(1, Ordering::Relaxed) < MAX_STREAMS).then_some(open)
     }
-
-    fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 impl Drop for Open {
@@ -185,7 +181,7 @@ struct Connection {
     refused: u64,
     /// No report is read before: its node was faster than it may be.
     next: Instant,
-    open: Open,
+    _open: Open,
 }
 
 /// What a stream is about.

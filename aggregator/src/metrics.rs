@@ -16,19 +16,34 @@ use crate::link::Refusal;
 #[derive(Debug)]
 pub struct Metrics {
     counts: Mutex<Counts>,
-    /// From the agent's reading to the end of its counting, by the two machines' wall clocks.
+    /// From the agent's reading to its counting, of whatever came of the report: [`crate::clock::Lag`].
     pub lag_seconds: Histogram,
     pub judge_seconds: Histogram,
 }
 
+/// Reasons for which a report is refused as a whole: the core's and [`crate::wire`]'s own.
+pub const REPORT_REFUSALS: [&str; 13] = [
+    "bad_name",
+    "counter_backwards",
+    "ended_run",
+    "entity_reused",
+    "flow_reused",
+    "implausible",
+    "listed_twice",
+    "malformed",
+    "node_cap",
+    "time_backwards",
+    "window_full",
+    "wrong_cluster",
+    "wrong_node",
+];
+
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Streams open when the last one was opened.
     pub streams_opened: u64,
-    pub streams_most: usize,
     pub accepted: u64,
     pub duplicates: u64,
-    /// By reason; the reasons are the core's and [`crate::wire`]'s own, so their number is bounded.
+    /// By reason: [`REPORT_REFUSALS`].
     pub refused: BTreeMap<&'static str, u64>,
     /// CPU samples of accepted reports.
     pub samples: u64,
@@ -123,10 +138,14 @@ impl StreamRefusal {
 impl Default for Metrics {
     fn default() -> Self {
         Self {
-            counts: Mutex::default(),
+            // From 0 on: what a series begins with is in no increase().
+            counts: Mutex::new(Counts {
+                refused: REPORT_REFUSALS.map(|reason| (reason, 0)).into(),
+                ..Counts::default()
+            }),
             // Up to a minute: what comes later waited in an agent's queue.
             lag_seconds: Histogram::new([0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0]),
-            // A step is a second.
+            // A step is half a second where the policy says nothing else.
             judge_seconds: Histogram::new([0.000_1, 0.000_5, 0.002, 0.01, 0.05, 0.2, 1.0]),
         }
     }
@@ -137,11 +156,8 @@ impl Metrics {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn streams(&self, open: usize) {
-        self.update(|c| {
-            c.streams_opened += 1;
-            c.streams_most = c.streams_most.max(open);
-        });
+    pub fn stream(&self) {
+        self.update(|c| c.streams_opened += 1);
     }
 
     pub fn report(&self, outcome: &Outcome, samples: usize, lag_ns: u64) {

@@ -39,6 +39,7 @@ fn parse(path: &Path, text: &str) -> anyhow::Result<Policy> {
 
 /// Reloads until `stop`. `path` was read once already.
 pub async fn follow(path: PathBuf, state: Arc<State>, stop: CancellationToken) {
+    state.policy.update(|p| p.followed = true);
     // The directory, because editors and ConfigMaps replace the file.
     let dir = path
         .parent()

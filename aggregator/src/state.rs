@@ -96,6 +96,8 @@ pub struct PolicyStatus {
     /// When the policy in force was read.
     pub loaded_unix_ns: u64,
     pub failures: u64,
+    /// There is a file that can change: without one nothing is refused.
+    pub followed: bool,
 }
 
 /// A value that one part writes and others read.

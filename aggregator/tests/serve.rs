@@ -317,6 +317,7 @@ async fn a_lying_agent_is_refused_and_told_why() {
     for line in [
         "partywall_aggregator_reports_total{outcome=\"refused\"} 6",
         "partywall_aggregator_reports_refused_total{reason=\"wrong_node\"} 1",
+        "partywall_aggregator_reports_refused_total{reason=\"wrong_cluster\"} 0",
         "partywall_aggregator_reports_refused_total{reason=\"bad_name\"} 2",
         "partywall_aggregator_losses_total{cluster=\"default\",stage=\"ingest\",reason=\"unknown_entity\",unit=\"samples\"} 1",
     ] {
@@ -396,10 +397,13 @@ async fn files_are_followed_and_a_broken_one_changes_nothing() {
         assert!(ready.contains(needle), "lacks {needle}\n{ready}");
     }
     let text = http(running.http_addr, "/metrics").await;
-    assert!(
-        text.contains("partywall_policy_reload_failures_total 1"),
-        "{text}"
-    );
+    for line in [
+        "partywall_policy_reload_failures_total 1",
+        "partywall_policy_in_force 0",
+    ] {
+        assert!(text.contains(line), "lacks {line}\n{text}");
+    }
+    documented(&text);
     assert!(
         text.contains("partywall_aggregator_cluster_files_broken{cluster=\"default\"} 1"),
         "{text}"
@@ -419,6 +423,8 @@ async fn files_are_followed_and_a_broken_one_changes_nothing() {
             .then_some(())
     })
     .await;
+    let text = http(running.http_addr, "/metrics").await;
+    assert!(text.contains("partywall_policy_in_force 1"), "{text}");
     running.stop().await.unwrap();
 }
 

@@ -123,6 +123,10 @@ async fn totals_go_on_where_they_were_and_nothing_counts_twice() {
     assert_eq!(value(&before, CPU), 39.0 * 0.25);
     assert_eq!(value(&before, "partywall_aggregator_store_restored_nodes"), 1.0);
     assert_eq!(value(&before, "partywall_aggregator_store_durable"), 1.0);
+    for what in ["breaches", "hours", "file", "rows"] {
+        let lost = format!("partywall_aggregator_trail_lost_total{{what=\"{what}\"}}");
+        assert_eq!(value(&before, &lost), 0.0, "there before the first is lost");
+    }
     let docs = include_str!("../../docs/metrics.md");
     for line in before
         .lines()

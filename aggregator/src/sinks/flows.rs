@@ -14,6 +14,7 @@ use partywall_aggregator_core::traffic::{Reason, TenantTraffic, UnattributedView
 
 use super::fold::{Fold, Key};
 use super::out::Out;
+use super::sums::{Sums, Total};
 
 /// Series of a row.
 pub(super) const SERIES: usize = 3;
@@ -21,7 +22,7 @@ pub(super) const SERIES: usize = 3;
 /// From, to, verdict: as published.
 type Name = (Arc<str>, Arc<str>, &'static str);
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Sum {
     bytes: u64,
     packets: u64,
@@ -33,6 +34,30 @@ impl Sum {
         self.bytes = self.bytes.saturating_add(bytes);
         self.packets = self.packets.saturating_add(packets);
         self.connections = self.connections.saturating_add(connections);
+    }
+}
+
+impl Total for Sum {
+    fn grow(&mut self, before: &Self, now: &Self) {
+        self.bytes.grow(&before.bytes, &now.bytes);
+        self.packets.grow(&before.packets, &now.packets);
+        self.connections.grow(&before.connections, &now.connections);
+    }
+}
+
+/// What is published in `~other`.
+#[derive(Debug)]
+pub(super) struct Others {
+    between: Sums<Name, Sum>,
+    folded: Sums<Arc<str>, Sum>,
+}
+
+impl Others {
+    pub(super) fn new() -> Self {
+        Self {
+            between: Sums::new(false),
+            folded: Sums::new(false),
+        }
     }
 }
 
@@ -58,7 +83,7 @@ pub(super) fn choose(fold: &mut Fold, tenants: &BTreeSet<Arc<str>>, snapshot: &S
 }
 
 /// Returns how many series were folded.
-pub(super) fn write(out: &mut Out<'_>, fold: &Fold, snapshot: &Snapshot) -> usize {
+pub(super) fn write(out: &mut Out<'_>, fold: &Fold, others: &mut Others, snapshot: &Snapshot) -> usize {
     let mut rows: BTreeMap<Name, Sum> = BTreeMap::new();
     let mut folded = 0;
     for traffic in told(snapshot) {
@@ -76,6 +101,9 @@ pub(super) fn write(out: &mut Out<'_>, fold: &Fold, snapshot: &Snapshot) -> usiz
             traffic.connections,
         );
     }
+    others
+        .between
+        .publish(&mut rows, |(from, to, _)| fold.kind(from, &[to]));
     let of = |value: fn(&Sum) -> u64| {
         rows.iter().map(move |((from, to, verdict), sum)| {
             (
@@ -121,6 +149,9 @@ pub(super) fn write(out: &mut Out<'_>, fold: &Fold, snapshot: &Snapshot) -> usiz
         let sum = by_tenant.entry(fold.tenant(&of.tenant)).or_default();
         sum.add(of.bytes, of.packets, of.connections);
     }
+    others
+        .folded
+        .publish(&mut by_tenant, |tenant| fold.kind(tenant, &[]));
     let of = |value: fn(&Sum) -> u64| {
         let rows = by_tenant.iter();
         rows.map(move |(tenant, sum)| ([("tenant", &**tenant)], value(sum)))

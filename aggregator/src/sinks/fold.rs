@@ -1,11 +1,14 @@
 //! Which series are published under their own names, and which are summed in `~other`.
 //!
 //! A counter that moves between its own name and a sum would go back in one of them. So the choice sticks: who was named stays named while it
-//! exists, and what comes when the room is full goes into the sum for good. Of what is new at one scrape the largest is named first.
+//! exists, and what comes when the room is full goes into the sum until what is gone makes room; what the sum was goes on without it
+//! ([`super::sums`]). Of what has no name at one scrape the largest is named first.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use super::sums::Kind;
 
 /// Stands for everything that is not named.
 pub(super) const OTHER: &str = "~other";
@@ -95,6 +98,17 @@ impl Fold {
     /// Whether a series had its own name at the last scrape, be it among its tenant's or in `~other`.
     pub(super) fn was_named(&self, tenant: &str, key: &Key) -> bool {
         self.is_named(tenant, key) || self.is_named(OTHER, key)
+    }
+
+    /// What a row of counters is. `tenant`: whose it is; `of`: its node, or whom it opened to, and what else of it may be `~other`; all as published.
+    pub(super) fn kind(&self, tenant: &str, of: &[&str]) -> Kind {
+        let rest = of.first().is_none_or(|first| *first == OTHER);
+        let is_published = tenant == OTHER || self.named.contains_key(tenant);
+        match tenant == OTHER || of.contains(&OTHER) {
+            true if rest && is_published => Kind::Rest,
+            true => Kind::Sum,
+            false => Kind::Single,
+        }
     }
 
     /// The tenant's name as published.

@@ -9,5 +9,8 @@ mod pods;
 pub mod prometheus;
 pub mod push;
 mod store;
+mod sums;
+#[cfg(test)]
+mod tests;
 mod trail;
 mod webhook;

@@ -2,12 +2,14 @@
 //!
 //! How many series there can be is in docs/metrics.md, whose tables a test holds against a scrape.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use partywall_aggregator_core::breach::BreachKind;
+use partywall_aggregator_core::breach::{Breach, BreachKind};
 use partywall_aggregator_core::losses::Losses;
+use partywall_aggregator_core::policy::alerts::Severity;
 use partywall_aggregator_core::report::{WAIT_BUCKETS, wait_bucket_edge_ns};
 use partywall_aggregator_core::snapshot::{
     CLASSES, GONE, LedgerTotals, NodeView, OomTotal, RunTotal, Snapshot, TenantView, WaitTotal,
@@ -20,6 +22,7 @@ use prometheus_client::registry::Registry;
 
 use super::fold::{Fold, Key, OTHER};
 use super::out::Out;
+use super::sums::Sums;
 use super::{flows, headroom, pods, push, store, trail};
 use crate::identify::api::Status;
 use crate::link::tls;
@@ -59,9 +62,12 @@ impl Exporter {
             let traffic = Fold::new(max_series_per_tenant / 2 / flows::SERIES, max_tenants);
             [fold, pods, traffic]
         };
-        let clusters = state
-            .clusters()
-            .map(|cluster| (Arc::clone(cluster), folds(), headroom::Kept::default()));
+        let clusters = state.clusters().map(|cluster| Exported {
+            cluster: Arc::clone(cluster),
+            folds: folds(),
+            others: Others::new(state.journal.get().is_some()),
+            headroom: headroom::Kept::default(),
+        });
         let clusters = Mutex::new(clusters.collect());
         registry.register_collector(Box::new(Scrape { state, clusters }));
         Self { registry }
@@ -78,8 +84,43 @@ impl Exporter {
     }
 }
 
-/// A cluster, with what is named of tenants, of pods, of traffic, and the headroom that was computed last.
-type Exported = (Arc<Cluster>, [Fold; 3], headroom::Kept);
+/// A cluster, and what is remembered of its last scrape.
+#[derive(Debug)]
+struct Exported {
+    cluster: Arc<Cluster>,
+    /// What is named: of tenants, of pods, of traffic.
+    folds: [Fold; 3],
+    others: Others,
+    headroom: headroom::Kept,
+}
+
+/// Of a tenant's CPU time: tenant, node. Of the ledger: node, waiter, runner. Of OOM kills: node, trigger, victim, scope. As published.
+type RunRow = (Arc<str>, Arc<str>);
+type LedgerRow = (Arc<str>, Arc<str>, Arc<str>);
+type OomRow = (Arc<str>, Arc<str>, Arc<str>, &'static str);
+
+/// What is published in `~other`.
+#[derive(Debug)]
+struct Others {
+    run: Sums<RunRow, u64>,
+    ledger: Sums<LedgerRow, u64>,
+    waits: Sums<Arc<str>, WaitTotal>,
+    oom: Sums<OomRow, u64>,
+    traffic: flows::Others,
+}
+
+impl Others {
+    /// `restored`: an earlier process began the totals that survive one.
+    fn new(restored: bool) -> Self {
+        Self {
+            run: Sums::new(restored),
+            ledger: Sums::new(restored),
+            waits: Sums::new(restored),
+            oom: Sums::new(false),
+            traffic: flows::Others::new(),
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Scrape {
@@ -105,7 +146,13 @@ impl Collector for Scrape {
         let mut out = Out::new(encoder);
         let mut folded = 0;
         let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
-        for (cluster, [fold, of_pods, of_traffic], room) in &mut *clusters {
+        for exported in &mut *clusters {
+            let Exported {
+                cluster,
+                folds: [fold, of_pods, of_traffic],
+                others,
+                headroom: room,
+            } = exported;
             let mut moment = {
                 let mut told = pods::Told::new(of_pods);
                 let mut world = cluster.lock();
@@ -124,11 +171,13 @@ impl Collector for Scrape {
             let names = choose(fold, &moment);
             pods::choose(of_pods, &names, &moment.pods);
             flows::choose(of_traffic, &names, &moment.snapshot);
-            folded += tenants(&mut out, fold, &moment)
+            folded += tenants(&mut out, fold, others, &moment)
                 + pods::write(&mut out, of_pods, std::mem::take(&mut moment.pods))
-                + flows::write(&mut out, of_traffic, &moment.snapshot)
-                + oom_kills(&mut out, fold, &moment.snapshot.nodes);
-            breaches(&mut out, &moment.snapshot);
+                + flows::write(&mut out, of_traffic, &mut others.traffic, &moment.snapshot)
+                + oom_kills(&mut out, fold, others, &moment.snapshot.nodes);
+            breaches(&mut out, &moment.snapshot.breaches, |kind| {
+                self.state.told(kind).severity
+            });
             nodes(&mut out, &moment.snapshot.nodes);
             expected(&mut out, &moment.expected);
             of_cluster(&mut out, cluster, &moment);
@@ -158,7 +207,8 @@ impl Collector for Scrape {
         histogram(
             &mut encoder,
             "aggregator_report_lag_seconds",
-            "How much longer an accepted report was on its way than the fastest of late of its node, time in the agent's queue included",
+            "From an agent's reading to its counting here: the time it waited there, by a clock that does not step, and its way, of which at most 15 s are \
+             believed; duplicates and refused reports too",
             &self.state.metrics.lag_seconds,
         )?;
         if let Some(journal) = journal {
@@ -258,7 +308,7 @@ fn choose(fold: &mut Fold, moment: &Moment) -> BTreeSet<Arc<str>> {
 }
 
 /// Returns how many series were folded.
-fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> usize {
+fn tenants(out: &mut Out<'_>, fold: &Fold, others: &mut Others, moment: &Moment) -> usize {
     let mut views: BTreeMap<Arc<str>, TenantView> = BTreeMap::new();
     let mut folded = 0;
     for view in &moment.snapshot.tenants {
@@ -354,7 +404,7 @@ fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> usize {
         told(|v| v.quota_pods),
     );
 
-    let mut run: BTreeMap<(Arc<str>, Arc<str>), u64> = BTreeMap::new();
+    let mut run: BTreeMap<RunRow, u64> = BTreeMap::new();
     for total in &moment.run {
         let tenant = fold.tenant(&total.tenant);
         let named = fold.is_named(
@@ -371,6 +421,9 @@ fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> usize {
         folded += usize::from(!named);
         add(&mut run, (tenant, node), total.ns);
     }
+    others
+        .run
+        .publish(&mut run, |(tenant, node)| fold.kind(tenant, &[node]));
     out.counters(
         "tenant_cpu_seconds",
         "CPU time used by the tenant's pods on a node",
@@ -378,8 +431,7 @@ fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> usize {
             .map(|((tenant, node), ns)| ([("tenant", &**tenant), ("node", &**node)], seconds(*ns))),
     );
 
-    type Cell = (Arc<str>, Arc<str>, Arc<str>);
-    let mut ledger: BTreeMap<Cell, u64> = BTreeMap::new();
+    let mut ledger: BTreeMap<LedgerRow, u64> = BTreeMap::new();
     for cell in moment.ledger.cells() {
         let waiter = fold.tenant(cell.waiter);
         let key = Key::Wait {
@@ -395,6 +447,9 @@ fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> usize {
         };
         add(&mut ledger, (node, waiter, runner), cell.ns);
     }
+    others.ledger.publish(&mut ledger, |(node, waiter, runner)| {
+        fold.kind(waiter, &[node, runner])
+    });
     out.counters(
         "ledger_wait_seconds",
         "Time that tasks of the tenant `waiter` waited for a CPU while `runner` ran there: a tenant, the waiter itself, or \
@@ -412,6 +467,7 @@ fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> usize {
             *a = a.saturating_add(b);
         }
     }
+    others.waits.publish(&mut waits, |tenant| fold.kind(tenant, &[]));
     let edge = |b: usize| {
         if b + 1 == WAIT_BUCKETS {
             f64::INFINITY
@@ -431,9 +487,8 @@ fn tenants(out: &mut Out<'_>, fold: &Fold, moment: &Moment) -> usize {
 }
 
 /// Returns how many series were folded.
-fn oom_kills(out: &mut Out<'_>, fold: &Fold, nodes: &[NodeView]) -> usize {
-    type Row = (Arc<str>, Arc<str>, Arc<str>, &'static str);
-    let mut rows: BTreeMap<Row, u64> = BTreeMap::new();
+fn oom_kills(out: &mut Out<'_>, fold: &Fold, others: &mut Others, nodes: &[NodeView]) -> usize {
+    let mut rows: BTreeMap<OomRow, u64> = BTreeMap::new();
     let mut folded = 0;
     for (node, kills) in of_nodes(nodes) {
         let victim = fold.tenant(&kills.victim);
@@ -449,6 +504,9 @@ fn oom_kills(out: &mut Out<'_>, fold: &Fold, nodes: &[NodeView]) -> usize {
         };
         add(&mut rows, row, kills.kills);
     }
+    others.oom.publish(&mut rows, |(node, trigger, victim, _)| {
+        fold.kind(victim, &[node, trigger])
+    });
     out.counters(
         "oom_kills",
         "Tasks of the tenant `victim` that were killed because memory ran out when a task of `trigger` asked for more, by where it ran out: at a \
@@ -466,10 +524,26 @@ fn oom_kills(out: &mut Out<'_>, fold: &Fold, nodes: &[NodeView]) -> usize {
     folded
 }
 
-fn breaches(out: &mut Out<'_>, snapshot: &Snapshot) {
-    type Row<'a> = (&'static str, &'static str, &'a str, &'a str);
-    let mut rows: BTreeMap<Row<'_>, u64> = BTreeMap::new();
-    for breach in &snapshot.breaches {
+/// Kind, state, tenant, against.
+type BreachRow<'a> = (&'static str, &'static str, &'a str, &'a str);
+
+/// The most urgent have names first, of these what fires, of these the oldest: what comes later takes no name from them.
+fn breach_rows(
+    breaches: &[Breach],
+    severity: impl Fn(BreachKind) -> Severity,
+) -> BTreeMap<BreachRow<'_>, u64> {
+    let urgent = BreachKind::ALL.map(|kind| (kind, severity(kind)));
+    let urgent = BTreeMap::from(urgent);
+    let mut breaches: Vec<&Breach> = breaches.iter().collect();
+    breaches.sort_by_key(|b| {
+        (
+            Reverse(urgent.get(&b.key.kind)),
+            Reverse(b.state),
+            b.since_unix_ns,
+        )
+    });
+    let mut rows: BTreeMap<BreachRow<'_>, u64> = BTreeMap::new();
+    for breach in breaches {
         let (kind, state) = (breach.key.kind.as_str(), breach.state.as_str());
         let row = (kind, state, &*breach.key.tenant, &*breach.key.against);
         let row = if rows.len() < MAX_BREACH_SERIES || rows.contains_key(&row) {
@@ -479,6 +553,11 @@ fn breaches(out: &mut Out<'_>, snapshot: &Snapshot) {
         };
         *rows.entry(row).or_default() += 1;
     }
+    rows
+}
+
+fn breaches(out: &mut Out<'_>, breaches: &[Breach], severity: impl Fn(BreachKind) -> Severity) {
+    let rows = breach_rows(breaches, severity);
     out.gauges(
         "breaches",
         "Breaches that are pending or firing, by kind, by who broke the rule, and against whom",
@@ -656,6 +735,13 @@ fn own(out: &mut Out<'_>, state: &State) {
         "When the policy in force was read",
         seconds(policy.loaded_unix_ns),
     );
+    if policy.followed {
+        out.gauge(
+            "policy_in_force",
+            "1: the policy file on the disk is the one in force. 0: it was refused, the one before stays",
+            u64::from(policy.error.is_none()),
+        );
+    }
 }
 
 /// What it says of connections, tokens and certificates.
@@ -853,4 +939,56 @@ fn add<K: Ord>(sums: &mut BTreeMap<K, u64>, key: K, ns: u64) {
 
 fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use partywall_aggregator_core::breach::{BreachKey, BreachState};
+
+    use super::*;
+
+    fn breach(kind: BreachKind, state: BreachState, n: u64, since_unix_ns: u64) -> Breach {
+        Breach {
+            fingerprint: String::new(),
+            cluster: Arc::from("default"),
+            key: BreachKey {
+                kind,
+                tenant: format!("t{n}").into(),
+                against: Arc::from("blue"),
+                node: Arc::from(""),
+                subject: Arc::from(""),
+            },
+            state,
+            summary: String::new(),
+            since_unix_ns,
+            firing_unix_ns: 0,
+            resolved_unix_ns: 0,
+            evidence: Vec::new(),
+            culprits: Vec::new(),
+            covered: 1.0,
+            confidence: None,
+        }
+    }
+
+    #[test]
+    fn the_most_urgent_breaches_have_names_and_keep_them() {
+        let room = MAX_BREACH_SERIES as u64;
+        let mut breaches: Vec<Breach> = (0..room)
+            .map(|n| breach(BreachKind::NoisyNeighbour, BreachState::Firing, n, 10 + n))
+            .collect();
+        breaches.push(breach(BreachKind::NoisyNeighbour, BreachState::Pending, room, 1));
+        breaches.push(breach(BreachKind::FenceLeak, BreachState::Firing, 0, 9_999));
+        let severity = |kind| match kind {
+            BreachKind::FenceLeak => Severity::Critical,
+            _ => Severity::Warning,
+        };
+        let rows = breach_rows(&breaches, severity);
+        let names = |kind, state: &str, n: u64| rows.contains_key(&(kind, state, &*format!("t{n}"), "blue"));
+        assert!(names("FenceLeak", "firing", 0), "the most urgent");
+        assert!(names("NoisyNeighbour", "firing", 0), "the oldest");
+        assert!(!names("NoisyNeighbour", "firing", room - 1), "the youngest");
+        assert!(!names("NoisyNeighbour", "pending", room), "what does not fire");
+        let other = |state| rows.get(&("NoisyNeighbour", state, OTHER, OTHER)).copied();
+        assert_eq!((other("firing"), other("pending")), (Some(1), Some(1)));
+    }
 }

@@ -3,6 +3,9 @@
 use super::out::Out;
 use crate::trail::{Figures, hex};
 
+/// What can be lost. From 0 on: what a series begins with is in no increase().
+const LOST: [&str; 4] = ["breaches", "hours", "file", "rows"];
+
 pub(super) fn write(out: &mut Out<'_>, figures: &Figures) {
     out.gauge(
         "aggregator_trail_durable",
@@ -46,10 +49,10 @@ pub(super) fn write(out: &mut Out<'_>, figures: &Figures) {
         "Records taken out by age or size, as the policy's `trail` says",
         figures.pruned,
     );
-    let lost = figures.lost.iter().map(|(what, n)| ([("what", *what)], *n));
+    let lost = LOST.map(|what| ([("what", what)], figures.lost.get(what).copied().unwrap_or(0)));
     out.counters(
         "aggregator_trail_lost",
         "What there was no room for while the disk failed (breaches, hours), and what could not be read at the start (file, rows)",
-        lost,
+        lost.into_iter(),
     );
 }

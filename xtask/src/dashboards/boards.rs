@@ -60,6 +60,20 @@ fn or_none(query: &str, none: &str) -> String {
     format!("{query} or ({none} unless on() ({query}))")
 }
 
+/// What a counter grew by over `range`. A series that begins within it has all of its value from there: `increase()` does not know of its first
+/// sample, and what happens once is that alone.
+fn grown(counter: &str, range: &str) -> String {
+    format!("(({counter} unless {counter} offset {range}) or increase({counter}[{range}]))")
+}
+
+/// Nodes that ought to report and do: what `cluster_node_zone:partywall_node_silent:bool` of the rules leaves, so that nothing here needs those rules.
+/// A node that never reported, or is forgotten, has no age.
+fn reporting(selector: &str, whether: &str) -> String {
+    format!(
+        "(count(max by (cluster, node) (partywall_node_expected{{{selector}}}) {whether} on (cluster, node) (partywall_node_report_age_seconds < 30)) or vector(0))"
+    )
+}
+
 /// Rows of a matrix by cluster: tenants of several may have one name. Its columns are of the row's cluster, nothing passes from one to another.
 fn by_cluster(query: &str, row: &str) -> String {
     format!("label_join({query}, \"{row}\", \"/\", \"cluster\", \"{row}\")")
@@ -100,17 +114,23 @@ fn overview() -> Board {
                         "stolen",
                         "sum(partywall_tenant_stolen_cores{cluster=~\"$cluster\", tenant=~\"$tenant\", tenant!=\"system\"})",
                     ),
-                    figure("Holes in the fence", "Pairs of tenants between which something was delivered though nothing admits it", Unit::Count, ANY_IS_BAD).line(
+                    figure("Holes in the fence in this time", "Pairs of tenants between which something was delivered in the dashboard's range of time though nothing admits it", Unit::Count, ANY_IS_BAD).now(
                         "pairs",
-                        "count(sum by (cluster, from, to) (partywall_traffic_bytes_total{cluster=~\"$cluster\", verdict=~\"open|leaked\"}) > 0) or vector(0)",
+                        &format!(
+                            "count(sum by (cluster, from, to) {} > 0) or vector(0)",
+                            grown("partywall_traffic_bytes_total{cluster=~\"$cluster\", verdict=~\"open|leaked\"}", "$__range")
+                        ),
                     ),
                     figure("Tenants", "With pods in the window", Unit::Count, PLAIN).line(
                         "tenants",
                         "count(partywall_tenant_pods{cluster=~\"$cluster\", tenant!=\"system\"} > 0) or vector(0)",
                     ),
-                    figure("Nodes that report", "Share of nodes whose last report is less than 10 s old", Unit::Share, WHOLE_IS_GOOD).line(
+                    figure("Nodes that report", "Share of the nodes that ought to whose last report is less than 30 s old", Unit::Share, WHOLE_IS_GOOD).line(
                         "reporting",
-                        "avg(partywall_node_report_age_seconds{cluster=~\"$cluster\"} < bool 10)",
+                        &format!(
+                            "{} / count(max by (cluster, node) (partywall_node_expected{{cluster=~\"$cluster\"}}))",
+                            reporting("cluster=~\"$cluster\"", "and")
+                        ),
                     ),
                     figure("Seen", "Share of the window that reports cover, of the node that is seen least", Unit::Share, WHOLE_IS_GOOD)
                         .line("covered", "min(partywall_node_covered_ratio{cluster=~\"$cluster\"})"),
@@ -266,8 +286,17 @@ fn tenant() -> Board {
                     bars("Largest pods", "Memory, page cache included; the rest is ~other", Unit::Bytes, PLAIN)
                         .now("{{namespace}}/{{pod}}", "topk(15, sum by (namespace, pod) (partywall_pod_memory_bytes{cluster=~\"$cluster\", tenant=~\"$tenant\"}))")
                         .wide(12, 8),
-                    lines("Tasks killed for want of memory", "By who asked for memory when there was none", Unit::Count)
-                        .line("asked for by {{trigger}}", &or_none("sum by (trigger) (increase(partywall_oom_kills_total{cluster=~\"$cluster\", victim=~\"$tenant\"}[$__rate_interval]))", "vector(0)")),
+                    lines("Tasks killed for want of memory", "By who asked for memory when there was none; one kill shows for a moment", Unit::Count)
+                        .line(
+                            "asked for by {{trigger}}",
+                            &or_none(
+                                &format!(
+                                    "sum by (trigger) {}",
+                                    grown("partywall_oom_kills_total{cluster=~\"$cluster\", victim=~\"$tenant\"}", "$__rate_interval")
+                                ),
+                                "vector(0)",
+                            ),
+                        ),
                 ],
             ),
             (
@@ -311,6 +340,28 @@ fn node() -> Board {
             (
                 "Tenants on this node",
                 vec![
+                    figure(
+                        "Not shown below",
+                        "CPU of tenants on any node of the cluster that is published as node ~other: they are on more nodes, or beside more tenants, than they may have series                          (--max-series-per-tenant). Above 0 the panels below lack some of this node",
+                        Unit::Cores,
+                        ANY_IS_WARM,
+                    )
+                    .line(
+                        "in ~other",
+                        "sum(rate(partywall_tenant_cpu_seconds_total{cluster=~\"$cluster\", node=\"~other\"}[$__rate_interval])) or vector(0)",
+                    )
+                    .wide(12, 3),
+                    figure(
+                        "Waits not shown below",
+                        "The same of waits",
+                        Unit::Cores,
+                        ANY_IS_WARM,
+                    )
+                    .line(
+                        "in ~other",
+                        "sum(rate(partywall_ledger_wait_seconds_total{cluster=~\"$cluster\", node=\"~other\"}[$__rate_interval])) or vector(0)",
+                    )
+                    .wide(12, 3),
                     lines("CPU by tenant", "CPU time used here", Unit::Cores)
                         .line("{{tenant}}", "sum by (tenant) (rate(partywall_tenant_cpu_seconds_total{cluster=~\"$cluster\", node=~\"$node\"}[$__rate_interval]))")
                         .stacked(),
@@ -358,25 +409,26 @@ fn worst_verdict() -> String {
 }
 
 fn fence() -> Board {
+    let of = |verdict: &str| {
+        format!(
+            "partywall_traffic_bytes_total{{cluster=~\"$cluster\", from=~\"$tenant\", verdict=\"{verdict}\"}}"
+        )
+    };
     let bytes = |verdict: &str| {
         or_none(
             &format!(
-                "sum by (cluster, from, to) (rate(partywall_traffic_bytes_total{{cluster=~\"$cluster\", from=~\"$tenant\", verdict=\"{verdict}\"}}[$__rate_interval]))"
+                "sum by (cluster, from, to) {}",
+                grown(&of(verdict), "$__rate_interval")
             ),
             "label_replace(label_replace(vector(0), \"from\", \"none\", \"\", \"\"), \"to\", \"none\", \"\", \"\")",
         )
     };
     let pairs = |title: &str, about: &str, verdict: &str, bad: bool| {
-        figure(
-            title,
-            about,
-            Unit::Count,
-            if bad { ANY_IS_BAD } else { PLAIN },
-        )
-        .line(
+        figure(title, about, Unit::Count, if bad { ANY_IS_BAD } else { PLAIN }).now(
             verdict,
             &format!(
-                "count(sum by (cluster, from, to) (partywall_traffic_bytes_total{{cluster=~\"$cluster\", from=~\"$tenant\", verdict=\"{verdict}\"}}) > 0) or vector(0)"
+                "count(sum by (cluster, from, to) {} > 0) or vector(0)",
+                grown(&of(verdict), "$__range")
             ),
         )
     };
@@ -389,11 +441,11 @@ fn fence() -> Board {
             (
                 "",
                 vec![
-                    pairs("Leaked", "Pairs: delivered, though policies in force deny it", "leaked", true),
-                    pairs("Open", "Pairs: delivered, and no NetworkPolicy isolates either end", "open", true),
-                    pairs("Unknown", "Pairs that cannot be judged", "unknown", false),
-                    pairs("Blocked", "Pairs: tried, not delivered", "blocked", false),
-                    pairs("Allowed", "Pairs that a NetworkPolicy or the policy file admits", "allowed", false),
+                    pairs("Leaked in this time", "Pairs: delivered in the dashboard's range of time, though policies in force deny it", "leaked", true),
+                    pairs("Open in this time", "Pairs: delivered in the dashboard's range of time, and no NetworkPolicy isolates either end", "open", true),
+                    pairs("Unknown in this time", "Pairs with traffic in the dashboard's range of time that cannot be judged", "unknown", false),
+                    pairs("Blocked in this time", "Pairs: tried in the dashboard's range of time, not delivered", "blocked", false),
+                    pairs("Allowed in this time", "Pairs with traffic in the dashboard's range of time that a NetworkPolicy or the policy file admits", "allowed", false),
                     figure("Cannot be named", "Traffic of which one end cannot be named", Unit::BytesPerSecond, PLAIN)
                         .line("unnamed", "sum(rate(partywall_traffic_unattributed_bytes_total{cluster=~\"$cluster\"}[$__rate_interval])) or vector(0)"),
                 ],
@@ -402,8 +454,8 @@ fn fence() -> Board {
                 "Cross-tenant map",
                 vec![
                     matrix(
-                        "Worst verdict of each pair",
-                        "Opened by a row's tenant, to a column's, of the same cluster; since the aggregator's start",
+                        "Worst verdict of each pair since the aggregator's start",
+                        "Opened by a row's tenant, to a column's, of the same cluster",
                         Unit::Count,
                         PLAIN,
                         ("from", "to"),
@@ -416,8 +468,8 @@ fn fence() -> Board {
                         .stacked(),
                     lines("Connections by verdict", "TCP connections begun between tenants", Unit::PerSecond)
                         .line("{{verdict}}", "sum by (verdict) (rate(partywall_traffic_connections_total{cluster=~\"$cluster\", from=~\"$tenant\"}[$__rate_interval]))"),
-                    lines("Open", "No NetworkPolicy isolates either end", Unit::BytesPerSecond).line("{{cluster}}: {{from}} → {{to}}", &bytes("open")),
-                    lines("Leaked", "Delivered, though policies in force deny it", Unit::BytesPerSecond).line("{{cluster}}: {{from}} → {{to}}", &bytes("leaked")),
+                    lines("Open", "No NetworkPolicy isolates either end: bytes of each rate interval, a pair's first ones too", Unit::Bytes).line("{{cluster}}: {{from}} → {{to}}", &bytes("open")),
+                    lines("Leaked", "Delivered, though policies in force deny it: bytes of each rate interval, a pair's first ones too", Unit::Bytes).line("{{cluster}}: {{from}} → {{to}}", &bytes("leaked")),
                 ],
             ),
             (
@@ -450,8 +502,8 @@ fn itself() -> Board {
                         .line("most", "max(partywall_node_agent_memory_bytes{cluster=~\"$cluster\", node=~\"$node\"})"),
                     figure("Seen, least", "Share of the window, of the node that is seen least", Unit::Share, WHOLE_IS_GOOD)
                         .line("least", "min(partywall_node_covered_ratio{cluster=~\"$cluster\", node=~\"$node\"})"),
-                    figure("Silent nodes", "No report for 10 s", Unit::Count, ANY_IS_BAD)
-                        .line("silent", "count(partywall_node_report_age_seconds{cluster=~\"$cluster\", node=~\"$node\"} > 10) or vector(0)"),
+                    figure("Silent nodes", "They ought to report, and have not for 30 s, or never", Unit::Count, ANY_IS_BAD)
+                        .line("silent", &reporting("cluster=~\"$cluster\", node=~\"$node\"", "unless")),
                     figure("Series", "In one scrape of the aggregator", Unit::Count, PLAIN).line("series", "sum(partywall_aggregator_series)"),
                     figure("Series folded", "Summed in ~other instead of being published", Unit::Count, &[(None, "green"), (Some(1.0), "orange")])
                         .line("folded", "sum(partywall_aggregator_series_folded)"),
@@ -555,5 +607,74 @@ mod tests {
             }
         }
         assert!(sums > 10 && matrices == 2, "{sums} {matrices}");
+    }
+
+    /// Board, title, query.
+    fn queries() -> Vec<(&'static str, String, String)> {
+        let mut out = Vec::new();
+        for (file, board) in all() {
+            let board = board.json();
+            for panel in board["panels"].as_array().expect("panels") {
+                let title = panel["title"].as_str().unwrap_or_default();
+                for target in panel["targets"].as_array().into_iter().flatten() {
+                    let query = target["expr"].as_str().expect("a query");
+                    out.push((file, title.to_owned(), query.to_owned()));
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn what_happens_once_is_seen_where_it_happens() {
+        let mut seen = 0;
+        for (file, title, query) in queries() {
+            let once = [
+                "partywall_oom_kills_total",
+                "verdict=\"leaked\"",
+                "verdict=~\"open|leaked\"",
+            ];
+            if once.iter().any(|once| query.contains(once)) && !title.contains("since the aggregator's start")
+            {
+                assert!(
+                    query.contains(" unless ") && query.contains(" offset $__"),
+                    "{file}: {title}: {query}"
+                );
+                assert!(
+                    query.contains("increase(") && !query.contains("rate("),
+                    "{file}: {title}: {query}"
+                );
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 4);
+    }
+
+    #[test]
+    fn a_node_that_never_reported_is_silent() {
+        let silent = ["Nodes that report", "Silent nodes"];
+        let mut seen = 0;
+        for (file, title, query) in queries() {
+            if silent.contains(&title.as_str()) {
+                assert!(
+                    query.contains("(partywall_node_expected{"),
+                    "{file}: {title}: {query}"
+                );
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 2);
+    }
+
+    #[test]
+    fn every_board_marks_where_a_breach_began_to_fire() {
+        for (file, board) in all() {
+            let query = board.json()["annotations"]["list"][0]["expr"].clone();
+            let query = query.as_str().unwrap_or_default();
+            assert!(
+                query.contains("partywall_breaches{") && query.contains(" offset "),
+                "{file}"
+            );
+        }
     }
 }

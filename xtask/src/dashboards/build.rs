@@ -4,6 +4,8 @@ use serde_json::{Map, Value, json};
 
 /// Of Grafana 13, which takes it as it is; later ones migrate it.
 const SCHEMA_VERSION: u32 = 42;
+/// What fires and did not a step (a minute) ago: one mark each. The counter of what fired knows neither cluster nor tenant.
+const BEGAN_TO_FIRE: &str = "sum by (cluster, kind, tenant, against) (partywall_breaches{cluster=~\"$cluster\", state=\"firing\"}) unless sum by (cluster, kind, tenant, against) (partywall_breaches{cluster=~\"$cluster\", state=\"firing\"} offset 1m)";
 /// Columns of Grafana's grid.
 const GRID: u32 = 24;
 
@@ -444,7 +446,16 @@ impl Board {
             "time": { "from": "now-1h", "to": "now" },
             "timezone": "browser",
             "templating": { "list": list },
-            "annotations": { "list": [] },
+            "annotations": { "list": [{
+                "name": "Breaches that began to fire",
+                "datasource": source(),
+                "enable": true,
+                "hide": false,
+                "iconColor": "red",
+                "expr": BEGAN_TO_FIRE,
+                "step": "60s",
+                "titleFormat": "{{cluster}}: {{kind}}: {{tenant}} → {{against}}",
+            }] },
             "links": [{
                 "title": "Partywall",
                 "type": "dashboards",

@@ -76,7 +76,7 @@ type Panel =
   | Json<dashboard.RowPanel>;
 
 /** What Prometheus adds to an annotation. */
-type Annotation = Json<dashboard.AnnotationQuery> & { expr: string; titleFormat: string };
+type Annotation = Json<dashboard.AnnotationQuery> & { expr: string; step: string; titleFormat: string };
 
 export type Dashboard = Omit<Json<dashboard.Dashboard>, "panels" | "annotations"> & {
   panels: Panel[];

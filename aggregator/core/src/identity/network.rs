@@ -75,7 +75,8 @@ pub struct NodeObject {
     pub region: Option<String>,
     /// The label `eks.amazonaws.com/compute-type` is `hybrid`: it stands elsewhere and belongs to a cluster in the cloud.
     pub hybrid: bool,
-    /// It has no kernel of its own (Fargate, a virtual kubelet): the chart puts no agent there.
+    /// No agent can be there: it has no kernel of its own (Fargate, a virtual kubelet) or another than Linux, or the label
+    /// `partywall.io/agentless` says so.
     pub agentless: bool,
     /// The value of the first label that names a node pool, see [`POOL_LABELS`].
     pub pool: Option<String>,

@@ -18,6 +18,10 @@ const NODE_TYPE: &str = "type";
 /// The older `failure-domain.beta.kubernetes.io` ones are deprecated, and nodes have had these since 1.17.
 const ZONE: &str = "topology.kubernetes.io/zone";
 const REGION: &str = "topology.kubernetes.io/region";
+/// Ours, for nodes on which whoever runs the cluster wants no agent.
+const AGENTLESS: &str = "partywall.io/agentless";
+/// Set by kubelets. What has none is a kubelet's of long ago, or no kubelet's.
+const OS: &str = "kubernetes.io/os";
 /// `auto`, `hybrid`, `fargate` or not there.
 const COMPUTE_TYPE: &str = "eks.amazonaws.com/compute-type";
 
@@ -129,14 +133,19 @@ pub(super) fn node(object: &At<'_>) -> Result<NodeObject, YamlError> {
     }
     internal.append(&mut external);
     let mut labels = metadata.texts("labels")?;
+    let is = |label: &str, value: &str| labels.get(label).is_some_and(|v| v == value);
+    let hybrid = is(COMPUTE_TYPE, "hybrid");
+    let agentless = is(COMPUTE_TYPE, "fargate")
+        || is(NODE_TYPE, "virtual-kubelet")
+        || is(AGENTLESS, "true")
+        || labels.get(OS).is_some_and(|os| os != "linux");
     let mut node = NodeObject {
         name: metadata.name("name", "node name", is_object_name)?,
         addresses: internal,
         zone: labels.remove(ZONE),
         region: labels.remove(REGION),
-        hybrid: labels.get(COMPUTE_TYPE).is_some_and(|v| v == "hybrid"),
-        agentless: labels.get(COMPUTE_TYPE).is_some_and(|v| v == "fargate")
-            || labels.get(NODE_TYPE).is_some_and(|v| v == "virtual-kubelet"),
+        hybrid,
+        agentless,
         pool: POOL_LABELS.iter().find_map(|label| labels.remove(*label)),
         ..NodeObject::default()
     };

@@ -542,3 +542,28 @@ spec:
     assert!(!pod.tolerations[0].tolerates(&taint("dedicated", "other")));
     assert!(pod.tolerations[1].tolerates(&taint("anything", "at-all")));
 }
+
+#[test]
+fn nodes_that_can_have_no_agent_are_known() {
+    let agentless = |labels: &str| {
+        let node = format!("apiVersion: v1\nkind: Node\nmetadata: {{name: a, labels: {{{labels}}}}}\n");
+        read(&node).unwrap().cluster.nodes[0].agentless
+    };
+    for labels in [
+        "type: virtual-kubelet",
+        "eks.amazonaws.com/compute-type: fargate",
+        "kubernetes.io/os: windows",
+        "partywall.io/agentless: \"true\"",
+    ] {
+        assert!(agentless(labels), "{labels}");
+    }
+    for labels in [
+        "",
+        "type: kubelet",
+        "eks.amazonaws.com/compute-type: auto",
+        "kubernetes.io/os: linux",
+        "partywall.io/agentless: \"false\"",
+    ] {
+        assert!(!agentless(labels), "{labels}");
+    }
+}
