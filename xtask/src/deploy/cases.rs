@@ -84,7 +84,7 @@ pub(crate) const CASES: [Case; 14] = [
         .says(&["appProtocol: grpc\n"]),
     Case::new("persistent", "aggregator: {persistence: {enabled: true, storageClassName: gp3, size: 10Gi}, podDisruptionBudget: {maxUnavailable: 0}, priorityClassName: high, page: false}\n"),
     Case::new("monitored", "monitoring: {annotations: true, serviceMonitor: true, podMonitor: true, labels: {release: prometheus}, dashboards: {enabled: true, annotations: {grafana_folder: Partywall}}, prometheusRule: {enabled: true, alertLabels: {team: platform}}}\nnetworkPolicy: {metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}\n"),
-    Case::new("alerting", "aggregator: {alertmanagers: [\"https://am-0.monitoring.svc:9093\", \"https://am-1.monitoring.svc:9093/am\"], alertmanagerTokenSecret: am-token, webhooks: [{url: \"https://hooks.example/a?b=c\"}, {secret: chat}], webhookTokenSecret: hook-token, pushCaSecret: corp-ca, externalUrl: \"https://partywall.example\", httpHosts: [partywall.example, partywall-aggregator.partywall.svc], runbookUrl: \"https://docs.example/runbook.md\"}\nnetworkPolicy: {alertTo: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}], alertPorts: [9093]}\nmonitoring: {prometheusRule: {enabled: true}}\n"),
+    Case::new("alerting", "cluster: {name: prod-eu}\naggregator: {alertmanagers: [\"https://am-0.monitoring.svc:9093\", \"https://am-1.monitoring.svc:9093/am\"], alertmanagerTokenSecret: am-token, webhooks: [{url: \"https://hooks.example/a?b=c\"}, {secret: chat}], webhookTokenSecret: hook-token, pushCaSecret: corp-ca, externalUrl: \"https://partywall.example\", httpHosts: [partywall.example, partywall-aggregator.partywall.svc], runbookUrl: \"https://docs.example/runbook.md\"}\nnetworkPolicy: {alertTo: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}], alertPorts: [9093]}\nmonitoring: {prometheusRule: {enabled: true}}\n"),
     Case::new("hybrid", "agent: {lockdownFile: true, queueBytes: 64MiB, maxUnavailable: 1, spool: {bytes: 2GiB, sizeLimit: 3Gi}}\naggregator: {service: {type: LoadBalancer, annotations: {a: b}, loadBalancerSourceRanges: [10.80.0.0/16]}, policy: \"system_namespaces: [kube-system]\\n\", clusters: [{name: site-b.example, secret: site-b}]}\nnetworkPolicy: {agentCidrs: [10.80.0.0/16], apiServerCidrs: [10.0.0.0/24], grpcFrom: [{ipBlock: {cidr: 10.90.0.0/16}}]}\nimage: {repository: registry.example/partywall, digest: \"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\", pullSecrets: [registry]}\n"),
     Case::new("agents-only", "cluster: {name: site-b}\ntls: {mode: provided}\naggregator: {enabled: false}\nagent: {aggregatorUrl: \"https://partywall.example.com:7441\", podAnnotations: {a: b}, podLabels: {c: d}}\n"),
     // Accounts, labels and ports that the platform prescribes.
@@ -103,7 +103,7 @@ pub(crate) const CASES: [Case; 14] = [
     Case::new(
         "long-names",
         concat!(
-            "fullnameOverride: a23456789-123456789-123456789-123456789x\nagent: {serviceAccount: {name: ",
+            "fullnameOverride: a23456789-123456789-123456789-123456789x\ncluster: {name: prod-eu}\nagent: {serviceAccount: {name: ",
             longest!(),
             "}}\naggregator: {clusters: [{name: ",
             longest!(),

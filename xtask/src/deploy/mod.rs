@@ -1,6 +1,7 @@
 //! `cargo xtask deploy`: the chart, held against helm and Kubernetes' schemas, and what is rendered from it.
 
 mod cases;
+mod monitored;
 mod refused;
 mod tools;
 mod values;
@@ -90,6 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         case.judge(&objects)
             .with_context(|| format!("case {}", case.name))?;
         refused::judge(&objects).with_context(|| format!("case {}", case.name))?;
+        monitored::judge(&objects).with_context(|| format!("case {}", case.name))?;
         let path = scratch.path().join(format!("{}.yaml", case.name));
         fs::write(&path, &objects)?;
         rendered.push(path);

@@ -1,7 +1,7 @@
 //! Values that make no sense: helm has to refuse each, and to name it.
 
 /// What is set, as `--set` takes it, and what the message must contain.
-pub(crate) const WRONG: [(&str, &[&str]); 69] = [
+pub(crate) const WRONG: [(&str, &[&str]); 71] = [
     // Misspelt, at every level.
     ("agnet.enabled=true", &["agnet"]),
     ("agent.intervall=1s", &["/agent", "intervall"]),
@@ -133,6 +133,15 @@ pub(crate) const WRONG: [(&str, &[&str]); 69] = [
     (
         "aggregator.alertmanagers[0]=http://am:9093,aggregator.alertmanagerTokenSecret=t",
         &["aggregator.alertmanagers", "http://am:9093", "https"],
+    ),
+    // Every release would have that name.
+    (
+        "aggregator.alertmanagers[0]=http://am:9093",
+        &["cluster.name", "default", "aggregator.alertmanagers"],
+    ),
+    (
+        "aggregator.webhooks[0].secret=chat",
+        &["cluster.name", "default", "aggregator.webhooks"],
     ),
     (
         "aggregator.enabled=false,tls.mode=provided",

@@ -15,6 +15,8 @@
 
 {{- define "partywall.agent" -}}{{ include "partywall.fullname" . }}-agent{{- end }}
 {{- define "partywall.aggregator" -}}{{ include "partywall.fullname" . }}-aggregator{{- end }}
+{{/* The Service of its metrics, apart from reports. */}}
+{{- define "partywall.metrics" -}}{{ include "partywall.aggregator" . }}-metrics{{- end }}
 
 {{/* ServiceAccounts of both sides, whoever makes them. */}}
 {{- define "partywall.agentAccount" -}}{{ .Values.agent.serviceAccount.name | default (include "partywall.agent" .) }}{{- end }}
@@ -186,6 +188,9 @@ readOnlyRootFilesystem: true
 {{- if and $.Values.aggregator.webhookTokenSecret (hasPrefix "http://" ($webhook.url | default "")) }}
 {{- fail (printf "aggregator.webhooks[%d].url %q: with aggregator.webhookTokenSecret it must be https, the token would be seen" $index $webhook.url) }}
 {{- end }}
+{{- end }}
+{{- if and .Values.aggregator.enabled (eq .Values.cluster.name "default") (or .Values.aggregator.alertmanagers .Values.aggregator.webhooks) }}
+{{- fail "cluster.name is still \"default\", and aggregator.alertmanagers or aggregator.webhooks is set: alerts of two clusters of one name are one alert to whoever is told. Give it a name that no other cluster has there" }}
 {{- end }}
 {{- $seen := dict }}
 {{- range $index, $cluster := .Values.aggregator.clusters }}

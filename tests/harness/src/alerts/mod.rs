@@ -199,7 +199,7 @@ impl<'a> Node<'a> {
             Daemon::telling_aggregator(binaries, (grpc, http), cluster.dir(), &arguments, dir)?;
         aggregator.wait_ready().await?;
         let agent = Daemon::agent(binaries, grpc, dir).await?;
-        let targets = [("partywall", http), ("partywall-agent", agent.http)];
+        let targets = [("partywall-aggregator", http), ("partywall-agent", agent.http)];
         let prometheus = prometheus(programs, free_address()?, &targets, &files.rules, dir).await?;
         Ok(Self {
             binaries,
