@@ -1,33 +1,51 @@
 //! The cgroup tree as it stands: what existed before the kernel side told of changes, and what it could not tell.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use partywall_agent_core::identity::{Identity, identify};
 use partywall_agent_core::inventory::CAPACITY;
 
-/// Deepest nesting that is read. Kubernetes' own is 5; a kubelet inside a container doubles it.
+/// Deepest nesting that is read. Kubernetes' own is 5; a kubelet inside a container doubles it. A path longer than the kernel takes is as deep: no pod shall
+/// keep the tree from ever being whole by names alone.
 const MAX_DEPTH: usize = 24;
 
-/// Reads the tree below the v2 mount: (cgroup id, path). At most [`CAPACITY`] cgroups.
+/// What was found: (cgroup id, path).
+#[derive(Debug, PartialEq, Eq)]
+pub struct Tree {
+    pub cgroups: Vec<(u64, String)>,
+    /// What is not among them does not exist. Else a part of the tree could not be read, or there are more than [`CAPACITY`].
+    pub whole: bool,
+}
+
+/// Reads the tree below the v2 mount. At most [`CAPACITY`] cgroups.
 ///
 /// A cgroup's id is the inode number of its directory. What vanishes while it is read is left out.
-pub fn scan(root: &Path) -> Vec<(u64, String)> {
-    let mut found = Vec::new();
-    if let Ok(metadata) = fs::metadata(root) {
-        found.push((metadata.ino(), "/".to_owned()));
-        descend(root, "", 0, &mut found);
+pub fn scan(root: &Path) -> Tree {
+    let mut tree = Tree {
+        cgroups: Vec::new(),
+        whole: true,
+    };
+    match fs::metadata(root) {
+        Ok(metadata) => {
+            tree.cgroups.push((metadata.ino(), "/".to_owned()));
+            tree.descend(root, "", 0);
+        }
+        // A mount that is not there says nothing of its cgroups.
+        Err(_) => tree.whole = false,
     }
-    found
+    tree
 }
 
 /// How deep below the root pods are told apart: a pod's own cgroup, or one of its containers', whatever the pod makes below.
 ///
 /// Two below the deepest kubepods root: kubelet puts a class between that and all pods but the guaranteed. 3 where there is no pod yet.
 pub fn pod_level(root: &Path) -> u32 {
-    let below_kubepods = scan(root).iter().filter_map(|(_, path)| pod_level_of(path)).max();
-    below_kubepods.unwrap_or(3)
+    let tree = scan(root);
+    let below_kubepods = tree.cgroups.iter().filter_map(|(_, path)| pod_level_of(path));
+    below_kubepods.max().unwrap_or(3)
 }
 
 /// Of a pod's own cgroup or one below: the level two below its kubepods root.
@@ -42,23 +60,40 @@ fn pod_level_of(path: &str) -> Option<u32> {
     u32::try_from(at + 3).ok()
 }
 
-fn descend(directory: &Path, path: &str, depth: usize, found: &mut Vec<(u64, String)>) {
-    let Ok(entries) = fs::read_dir(directory) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        if found.len() >= CAPACITY {
+impl Tree {
+    fn descend(&mut self, directory: &Path, path: &str, depth: usize) {
+        let Some(entries) = self.there(fs::read_dir(directory)) else {
             return;
+        };
+        for entry in entries {
+            let Some(entry) = self.there(entry) else { continue };
+            if !self.there(entry.file_type()).is_some_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let Some(metadata) = self.there(entry.metadata()) else {
+                continue;
+            };
+            if self.cgroups.len() >= CAPACITY {
+                self.whole = false;
+                return;
+            }
+            let below = format!("{path}/{}", entry.file_name().to_string_lossy());
+            self.cgroups.push((metadata.ino(), below.clone()));
+            if depth < MAX_DEPTH {
+                self.descend(&entry.path(), &below, depth + 1);
+            }
         }
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            continue;
+    }
+
+    /// `None`: it is gone, or nobody knows what is there.
+    fn there<T>(&mut self, read: io::Result<T>) -> Option<T> {
+        if let Err(error) = &read {
+            self.whole &= matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename
+            );
         }
-        let Ok(metadata) = entry.metadata() else { continue };
-        let below = format!("{path}/{}", entry.file_name().to_string_lossy());
-        found.push((metadata.ino(), below.clone()));
-        if depth < MAX_DEPTH {
-            descend(&entry.path(), &below, depth + 1, found);
-        }
+        read.ok()
     }
 }
 
@@ -71,7 +106,9 @@ mod tests {
         let root = tempfile::tempdir().expect("a temporary directory");
         fs::create_dir_all(root.path().join("a/b")).expect("made");
         fs::write(root.path().join("a/cgroup.procs"), "").expect("made");
-        let mut found = scan(root.path());
+        let tree = scan(root.path());
+        assert!(tree.whole);
+        let mut found = tree.cgroups;
         found.sort_by(|one, other| one.1.cmp(&other.1));
         let paths: Vec<&str> = found.iter().map(|(_, path)| path.as_str()).collect();
         assert_eq!(paths, ["/", "/a", "/a/b"]);
@@ -82,7 +119,48 @@ mod tests {
     }
 
     #[test]
-    fn a_root_that_is_not_there_is_an_empty_tree() {
-        assert_eq!(scan(Path::new("/nonexistent/partywall")), []);
+    fn a_root_that_is_not_there_says_nothing() {
+        let tree = scan(Path::new("/nonexistent/partywall"));
+        assert_eq!((tree.cgroups, tree.whole), (Vec::new(), false));
+    }
+
+    /// No rights, too many open files, an I/O error: here no directory, which stops root too.
+    #[test]
+    fn what_cannot_be_read_leaves_the_tree_in_part() {
+        let root = tempfile::NamedTempFile::new().expect("a temporary file");
+        let tree = scan(root.path());
+        assert_eq!((tree.cgroups.len(), tree.whole), (1, false));
+    }
+
+    #[test]
+    fn names_do_not_keep_a_tree_from_being_whole() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let part = "x".repeat(250);
+        // The last steps by handles: no path leads there in one.
+        let mut handle = fs::File::open(root.path()).expect("open");
+        for _ in 0..20 {
+            rustix::fs::mkdirat(&handle, &part, rustix::fs::Mode::RWXU).expect("made");
+            let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY;
+            let next = rustix::fs::openat(&handle, &part, flags, rustix::fs::Mode::empty()).expect("open");
+            handle = next.into();
+        }
+        let tree = scan(root.path());
+        assert!(tree.whole);
+        assert!((2..21).contains(&tree.cgroups.len()), "{}", tree.cgroups.len());
+    }
+
+    #[test]
+    fn beyond_its_capacity_the_tree_is_in_part() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        for i in 1..CAPACITY {
+            fs::create_dir(root.path().join(i.to_string())).expect("made");
+        }
+        // Files of no cgroup take no room.
+        fs::write(root.path().join("cgroup.procs"), "").expect("made");
+        let tree = scan(root.path());
+        assert_eq!((tree.cgroups.len(), tree.whole), (CAPACITY, true));
+        fs::create_dir(root.path().join("one-more")).expect("made");
+        let tree = scan(root.path());
+        assert_eq!((tree.cgroups.len(), tree.whole), (CAPACITY, false));
     }
 }

@@ -1,6 +1,6 @@
 //! What the binary does with what was typed.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -53,13 +53,21 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     } else {
         report.table()
     };
-    // A reader that went away (`| head`) has what it wanted.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    print_to(std::io::stdout(), &text)?;
     Ok(if report.able {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// A reader that went away (`| head`) has what it wanted; a disk that is full has not.
+fn print_to(mut out: impl Write, text: &str) -> anyhow::Result<()> {
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("writing to stdout"),
+        _ => Ok(()),
+    }
 }
 
 fn log_to_stderr(format: LogFormat) {
@@ -70,5 +78,28 @@ fn log_to_stderr(format: LogFormat) {
     match format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::fs::OpenOptions;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_a_failure_and_a_reader_that_left_is_none() {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        // As stdout does, which keeps what no line break ends.
+        let error = print_to(std::io::LineWriter::new(full), "cut").unwrap_err();
+        assert!(
+            format!("{error:#}").contains("writing to stdout: No space left"),
+            "{error:#}"
+        );
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        print_to(writer, "cut").unwrap();
     }
 }

@@ -48,6 +48,8 @@ pub struct ReadLosses {
     pub oom_kills: u64,
     /// Places of flows, and units, that could not be given back.
     pub flow_places: u64,
+    /// Times that a part of the cgroup tree could not be read: nothing was taken for gone then.
+    pub tree_cut: u64,
 }
 
 /// What the agent tracks at the moment.
@@ -445,8 +447,9 @@ impl Reader {
 
     fn scan(&mut self, now_ns: u64) {
         let tree = cgroups::scan(&self.cgroup_root);
-        self.inventory
-            .scanned(tree.iter().map(|(id, path)| (*id, path.as_str())), now_ns);
+        let found = tree.cgroups.iter().map(|(id, path)| (*id, path.as_str()));
+        self.inventory.scanned(found, tree.whole, now_ns);
+        self.losses.tree_cut += u64::from(!tree.whole);
         self.scanned_ns = now_ns;
         self.scan_wanted = false;
     }

@@ -152,6 +152,7 @@ pub fn losses(reader: &Reader) -> Vec<v1::Loss> {
         give_back,
         oom_kills,
         flow_places,
+        tree_cut,
     } = reader.losses();
     losses.extend([
         loss("read", "in_flight", "readings", in_flight),
@@ -162,6 +163,7 @@ pub fn losses(reader: &Reader) -> Vec<v1::Loss> {
         loss("read", "give_back", "slots", give_back),
         loss("ring", "oom_kills", "events", oom_kills),
         loss("read", "flow_places", "places", flow_places),
+        loss("read", "tree_cut", "scans", tree_cut),
         loss("attribute", "too_many_cgroups", "cgroups", reader.turned_away()),
     ]);
     losses

@@ -369,6 +369,56 @@ fn a_limit_holds_each_container_or_is_not_offered() {
 }
 
 #[test]
+fn a_sidecar_stands_among_the_init_containers() {
+    let container = |name: &str, cpu_ncores: u64, sidecar| ContainerObject {
+        name: name.into(),
+        requests: Resources {
+            cpu_ncores,
+            memory_bytes: 0,
+        },
+        sidecar,
+        ..ContainerObject::default()
+    };
+    let (mut sim, web, batch) = hog();
+    let pod = sim.cluster.pods.iter_mut().find(|p| p.name == "batch").unwrap();
+    Arc::make_mut(pod).containers = vec![
+        container("main", 30_000_000, false),
+        container("proxy", 70_000_000, true),
+    ]
+    .into();
+    sim.cluster.limit_ranges.push(LimitRangeObject {
+        namespace: "red".into(),
+        name: "limits".into(),
+        max_cpu_ncores: Some(50_000_000),
+        ..LimitRangeObject::default()
+    });
+    sim.publish();
+    sim.ticks(12, &[Ran(web, 300), Ran(batch, 900), Waited(web, batch, 500)]);
+    let spec = |remedy: &Remedy| documents(&remedy.yaml).remove(0)["spec"]["template"]["spec"].clone();
+    let told = explain(&sim.world, sim.now, "NoisyNeighbour");
+    // The increase goes to the one that asks for most.
+    let asks = spec(remedy(&told, "request"));
+    assert!(asks["containers"].is_null(), "{asks:#}");
+    assert_eq!(asks["initContainers"][0]["name"], "proxy");
+    let held = spec(remedy(&told, "limit"));
+    for (list, name, limit) in [("containers", "main", "30m"), ("initContainers", "proxy", "70m")] {
+        assert_eq!(held[list].as_array().map(Vec::len), Some(1), "{held:#}");
+        assert_eq!(held[list][0]["name"], name);
+        assert_eq!(held[list][0]["resources"]["limits"]["cpu"], limit);
+    }
+    let stories = sim.world.book().stories("");
+    let ranges = stories
+        .into_iter()
+        .filter(|s| s.breach.key.kind.as_str() == "LimitRangeExceeded");
+    let proxy = ranges
+        .filter(|s| s.breach.key.subject.contains("proxy"))
+        .map(|s| sim.world.explain(s, sim.now));
+    let limited = proxy.map(|told| spec(remedy(&told, "limit"))).next().unwrap();
+    assert!(limited["containers"].is_null(), "{limited:#}");
+    assert_eq!(limited["initContainers"][0]["resources"]["limits"]["cpu"], "50m");
+}
+
+#[test]
 fn quotas_that_bind_together_and_a_pod_of_two_containers() {
     let (mut sim, _, batch) = hog();
     let quota = |name: &str, cores: u64| QuotaObject {
@@ -614,6 +664,58 @@ fn a_flat_network() {
     assert_eq!(net.shown(), ["red/client>blue/web 80 allowed both"]);
 }
 
+/// What the fence says of a connection from red/client.
+fn verdict(net: &Net, to: &str, port: u16) -> &'static str {
+    let fence = net.world.directory().fence();
+    let decision = fence.decide(&partywall_aggregator_core::fence::Traffic {
+        from: partywall_aggregator_core::fence::End::Pod(fence.pod("red", "client").unwrap()),
+        to: fence.at(ip(to)),
+        protocol: partywall_aggregator_core::identity::Protocol::Tcp,
+        port,
+        family: None,
+    });
+    decision.verdict().as_str()
+}
+
+#[test]
+fn groups_that_are_called_the_same_have_a_policy_each() {
+    let (mut net, client, web) = two("");
+    let store = net.pod("blue", "store", "node-b", "10.0.1.3");
+    for (name, component) in [("web", "web"), ("store", "db")] {
+        let pod = net.cluster.pods.iter_mut().find(|p| p.name == name).unwrap();
+        Arc::make_mut(pod).labels = BTreeMap::from([
+            ("app.kubernetes.io/name".to_owned(), "shop".to_owned()),
+            ("app.kubernetes.io/component".to_owned(), component.to_owned()),
+        ])
+        .into();
+    }
+    net.publish();
+    net.connects(client, web, 80, 1_000);
+    net.connects(client, store, 5_432, 1_000);
+    net.ticks(2);
+    let told = explain(&net.world, net.now, "FlatNetwork");
+    let closing = remedy(&told, "network_policy");
+    let read = objects::read(&closing.yaml).unwrap().cluster.network_policies;
+    let names: Vec<String> = read.iter().map(ToString::to_string).collect();
+    assert!(names.len() == 2 && names[0] != names[1], "{names:?}");
+    for name in &names {
+        assert!(
+            name.starts_with("blue/partywall-shop-") && closing.what.contains(name),
+            "{name}"
+        );
+    }
+    assert_eq!(
+        (verdict(&net, "10.0.1.1", 80), verdict(&net, "10.0.1.3", 80)),
+        ("open", "open")
+    );
+    net.cluster.network_policies.extend(read);
+    net.publish();
+    assert_eq!(
+        (verdict(&net, "10.0.1.1", 80), verdict(&net, "10.0.1.3", 80)),
+        ("denied", "denied")
+    );
+}
+
 #[test]
 fn a_leak() {
     let (mut net, client, web) = two("");
@@ -648,6 +750,13 @@ fn a_leak() {
         .cluster
         .network_policies;
     assert!(egress[0].egress.is_some() && egress[0].namespace == "red");
+    // Of the two only the one that is made here is said to be.
+    let managed: Vec<bool> = told
+        .remedies
+        .iter()
+        .map(|r| r.yaml.contains("managed-by"))
+        .collect();
+    assert_eq!(managed, [false, true, false]);
 }
 
 #[test]
@@ -682,21 +791,81 @@ fn the_node_s_credentials() {
     // It admits everything but that.
     net.cluster.network_policies.extend(read.network_policies);
     net.publish();
-    let fence = net.world.directory().fence();
     for (address, wanted) in [
         ("169.254.169.254", "denied"),
         ("8.8.8.8", "allowed"),
         ("10.0.1.1", "allowed"),
     ] {
-        let pod = fence.pod("red", "client").unwrap();
-        let decision = fence.decide(&partywall_aggregator_core::fence::Traffic {
-            from: partywall_aggregator_core::fence::End::Pod(pod),
-            to: fence.at(ip(address)),
-            protocol: partywall_aggregator_core::identity::Protocol::Tcp,
-            port: 80,
-            family: None,
-        });
-        assert_eq!(decision.verdict().as_str(), wanted, "{address}");
+        assert_eq!(verdict(&net, address, 80), wanted, "{address}");
+    }
+}
+
+/// red/client, isolated by a policy with these egress rules, reached its node's credentials.
+fn isolated_and_reached(egress: &str) -> (Net, Explanation) {
+    let (mut net, client, _) = two("fence: {pod_identity: \"true\"}");
+    let policy = format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: own, namespace: red}}\nspec: {{podSelector: {{}}, policyTypes: [Ingress, Egress], ingress: [{{ports: [{{port: 8080}}]}}], egress: {egress}}}\n"
+    );
+    let read = objects::read(&policy).unwrap().cluster.network_policies;
+    net.cluster.network_policies.extend(read);
+    net.publish();
+    let mut by = traffic((6, 600), (6, 900));
+    (by.opened, by.established) = (1, 1);
+    net.opens(client, ip("169.254.169.254"), TCP, 80, by);
+    net.ticks(3);
+    let told = explain(&net.world, net.now, "CredentialReach");
+    (net, told)
+}
+
+#[test]
+fn credentials_that_a_policy_admits_are_left_out_of_it() {
+    for (egress, others) in [
+        ("[{}]", "allowed"),
+        ("[{ports: [{port: 80}]}]", "allowed"),
+        (
+            "[{to: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.1.0.0/16]}}]}]",
+            "allowed",
+        ),
+        (
+            "[{to: [{ipBlock: {cidr: 169.254.0.0/16}}, {ipBlock: {cidr: 8.8.8.8/32}}]}]",
+            "allowed",
+        ),
+        // All that the rule admits: without peers it would admit everybody.
+        ("[{to: [{ipBlock: {cidr: 169.254.169.254/32}}]}]", "denied"),
+    ] {
+        let (mut net, told) = isolated_and_reached(egress);
+        assert_eq!(verdict(&net, "169.254.169.254", 80), "allowed", "{egress}");
+        assert_eq!(verdict(&net, "8.8.8.8", 80), others, "{egress}");
+        let closing = remedy(&told, "network_policy");
+        assert_eq!(&*closing.by, "red");
+        assert!(!closing.yaml.contains("managed-by"), "{}", closing.yaml);
+        let read = objects::read(&closing.yaml).unwrap().cluster.network_policies;
+        assert_eq!(read.len(), 1);
+        assert_eq!(read[0].to_string(), "red/own");
+        assert_eq!(read[0].ingress, net.cluster.network_policies[0].ingress);
+        net.cluster.network_policies = read;
+        net.publish();
+        assert_eq!(verdict(&net, "169.254.169.254", 80), "denied", "{}", closing.yaml);
+        assert_eq!(verdict(&net, "8.8.8.8", 80), others, "{}", closing.yaml);
+    }
+}
+
+#[test]
+fn credentials_that_no_policy_admits_are_the_network_plugins_affair() {
+    for egress in [
+        "[]",
+        "[{to: [{ipBlock: {cidr: 8.8.8.8/32}}]}]",
+        "[{ports: [{protocol: UDP, port: 53}]}]",
+    ] {
+        let (net, told) = isolated_and_reached(egress);
+        assert_eq!(verdict(&net, "169.254.169.254", 80), "denied", "{egress}");
+        let enforced = remedy(&told, "network_policy");
+        assert_eq!((&*enforced.by, enforced.yaml.as_str()), ("platform", ""));
+        assert!(
+            enforced.what.contains("node-a enforces red/own"),
+            "{}",
+            enforced.what
+        );
     }
 }
 

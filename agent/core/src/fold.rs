@@ -441,13 +441,24 @@ impl Fold {
                     .iter()
                     .filter_map(|runner| Some((*runner, *entity.row.ran_ns.get(runner)?)))
                     .collect();
-                changes.ledger.push((
-                    *index,
-                    LedgerRow {
-                        ran_ns,
-                        ..entity.row.clone()
-                    },
-                ));
+                // Named one by one: of the rest, which is most, no copy is made.
+                let LedgerRow {
+                    self_ns,
+                    idle_ns,
+                    steal_ns,
+                    throttled_ns,
+                    unresolved_ns,
+                    ran_ns: _,
+                } = entity.row;
+                let row = LedgerRow {
+                    self_ns,
+                    idle_ns,
+                    steal_ns,
+                    throttled_ns,
+                    unresolved_ns,
+                    ran_ns,
+                };
+                changes.ledger.push((*index, row));
             }
         }
         for index in std::mem::take(&mut self.ended) {

@@ -68,8 +68,10 @@ impl Inventory {
         }
     }
 
-    /// The whole tree as it was read at `now_ns`: what is not in it is gone.
-    pub fn scanned<'a>(&mut self, tree: impl IntoIterator<Item = (u64, &'a str)>, now_ns: u64) {
+    /// The tree as it was read at `now_ns`. `whole`: what is not in it is gone; else nobody knows.
+    ///
+    /// One that was gone and is in it stays gone: its end was told. It is made anew when its quarantine is over.
+    pub fn scanned<'a>(&mut self, tree: impl IntoIterator<Item = (u64, &'a str)>, whole: bool, now_ns: u64) {
         let mut seen = std::collections::BTreeSet::new();
         for (id, path) in tree {
             seen.insert(id);
@@ -78,7 +80,7 @@ impl Inventory {
             }
         }
         for (id, known) in &mut self.known {
-            if !seen.contains(id) {
+            if whole && !seen.contains(id) {
                 known.gone_ns.get_or_insert(now_ns);
             }
         }
@@ -127,10 +129,11 @@ impl Inventory {
     /// Forgets the cgroups whose quarantine is over and for which `keep` is false.
     pub fn forget_expired(&mut self, now_ns: u64, keep: impl Fn(u64) -> bool) {
         self.known.retain(|id, known| {
-            keep(*id)
-                || known
-                    .gone_ns
-                    .is_none_or(|gone_ns| now_ns.saturating_sub(gone_ns) < QUARANTINE_NS)
+            // `keep` goes through all flows: it is asked of few.
+            known
+                .gone_ns
+                .is_none_or(|gone_ns| now_ns.saturating_sub(gone_ns) < QUARANTINE_NS)
+                || keep(*id)
         });
     }
 
@@ -171,7 +174,15 @@ mod tests {
         assert!(inventory.expired(7, QUARANTINE_NS + 100));
         inventory.forget_expired(QUARANTINE_NS + 100, |id| id == 7);
         assert_eq!(inventory.len(), 1, "kept while its slot is bound");
-        inventory.forget_expired(QUARANTINE_NS + 100, |_| false);
+        inventory.made(8, "/system.slice/b.service", 0);
+        let asked = std::cell::RefCell::new(Vec::new());
+        inventory.forget_expired(QUARANTINE_NS + 100, |id| {
+            asked.borrow_mut().push(id);
+            true
+        });
+        assert_eq!(asked.into_inner(), [7], "not of what is there");
+        inventory.removed(8, QUARANTINE_NS);
+        inventory.forget_expired(2 * QUARANTINE_NS, |_| false);
         assert!(inventory.is_empty());
     }
 
@@ -180,10 +191,35 @@ mod tests {
         let mut inventory = Inventory::default();
         inventory.made(1, "/", 0);
         inventory.made(2, "/gone", 0);
-        inventory.scanned([(1, "/"), (3, "/new")], 50);
+        inventory.scanned([(1, "/"), (3, "/new")], true, 50);
         assert!(inventory.identity(3).is_some());
         assert!(inventory.expired(2, 50 + QUARANTINE_NS));
         assert!(!inventory.expired(1, u64::MAX));
+    }
+
+    #[test]
+    fn a_scan_that_was_cut_short_ends_nothing() {
+        let mut inventory = Inventory::default();
+        inventory.made(1, "/", 0);
+        inventory.made(2, "/not-reached", 0);
+        inventory.scanned([(1, "/"), (3, "/new")], false, 50);
+        assert!(inventory.identity(3).is_some());
+        assert_eq!(inventory.gone_ns(2), None);
+    }
+
+    #[test]
+    fn what_was_taken_for_gone_is_made_anew_after_its_quarantine() {
+        let pod = "/kubepods.slice/kubepods-pod0f3e2d1c_aaaa_4bbb_8ccc_0123456789ab.slice";
+        let mut inventory = Inventory::default();
+        inventory.made(2, pod, 0);
+        assert_eq!(inventory.take_own().len(), 1);
+        inventory.scanned([(1, "/")], true, 50);
+        inventory.scanned([(1, "/"), (2, pod)], true, 60);
+        assert_eq!(inventory.gone_ns(2), Some(50), "its end was told");
+        inventory.forget_expired(50 + QUARANTINE_NS, |_| false);
+        inventory.scanned([(1, "/"), (2, pod)], true, 50 + QUARANTINE_NS);
+        assert_eq!(inventory.gone_ns(2), None);
+        assert_eq!(inventory.take_own().len(), 1, "handed out again");
     }
 
     #[test]

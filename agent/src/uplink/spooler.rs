@@ -143,6 +143,16 @@ impl Spooler {
         }
     }
 
+    /// After a failure. What it says is told: at once, and then once in [`RETRY`].
+    async fn try_again(&mut self) -> Option<Opened> {
+        let opened = self.try_open().await;
+        opened
+            .inspect_err(|error| {
+                tracing::warn!(%error, retry_in_s = RETRY.as_secs(), "the spool could not be opened again: reports wait in memory");
+            })
+            .ok()
+    }
+
     async fn opened(&mut self, opened: Opened, first: bool) {
         let Opened {
             spool,
@@ -187,7 +197,7 @@ impl Spooler {
     async fn work(&mut self, closing: bool) {
         if self.spool.is_none() && self.open_again.is_some_and(|at| at <= Instant::now()) {
             self.open_again = Some(Instant::now() + RETRY);
-            if let Ok(opened) = self.try_open().await {
+            if let Some(opened) = self.try_again().await {
                 tracing::info!("the spool can be used again");
                 self.opened(opened, false).await;
             }
@@ -310,11 +320,8 @@ impl Spooler {
             );
         }
         self.shared.state().outbox.interrupted();
-        match if self.hung {
-            None
-        } else {
-            self.try_open().await.ok()
-        } {
+        let again = if self.hung { None } else { self.try_again().await };
+        match again {
             Some(opened) => {
                 self.note_set_aside(opened.set_aside);
                 self.take_up(opened.spool, opened.last.as_ref());
@@ -354,5 +361,90 @@ impl Spooler {
         drop(state);
         self.shared.pushed.notify_one();
         self.shared.answered.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    use super::super::{Uplink, UplinkConfig};
+    use super::*;
+    use crate::link::LinkConfig;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn why_it_cannot_be_opened_again_is_told() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .finish();
+        let _logging = tracing::subscriber::set_default(subscriber);
+        // That there is no aggregator is told besides.
+        let told = || {
+            let text = String::from_utf8(std::mem::take(&mut *log.0.lock().unwrap())).unwrap();
+            let of_spool: Vec<&str> = text.lines().filter(|line| line.contains("spool")).collect();
+            of_spool.join("\n")
+        };
+        let above = tempfile::tempdir().unwrap();
+        let dir = above.path().join("spool");
+        let uplink = Uplink::new(UplinkConfig {
+            link: LinkConfig::plaintext("http://127.0.0.1:9"),
+            queue_bytes: 1 << 20,
+            spool: None,
+        })
+        .unwrap();
+        std::fs::create_dir(&dir).unwrap();
+        let mut spooler = Spooler {
+            shared: Arc::clone(&uplink.shared),
+            config: SpoolConfig {
+                dir: dir.clone(),
+                bytes: 64 << 20,
+            },
+            spool: Some(Spool::open(&dir, 64 << 20).unwrap().spool),
+            hung: false,
+            no_write_before: None,
+            open_again: None,
+            read_failed: false,
+            sent: None,
+            full: Complaint::default(),
+        };
+        // Writing fails, and in the directory's place is something else by now.
+        std::fs::remove_dir_all(&dir).unwrap();
+        std::fs::write(&dir, "").unwrap();
+        let done: Option<()> = spooler.disk(|_| panic!("as a disk that fails")).await;
+        assert_eq!(done, None);
+        let reason = "File exists";
+        let at_once = told();
+        assert!(
+            at_once.contains("opened again") && at_once.contains(reason),
+            "{at_once}"
+        );
+        spooler.work(false).await;
+        assert_eq!(told(), "", "not before its time");
+        spooler.open_again = Some(Instant::now());
+        spooler.work(false).await;
+        let later = told();
+        assert!(
+            later.contains("opened again") && later.contains(reason),
+            "{later}"
+        );
     }
 }

@@ -63,8 +63,8 @@ pub struct Loaded {
     pub config: Arc<ServerConfig>,
     own: Validity,
     client_ca: Validity,
-    /// What the files said.
-    texts: Texts,
+    /// What the files said. Shared: each handshake takes a copy of this, and the key is in it.
+    texts: Arc<Texts>,
 }
 
 impl fmt::Debug for Loaded {
@@ -76,7 +76,7 @@ impl fmt::Debug for Loaded {
 }
 
 /// The three files' contents. No `Debug`: one of them is secret.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 struct Texts([Vec<u8>; 3]);
 
 impl Texts {
@@ -103,10 +103,10 @@ fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
 /// # Errors
 /// A file cannot be read, is no PEM of its kind, or the three do not fit: the flag, the path, and what is wrong.
 pub fn load(files: &Files) -> anyhow::Result<Loaded> {
-    parse(files, Texts::read(files)?)
+    parse(files, Arc::new(Texts::read(files)?))
 }
 
-fn parse(files: &Files, texts: Texts) -> anyhow::Result<Loaded> {
+fn parse(files: &Files, texts: Arc<Texts>) -> anyhow::Result<Loaded> {
     let provider = Arc::new(ring::default_provider());
     let (key, own) = own(files, &texts, &provider)?;
     let (roots, client_ca) = authorities(&files.client_ca, &texts.0[2])
@@ -233,7 +233,7 @@ pub async fn follow(files: Files, in_force: InForce, state: Arc<State>, stop: Ca
         if stop.run_until_cancelled(changed).await.is_none() {
             return;
         }
-        let texts = Texts::read(&files).map_err(|e| format!("{e:#}"));
+        let texts = Texts::read(&files).map(Arc::new).map_err(|e| format!("{e:#}"));
         if Some(&texts) == seen.as_ref() {
             continue;
         }

@@ -65,7 +65,7 @@ pub(super) fn write(out: &mut Out<'_>, figures: &Figures) {
     let unreadable = figures.unreadable.iter().map(|(part, n)| ([("part", *part)], *n));
     out.gauges(
         "aggregator_store_left_out",
-        "Parts of what was there at the start that could not be taken over: the whole file, a node, a batch, a record, a report; or another cluster's",
+        "Parts of what was there at the start, or when a disk that failed was tried again, that could not be taken over: the whole file, a node, a batch, a record, a report; or another cluster's",
         unreadable,
     );
 }

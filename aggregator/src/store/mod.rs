@@ -103,7 +103,15 @@ pub struct Figures {
     /// At the start.
     pub restored_nodes: u64,
     pub replayed_records: u64,
+    /// By part; the file also when it was opened again after a failure.
     pub unreadable: BTreeMap<&'static str, u64>,
+}
+
+impl Figures {
+    /// The file was moved aside, and another begun.
+    fn note_set_aside(&mut self) {
+        *self.unreadable.entry("file").or_default() += 1;
+    }
 }
 
 impl Journal {
@@ -241,7 +249,7 @@ impl Store {
             restore::restore(&file, &clusters).map_err(|error| OpenError::Io(dir.to_owned(), error))?;
         if let Some(error) = unreadable {
             tracing::error!(dir = %dir.display(), error, "the state could not be read: it was moved aside, totals begin anew");
-            figures.unreadable.insert("file", 1);
+            figures.note_set_aside();
         }
         let journal = Arc::new(Journal::new(next));
         journal.update(|f| *f = figures);

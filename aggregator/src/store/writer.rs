@@ -10,7 +10,7 @@ use tracing::{error, info};
 
 use super::file::{Change, File};
 use super::format::{NodeState, Saved, waits};
-use super::{GATHER, Journal, Key, Note, RETRY, SAVE_AT_ONCE, SAVE_BYTES, SAVE_EVERY};
+use super::{Figures, GATHER, Journal, Key, Note, RETRY, SAVE_AT_ONCE, SAVE_BYTES, SAVE_EVERY};
 use crate::database::{Place, reason};
 use crate::state::Cluster;
 
@@ -157,7 +157,11 @@ impl Writer {
     fn open_again(&mut self) {
         self.retry_at = Instant::now() + RETRY;
         match File::open(&self.dir) {
-            Ok((file, _)) => {
+            Ok((file, unreadable)) => {
+                if let Some(error) = unreadable {
+                    error!(dir = %self.dir.display(), error, "the state could not be read: it was moved aside, all that is in memory is saved anew");
+                    self.journal.update(Figures::note_set_aside);
+                }
                 info!(dir = %self.dir.display(), "the state is written again");
                 self.begin(file);
             }
@@ -331,4 +335,23 @@ fn spread(node: &str) -> Duration {
         .bytes()
         .fold(0u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(b)));
     SAVE_EVERY / 2 + SAVE_EVERY / 2 * (hash % 64) / 64
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_found_damaged_after_a_failure_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("state.redb"), b"no database at all".repeat(1_000)).unwrap();
+        let journal = Arc::new(Journal::new(0));
+        let mut writer = Writer::new(Arc::clone(&journal), Vec::new(), dir.path().to_owned());
+        writer.open_again();
+        assert!(dir.path().join("state.redb.corrupt").is_file());
+        let figures = journal.figures();
+        assert_eq!((figures.durable, figures.unreadable["file"]), (true, 1));
+    }
 }

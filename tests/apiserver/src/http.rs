@@ -178,10 +178,9 @@ fn get(inner: &Inner, asked: &Asked) -> Response<Body> {
 
 fn list(inner: &Inner, asked: &Asked, fault: Option<&What>) -> Response<Body> {
     let resource = asked.resource;
-    let max_page = lock(&inner.settings).max_page;
     let limit = asked
         .parameter("limit")
-        .and_then(|n| n.parse().ok())
+        .and_then(|n| n.parse::<usize>().ok())
         .filter(|n| *n > 0);
     let (snapshot, version, from) = match asked.parameter("continue") {
         Some(token) => {
@@ -213,7 +212,7 @@ fn list(inner: &Inner, asked: &Asked, fault: Option<&What>) -> Response<Body> {
         }
     };
     // Pages are for those who ask for them.
-    let page = limit.map_or(usize::MAX, |limit: usize| limit.min(max_page));
+    let page = limit.unwrap_or(usize::MAX);
     let to = from.saturating_add(page).min(snapshot.len());
     let mut metadata = json!({"resourceVersion": version.to_string()});
     if to < snapshot.len() {

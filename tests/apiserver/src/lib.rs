@@ -90,8 +90,6 @@ struct Settings {
     bookmark_every: Duration,
     /// 410 as the HTTP status of the answer, as aggregated servers give it; else as an event, as kube-apiserver does.
     gone_as_status: bool,
-    /// A page has at most as many items, whatever the client asks for.
-    max_page: usize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -140,7 +138,6 @@ impl Server {
             settings: Mutex::new(Settings {
                 bookmark_every: Duration::from_secs(60),
                 gone_as_status: false,
-                max_page: usize::MAX,
             }),
             switch: Arc::clone(&switch),
         });
@@ -271,10 +268,6 @@ impl Server {
         lock(&self.inner.tokens).insert(text.to_owned(), token);
     }
 
-    pub fn remove_token(&self, text: &str) {
-        lock(&self.inner.tokens).remove(text);
-    }
-
     /// A minute where nothing is said, as the real one.
     pub fn set_bookmark_interval(&self, every: Duration) {
         lock(&self.inner.settings).bookmark_every = every;
@@ -282,11 +275,6 @@ impl Server {
 
     pub fn set_gone_as_status(&self, is_so: bool) {
         lock(&self.inner.settings).gone_as_status = is_so;
-    }
-
-    /// Items of a page, whatever more the client asks for.
-    pub fn set_max_page(&self, items: usize) {
-        lock(&self.inner.settings).max_page = items.max(1);
     }
 
     /// The newest fault that fits a request is taken.
@@ -340,11 +328,6 @@ impl Server {
 
     pub fn forget_requests(&self) {
         lock(&self.inner.requests).clear();
-    }
-
-    /// Watches that are open now.
-    pub fn open_watches(&self) -> usize {
-        self.inner.orders.receiver_count()
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {

@@ -106,6 +106,17 @@ pub fn called(selector: &Selector) -> String {
     }
 }
 
+/// A policy's name where several groups' policies are called the same.
+pub fn told_apart(name: &str, selector: &Selector) -> String {
+    format!("{name}-{:08x}", hash(&selector.to_string()))
+}
+
+/// FNV-1a: the same in every version, which the standard library's does not promise.
+fn hash(text: &str) -> u32 {
+    text.bytes()
+        .fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

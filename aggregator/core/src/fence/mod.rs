@@ -25,12 +25,12 @@ pub use block::{BlockError, IpBlock};
 pub use decide::{Admission, Decision, Doubt, Exemption, Stand, Verdict};
 pub use ends::{End, Family, Namespace, Node, Pod, Policies, Traffic};
 pub use explain::{Explanation, Miss, Note, Says, Trace};
-pub use group::{Own, called, lasting, selector};
+pub use group::{Own, called, lasting, selector, told_apart};
 pub use model::{Direction, NetworkPolicy, Peer, Port, PortError, PortNumber, Rule, number};
 pub(crate) use past::Past;
 pub use question::{AskedPort, Question, QuestionError};
 pub use selector::{Expression, Operator, OperatorError, Selector};
-pub use yaml::{MANAGED_BY, document};
+pub use yaml::{MANAGED_BY, document, unlabelled};
 
 use crate::identity::{Cluster, ForeignPolicy, Labels, PodObject};
 

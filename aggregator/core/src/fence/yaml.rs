@@ -9,11 +9,21 @@ use crate::yaml::{comment, quoted, scalar};
 /// By which what was suggested is found again.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "partywall");
 
-/// One document. Notes are of the rules, in their order.
+/// One document, of a policy that is made here. Notes are of the rules, in their order.
 pub fn document(policy: &NetworkPolicy, ingress: &[String], egress: &[String]) -> String {
     let (key, value) = MANAGED_BY;
+    let labels = format!("  labels:\n    {key}: {value}\n");
+    text(policy, &labels, ingress, egress)
+}
+
+/// One document, of a policy that somebody else made: which labels it has is not known, and none is theirs to be given.
+pub fn unlabelled(policy: &NetworkPolicy) -> String {
+    text(policy, "", &[], &[])
+}
+
+fn text(policy: &NetworkPolicy, labels: &str, ingress: &[String], egress: &[String]) -> String {
     let mut text = format!(
-        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: {}\n  namespace: {}\n  labels:\n    {key}: {value}\nspec:\n",
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: {}\n  namespace: {}\n{labels}spec:\n",
         scalar(&policy.name),
         scalar(&policy.namespace)
     );

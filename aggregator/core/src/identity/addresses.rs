@@ -21,7 +21,7 @@ use crate::limits::{GONE_POD_KEPT_NS, MAX_GONE_PODS, MAX_SERVICE_ADDRESSES, MAX_
 const SLACK_NS: u64 = 5 * NS_PER_S;
 
 /// Instance metadata services of EC2, and of most other clouds.
-const METADATA: [IpAddr; 2] = [
+pub(crate) const METADATA: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
 ];

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub(crate) use addresses::METADATA;
 pub use addresses::{Addresses, Owner, Service};
 pub use directory::{Bound, Directory, Range, Scoped, TurnedAway};
 pub use network::{
@@ -140,6 +141,8 @@ pub struct ContainerObject {
     pub memory_limit_bytes: Option<u64>,
     /// What it says that it listens on. Nothing is bound to it: a container may listen elsewhere.
     pub ports: Box<[ContainerPort]>,
+    /// It stands under `initContainers`, with `restartPolicy: Always`.
+    pub sidecar: bool,
 }
 
 /// What a pod was promised.

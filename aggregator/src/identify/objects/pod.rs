@@ -151,14 +151,14 @@ fn ports(container: &At<'_>) -> Result<Box<[ContainerPort]>, YamlError> {
 fn resources(spec: &At<'_>, ids: &BTreeMap<String, Box<str>>, pod: &mut PodObject) -> Result<(), YamlError> {
     let mut total = Resources::default();
     let (mut cpu_limit, mut memory_limit) = (Some(0u64), Some(0u64));
-    let mut containers = spec.list("containers")?;
+    let mut containers: Vec<_> = spec.list("containers")?.into_iter().map(|c| (c, false)).collect();
     for init in spec.list("initContainers")? {
         if init.text("restartPolicy")? == Some("Always") {
-            containers.push(init);
+            containers.push((init, true));
         }
     }
     let mut objects = Vec::with_capacity(containers.len());
-    for container in &containers {
+    for (container, sidecar) in &containers {
         let (request, cpu, memory) = one(container)?;
         let name = match container.get("name") {
             Some(_) => container.name("name", "container name", is_namespace_name)?,
@@ -171,6 +171,7 @@ fn resources(spec: &At<'_>, ids: &BTreeMap<String, Box<str>>, pod: &mut PodObjec
             cpu_limit_ncores: cpu,
             memory_limit_bytes: memory,
             ports: ports(container)?,
+            sidecar: *sidecar,
         });
         total.cpu_ncores = total.cpu_ncores.saturating_add(request.cpu_ncores);
         total.memory_bytes = total.memory_bytes.saturating_add(request.memory_bytes);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use partywall_aggregator_core::fence::{Own, Pod, Selector, called, lasting, selector};
+use partywall_aggregator_core::fence::{Own, Pod, Selector, called, lasting, selector, told_apart};
 
 use super::scene::Scene;
 
@@ -74,17 +74,11 @@ fn name(groups: &mut [Group], scene: &Scene) {
             .get(&(group.namespace.clone(), group.name.clone()))
             .is_some_and(|n| *n > 1);
         if is_shared {
-            group.name = format!("{}-{:08x}", group.name, hash(&group.selector.to_string()));
+            group.name = told_apart(&group.name, &group.selector);
         }
         // Applied, it would replace a policy that somebody wrote.
         while !taken.insert((group.namespace.clone(), group.name.clone())) {
             group.name.push_str("-2");
         }
     }
-}
-
-/// FNV-1a: the same in every version, which the standard library's does not promise.
-fn hash(text: &str) -> u32 {
-    text.bytes()
-        .fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
 }

@@ -1,5 +1,7 @@
 //! What would have to change, as YAML. Nothing applies it; any one of them would do.
 
+mod group;
+mod metadata;
 mod network;
 mod place;
 mod quota;
@@ -22,6 +24,6 @@ pub(super) fn remedies(cx: &Cx<'_>) -> Vec<Remedy> {
         BreachKind::FlatNetwork => network::open(cx),
         BreachKind::FenceLeak => network::leak(cx),
         BreachKind::Probe => network::probe(cx),
-        BreachKind::CredentialReach => network::credentials(cx),
+        BreachKind::CredentialReach => metadata::closed(cx),
     }
 }

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use super::super::cx::Cx;
 use super::super::fence::{fence_pod, question};
 use super::super::{PLATFORM, Remedy};
+use super::group::Groups;
 use super::workload;
 use crate::fence::{
     Direction, Expression, IpBlock, NetworkPolicy, Operator, Own, Peer, Pod, Port, PortNumber, Rule,
-    Selector, Stand, called, document, lasting, selector,
+    Selector, Stand, document, lasting, unlabelled,
 };
 use crate::identity::Protocol;
 use crate::traffic::{FlowEnd, FlowFilter, FlowView, Verdict};
@@ -23,8 +24,6 @@ const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// Where clusters have their DNS.
 const DNS_NAMESPACE: &str = "kube-system";
 const DNS: [(Protocol, u16); 2] = [(Protocol::Tcp, 53), (Protocol::Udp, 53)];
-/// Where nodes hand out their credentials.
-const METADATA: [(&str, &str); 2] = [("0.0.0.0/0", "169.254.169.254/32"), ("::/0", "fd00:ec2::254/128")];
 
 pub(super) fn open(cx: &Cx<'_>) -> Vec<Remedy> {
     let key = &cx.breach().key;
@@ -61,7 +60,7 @@ pub(super) fn leak(cx: &Cx<'_>) -> Vec<Remedy> {
             if let Stand::Denies(policies) = stand {
                 nodes.extend(pod.node.as_ref().map(|node| &*node.name));
                 for policy in policies.iter() {
-                    denying.insert(policy.to_string(), document(policy, &[], &[]));
+                    denying.insert(policy.to_string(), unlabelled(policy));
                 }
             }
         }
@@ -120,52 +119,6 @@ pub(super) fn probe(cx: &Cx<'_>) -> Vec<Remedy> {
         ),
         why: "what it tried answered to nobody: none of it is in use".to_owned(),
         yaml: joined(drafts),
-    }]
-}
-
-pub(super) fn credentials(cx: &Cx<'_>) -> Vec<Remedy> {
-    let key = &cx.breach().key;
-    let Some(pod) = fence_pod(cx, &key.subject).filter(|pod| !pod.host_network) else {
-        return Vec::new();
-    };
-    if !pod.isolated_by(Direction::Egress).is_empty() {
-        let policies = pod.isolated_by(Direction::Egress).iter();
-        let names: Vec<String> = policies.clone().map(ToString::to_string).collect();
-        return vec![Remedy {
-            kind: "network_policy",
-            by: Arc::clone(&key.tenant),
-            what: format!("{} admit no address of the metadata service any more", names.join(", ")),
-            why: "they isolate the pod already, and a further policy can only admit more: the rule that admits it has to leave out 169.254.169.254/32".to_owned(),
-            yaml: workload::join(&policies.map(|p| document(p, &[], &[])).collect::<Vec<_>>()),
-        }];
-    }
-    let mut peers = vec![pods(None, Selector::default())];
-    for (all, except) in METADATA {
-        let mut block = IpBlock::new(all).ok();
-        if let Some(block) = &mut block {
-            // Both are constants that fit.
-            let _ = block.leave_out(except);
-        }
-        peers.extend(block.map(Peer::Block));
-    }
-    let selector = own_selector(cx, pod);
-    let policy = NetworkPolicy {
-        namespace: pod.namespace.name.to_string(),
-        name: free_name(cx, pod, &format!("partywall-{}-no-metadata", called(&selector))),
-        pods: selector,
-        ingress: None,
-        egress: Some(vec![Rule {
-            peers,
-            ports: Vec::new(),
-        }]),
-    };
-    let note = "every pod, and every address but the metadata service's; nodes, where the network plugin matches them by address".to_owned();
-    vec![Remedy {
-        kind: "network_policy",
-        by: Arc::clone(&key.tenant),
-        what: format!("pods like {} reach everything but the metadata service: NetworkPolicy {policy}", key.subject),
-        why: "where nodes are instances of EC2, a hop limit of 1 for the metadata service does the same for every pod".to_owned(),
-        yaml: document(&policy, &[], &[note]),
     }]
 }
 
@@ -249,8 +202,9 @@ fn drafts<'p>(
         Direction::Egress => tenant.clone_into(&mut filter.from),
     }
     let flows = cx.flows(&filter);
+    let mut named = Groups::new(cx);
     let draft = |((namespace, labels), pod): ((String, Own), &Pod)| {
-        let selector = own_selector(cx, pod);
+        let (selector, name) = named.of(pod, "");
         let mut admitted = Admitted::new(cx, tenant, &namespace, direction);
         for flow in &flows.flows {
             let end = match direction {
@@ -263,7 +217,6 @@ fn drafts<'p>(
                 admitted.see(cx, flow);
             }
         }
-        let name = free_name(cx, pod, &format!("partywall-{}", called(&selector)));
         let (rules, notes) = admitted.rules();
         let (ingress, egress) = match direction {
             Direction::Ingress => (Some(rules), None),
@@ -290,28 +243,6 @@ fn drafts<'p>(
         }
     };
     groups.into_iter().map(draft).collect()
-}
-
-fn own_selector(cx: &Cx<'_>, pod: &Pod) -> Selector {
-    let others = cx.directory.fence().pods().iter();
-    let others: BTreeSet<Own> = others
-        .filter(|other| other.namespace.name == pod.namespace.name && !other.host_network)
-        .map(|other| lasting(&other.labels))
-        .collect();
-    selector(&lasting(&pod.labels), others.iter())
-}
-
-/// Applied, it must not replace a policy that somebody wrote.
-fn free_name(cx: &Cx<'_>, pod: &Pod, name: &str) -> String {
-    let policies = &cx.directory.cluster().network_policies;
-    let mut name = name.to_owned();
-    while policies
-        .iter()
-        .any(|p| p.namespace == *pod.namespace.name && p.name == name)
-    {
-        name.push_str("-2");
-    }
-    name
 }
 
 /// Who a rule names.
@@ -448,7 +379,7 @@ fn shown(end: &FlowEnd) -> String {
 }
 
 /// `None`: of every namespace.
-fn pods(namespaces: Option<BTreeSet<String>>, selector: Selector) -> Peer {
+pub(super) fn pods(namespaces: Option<BTreeSet<String>>, selector: Selector) -> Peer {
     let named = |names| Selector {
         match_expressions: vec![Expression {
             key: NAME_LABEL.to_owned(),
@@ -463,8 +394,13 @@ fn pods(namespaces: Option<BTreeSet<String>>, selector: Selector) -> Peer {
 }
 
 fn block(address: IpAddr) -> Option<Peer> {
+    IpBlock::new(&whole(address)).ok().map(Peer::Block)
+}
+
+/// An address as a range.
+pub(super) fn whole(address: IpAddr) -> String {
     let bits = if address.is_ipv4() { 32 } else { 128 };
-    IpBlock::new(&format!("{address}/{bits}")).ok().map(Peer::Block)
+    format!("{address}/{bits}")
 }
 
 fn ports(asked: &BTreeSet<(Protocol, u16)>) -> Vec<Port> {

@@ -286,10 +286,10 @@ fn less(cx: &Cx<'_>, resource: Resource, scopes: &str, excess: f64) -> Option<Re
         _ => c.requests.memory_bytes,
     });
     let change = Change {
-        container: container.map_or_else(|| "main".to_owned(), workload::name),
         // A limit below the request is refused.
         request: (request > each).then(|| amount.clone()),
         limit: Some(amount.clone()),
+        ..Change::of(container)
     };
     Some(Remedy {
         kind: "limit",

@@ -34,6 +34,7 @@ pub(super) fn limit(cx: &Cx<'_>) -> Vec<Remedy> {
     let source = Source::of(pod);
     let change = Change {
         container: object.map_or_else(|| container.to_owned(), workload::name),
+        sidecar: object.is_some_and(|c| c.sidecar),
         request: (request > most).then(|| quantity.clone()),
         limit: Some(quantity.clone()),
     };

@@ -148,21 +148,15 @@ fn raise(resource: Resource, over: &Over<'_>) -> Yaml {
     let more = over.used.saturating_sub((resource.request)(over.pod));
     let asked = |c: &&ContainerObject| (resource.of_container)(c).0;
     let largest = over.pod.containers.iter().rev().max_by_key(asked);
-    let (name, request, limit) = match largest {
-        Some(container) => {
-            let (request, limit) = (resource.of_container)(container);
-            (workload::name(container), request, limit)
-        }
-        None => ("main".to_owned(), 0, None),
-    };
+    let (request, limit) = largest.map_or((0, None), resource.of_container);
     let request = request.saturating_add(more);
     let change = Change {
-        container: name,
         request: Some((resource.quantity)(request)),
         // A request above the limit is refused.
         limit: limit
             .filter(|limit| *limit < request)
             .map(|_| (resource.quantity)(request)),
+        ..Change::of(largest)
     };
     workload::resources(resource.name, &[change])
 }
@@ -180,9 +174,8 @@ fn hold(resource: Resource, pod: &PodObject) -> Option<Yaml> {
         return None;
     }
     let change = |container: &ContainerObject| Change {
-        container: workload::name(container),
-        request: None,
         limit: Some((resource.exact)(asked(container))),
+        ..Change::of(Some(container))
     };
     let changes: Vec<Change> = pod.containers.iter().map(change).collect();
     Some(workload::resources(resource.name, &changes))

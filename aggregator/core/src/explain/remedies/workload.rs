@@ -99,24 +99,45 @@ impl Source {
 /// `resources` of some containers, by their names: what each asks for and may have, of one resource.
 pub(super) struct Change {
     pub(super) container: String,
+    pub(super) sidecar: bool,
     pub(super) request: Option<String>,
     pub(super) limit: Option<String>,
 }
 
-pub(super) fn resources(resource: &str, changes: &[Change]) -> Yaml {
-    let containers = changes.iter().map(|change| {
+impl Change {
+    /// Of nothing yet. `None`: nobody knows what the pod's containers are.
+    pub(super) fn of(container: Option<&ContainerObject>) -> Self {
+        Self {
+            container: container.map_or_else(|| "main".to_owned(), name),
+            sidecar: container.is_some_and(|c| c.sidecar),
+            request: None,
+            limit: None,
+        }
+    }
+
+    fn yaml(&self, resource: &str) -> Yaml {
         let entry = |of: &'static str, amount: &Option<String>| {
             let amount = amount.as_ref()?;
             Some((of.to_owned(), Yaml::map([(resource, Yaml::text(amount))])))
         };
-        let resources = [entry("requests", &change.request), entry("limits", &change.limit)];
+        let resources = [entry("requests", &self.request), entry("limits", &self.limit)];
         let resources = resources.into_iter().flatten().collect();
         Yaml::map([
-            ("name", Yaml::text(&change.container)),
+            ("name", Yaml::text(&self.container)),
             ("resources", Yaml::Map(resources)),
         ])
-    });
-    Yaml::map([("containers", Yaml::List(containers.collect()))])
+    }
+}
+
+pub(super) fn resources(resource: &str, changes: &[Change]) -> Yaml {
+    let list = |key: &str, sidecars: bool| {
+        let changes = changes.iter().filter(|change| change.sidecar == sidecars);
+        let list: Vec<Yaml> = changes.map(|change| change.yaml(resource)).collect();
+        (!list.is_empty()).then(|| (key.to_owned(), Yaml::List(list)))
+    };
+    // Under the other's key it would be a second container of the name, without an image.
+    let lists = [list("containers", false), list("initContainers", true)];
+    Yaml::Map(lists.into_iter().flatten().collect())
 }
 
 /// A container's name; objects in files may leave it out.

@@ -46,15 +46,16 @@ fn a_pod_is_read_as_the_api_server_defaults_it() {
                 c.id.as_deref(),
                 c.cpu_limit_ncores,
                 c.memory_limit_bytes,
+                c.sidecar,
             )
         })
         .collect();
     assert_eq!(
         containers,
         [
-            ("a", Some("c0ffee"), Some(1_000_000_000), Some(128 << 20)),
-            ("b", None, Some(250_000_000), None),
-            ("sidecar", Some("5ide"), None, None),
+            ("a", Some("c0ffee"), Some(1_000_000_000), Some(128 << 20), false),
+            ("b", None, Some(250_000_000), None, false),
+            ("sidecar", Some("5ide"), None, None, true),
         ]
     );
     assert_eq!(pod.node.as_deref(), Some("node-a"));
