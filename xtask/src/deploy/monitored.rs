@@ -79,11 +79,11 @@ mod tests {
 
     const WHOLE: &str = "
 kind: Service
-metadata: {name: a, namespace: n, labels: {app: a}}
+metadata: {name: a, namespace: ns, labels: {app: a}}
 spec: {ports: [{name: grpc}]}
 ---
 kind: Service
-metadata: {name: a-metrics, namespace: n, labels: {app: a}}
+metadata: {name: a-metrics, namespace: ns, labels: {app: a}}
 spec: {ports: [{name: http}]}
 ---
 kind: PrometheusRule
@@ -91,7 +91,7 @@ spec:
   groups:
     - rules:
         - alert: PartywallAggregatorAway
-          expr: count(up{job=\"a-metrics\",namespace=\"n\"} == 0) or absent(up{job=\"a-metrics\",namespace=\"n\"})
+          expr: count(up{job=\"a-metrics\",namespace=\"ns\"} == 0) or absent(up{job=\"a-metrics\",namespace=\"ns\"})
 ---
 kind: ServiceMonitor
 spec: {selector: {matchLabels: {app: a}}, endpoints: [{port: http}]}
@@ -111,7 +111,7 @@ spec: {selector: {matchLabels: {app: a}}, endpoints: [{port: http}]}
             ),
             ("alert: Party", "alert: Other", "no PartywallAggregatorAway"),
             (
-                "absent(up{job=\"a-metrics\",namespace=\"n\"})",
+                "absent(up{job=\"a-metrics\",namespace=\"ns\"})",
                 "absent(up)",
                 "absent(up)",
             ),
