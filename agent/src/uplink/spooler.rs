@@ -54,17 +54,7 @@ pub struct SpoolStats {
 /// Ends when the task that sends has ended and what is left in memory was written.
 pub(super) async fn run(shared: Arc<Shared>, config: SpoolConfig) {
     let _closed = shared.spool_closed.clone().drop_guard();
-    let mut spooler = Spooler {
-        shared: Arc::clone(&shared),
-        config,
-        spool: None,
-        hung: false,
-        no_write_before: None,
-        open_again: None,
-        read_failed: false,
-        sent: None,
-        full: Complaint::default(),
-    };
+    let mut spooler = Spooler::new(Arc::clone(&shared), config);
     spooler.open_first().await;
     loop {
         let closing = shared.stopped.is_cancelled();
@@ -101,6 +91,20 @@ struct Spooler {
 }
 
 impl Spooler {
+    fn new(shared: Arc<Shared>, config: SpoolConfig) -> Self {
+        Self {
+            shared,
+            config,
+            spool: None,
+            hung: false,
+            no_write_before: None,
+            open_again: None,
+            read_failed: false,
+            sent: None,
+            full: Complaint::default(),
+        }
+    }
+
     /// What is on disk goes first, so that nothing is sent before this is over. Without success there is no other try: what is on disk would
     /// come too late.
     async fn open_first(&mut self) {
@@ -412,20 +416,12 @@ mod tests {
         })
         .unwrap();
         std::fs::create_dir(&dir).unwrap();
-        let mut spooler = Spooler {
-            shared: Arc::clone(&uplink.shared),
-            config: SpoolConfig {
-                dir: dir.clone(),
-                bytes: 64 << 20,
-            },
-            spool: Some(Spool::open(&dir, 64 << 20).unwrap().spool),
-            hung: false,
-            no_write_before: None,
-            open_again: None,
-            read_failed: false,
-            sent: None,
-            full: Complaint::default(),
+        let config = SpoolConfig {
+            dir: dir.clone(),
+            bytes: 64 << 20,
         };
+        let mut spooler = Spooler::new(Arc::clone(&uplink.shared), config);
+        spooler.spool = Some(Spool::open(&dir, 64 << 20).unwrap().spool);
         // Writing fails, and in the directory's place is something else by now.
         std::fs::remove_dir_all(&dir).unwrap();
         std::fs::write(&dir, "").unwrap();

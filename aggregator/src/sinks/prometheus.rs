@@ -2,14 +2,11 @@
 //!
 //! How many series there can be is in docs/metrics.md, whose tables a test holds against a scrape.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use partywall_aggregator_core::breach::{Breach, BreachKind};
 use partywall_aggregator_core::losses::Losses;
-use partywall_aggregator_core::policy::alerts::Severity;
 use partywall_aggregator_core::report::{WAIT_BUCKETS, wait_bucket_edge_ns};
 use partywall_aggregator_core::snapshot::{
     CLASSES, GONE, LedgerTotals, NodeView, OomTotal, RunTotal, Snapshot, TenantView, WaitTotal,
@@ -20,13 +17,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::fold::{Fold, Key, OTHER};
+use super::fold::{Fold, Key};
 use super::out::Out;
 use super::sums::Sums;
-use super::{flows, headroom, pods, push, store, trail};
-use crate::identify::api::Status;
-use crate::link::tls;
-use crate::metrics::Counts;
+use super::{breaches, flows, headroom, own, pods, push, store, trail};
 use crate::state::{Cluster, State};
 
 /// Series of a tenant that are always there: 11 gauges, and a histogram of 16 buckets, sum and count.
@@ -34,8 +28,6 @@ const FIXED_PER_TENANT: usize = 11 + WAIT_BUCKETS + 2;
 /// Buckets, sum and count.
 const LAG_SERIES: usize = 12;
 const JUDGE_SERIES: usize = 10;
-/// Series of live breaches of a cluster.
-const MAX_BREACH_SERIES: usize = 2_000;
 
 /// Answers scrapes.
 #[derive(Debug)]
@@ -129,15 +121,15 @@ struct Scrape {
 }
 
 /// A cluster's world at one moment.
-struct Moment {
+pub(super) struct Moment {
     /// Without the pods.
     snapshot: Snapshot,
     pods: pods::Rows,
     run: Vec<RunTotal>,
     ledger: LedgerTotals,
     waits: Vec<(Arc<str>, WaitTotal)>,
-    losses: Losses,
-    flow_records: usize,
+    pub(super) losses: Losses,
+    pub(super) flow_records: usize,
     expected: Vec<(String, String)>,
 }
 
@@ -175,17 +167,17 @@ impl Collector for Scrape {
                 + pods::write(&mut out, of_pods, std::mem::take(&mut moment.pods))
                 + flows::write(&mut out, of_traffic, &mut others.traffic, &moment.snapshot)
                 + oom_kills(&mut out, fold, others, &moment.snapshot.nodes);
-            breaches(&mut out, &moment.snapshot.breaches, |kind| {
+            breaches::write(&mut out, &moment.snapshot.breaches, |kind| {
                 self.state.told(kind).severity
             });
             nodes(&mut out, &moment.snapshot.nodes);
             expected(&mut out, &moment.expected);
-            of_cluster(&mut out, cluster, &moment);
+            own::of_cluster(&mut out, cluster, &moment);
             headroom::write(&mut out, room.of(cluster));
         }
         drop(clusters);
         out.end();
-        own(&mut out, &self.state);
+        own::write(&mut out, &self.state);
         push::write(&mut out, self.state.pushed.get().map_or(&[], Vec::as_slice));
         let journal = self.state.journal.get();
         if let Some(journal) = journal {
@@ -524,57 +516,6 @@ fn oom_kills(out: &mut Out<'_>, fold: &Fold, others: &mut Others, nodes: &[NodeV
     folded
 }
 
-/// Kind, state, tenant, against.
-type BreachRow<'a> = (&'static str, &'static str, &'a str, &'a str);
-
-/// The most urgent have names first, of these what fires, of these the oldest: what comes later takes no name from them.
-fn breach_rows(
-    breaches: &[Breach],
-    severity: impl Fn(BreachKind) -> Severity,
-) -> BTreeMap<BreachRow<'_>, u64> {
-    let urgent = BreachKind::ALL.map(|kind| (kind, severity(kind)));
-    let urgent = BTreeMap::from(urgent);
-    let mut breaches: Vec<&Breach> = breaches.iter().collect();
-    breaches.sort_by_key(|b| {
-        (
-            Reverse(urgent.get(&b.key.kind)),
-            Reverse(b.state),
-            b.since_unix_ns,
-        )
-    });
-    let mut rows: BTreeMap<BreachRow<'_>, u64> = BTreeMap::new();
-    for breach in breaches {
-        let (kind, state) = (breach.key.kind.as_str(), breach.state.as_str());
-        let row = (kind, state, &*breach.key.tenant, &*breach.key.against);
-        let row = if rows.len() < MAX_BREACH_SERIES || rows.contains_key(&row) {
-            row
-        } else {
-            (kind, state, OTHER, OTHER)
-        };
-        *rows.entry(row).or_default() += 1;
-    }
-    rows
-}
-
-fn breaches(out: &mut Out<'_>, breaches: &[Breach], severity: impl Fn(BreachKind) -> Severity) {
-    let rows = breach_rows(breaches, severity);
-    out.gauges(
-        "breaches",
-        "Breaches that are pending or firing, by kind, by who broke the rule, and against whom",
-        rows.iter().map(|((kind, state, tenant, against), n)| {
-            (
-                [
-                    ("kind", *kind),
-                    ("tenant", *tenant),
-                    ("against", *against),
-                    ("state", *state),
-                ],
-                *n,
-            )
-        }),
-    );
-}
-
 /// A node that never reported, or is forgotten, has no other series: silence is told by comparing with these.
 fn expected(out: &mut Out<'_>, nodes: &[(String, String)]) {
     out.gauges(
@@ -684,311 +625,11 @@ fn nodes(out: &mut Out<'_>, nodes: &[NodeView]) {
     );
 }
 
-/// What the aggregator itself says, all clusters together.
-fn own(out: &mut Out<'_>, state: &State) {
-    let counts = state.metrics.counts();
-    let outcomes = [
-        ("accepted", counts.accepted),
-        ("duplicate", counts.duplicates),
-        ("refused", counts.refused.values().sum()),
-    ];
-    out.counters(
-        "aggregator_reports",
-        "Reports taken, by what became of them",
-        outcomes.into_iter().map(|(o, n)| ([("outcome", o)], n)),
-    );
-    let refused = counts
-        .refused
-        .iter()
-        .map(|(reason, n)| ([("reason", *reason)], *n));
-    out.counters(
-        "aggregator_reports_refused",
-        "Reports refused as a whole, by reason",
-        refused,
-    );
-    out.counter("aggregator_samples", "CPU samples counted", counts.samples);
-    out.counter(
-        "aggregator_streams",
-        "Streams that agents opened",
-        counts.streams_opened,
-    );
-    out.counter(
-        "aggregator_judgements",
-        "Times that everything was judged",
-        counts.judgements,
-    );
-    let fired = BreachKind::ALL.map(|k| ([("kind", k.as_str())], counts.fired.get(&k).copied().unwrap_or(0)));
-    out.counters(
-        "breaches_fired",
-        "Breaches that began to fire, by kind",
-        fired.into_iter(),
-    );
-    links(out, &counts, &state.tls.get());
-    let policy = state.policy.get();
-    out.counter(
-        "policy_reload_failures",
-        "Times that a changed policy file was found broken",
-        policy.failures,
-    );
-    out.gauge(
-        "policy_last_success_timestamp_seconds",
-        "When the policy in force was read",
-        seconds(policy.loaded_unix_ns),
-    );
-    if policy.followed {
-        out.gauge(
-            "policy_in_force",
-            "1: the policy file on the disk is the one in force. 0: it was refused, the one before stays",
-            u64::from(policy.error.is_none()),
-        );
-    }
-}
-
-/// What it says of connections, tokens and certificates.
-fn links(out: &mut Out<'_>, counts: &Counts, tls: &tls::Status) {
-    out.gauge(
-        "aggregator_connections",
-        "Connections of agents and clients that are open",
-        counts.connections as u64,
-    );
-    let refused = counts.connections_refused.iter();
-    out.counters(
-        "aggregator_connections_refused",
-        "Connections turned away or ended, by reason",
-        refused.map(|(reason, n)| ([("reason", reason.as_str())], *n)),
-    );
-    out.counter(
-        "aggregator_accept_failures",
-        "Times that no connection could be accepted: no file descriptor, no memory",
-        counts.accept_failures,
-    );
-    let refused = counts.streams_refused.iter();
-    out.counters(
-        "aggregator_streams_refused",
-        "Streams and questions turned away or ended, by reason",
-        refused.map(|(reason, n)| ([("reason", reason.as_str())], *n)),
-    );
-    let reviews = counts.token_reviews.iter();
-    out.counters(
-        "aggregator_token_reviews",
-        "Tokens looked at, by what came of it",
-        reviews.map(|(outcome, n)| ([("outcome", *outcome)], *n)),
-    );
-    out.counter(
-        "aggregator_reports_delayed",
-        "Reports after which their node had to wait, because it sends faster than it may",
-        counts.delays,
-    );
-    out.counter(
-        "aggregator_reports_delay_seconds",
-        "Time that nodes had to wait, because they send faster than they may",
-        counts.delayed.as_secs_f64(),
-    );
-    let expiry = [("tls-cert", tls.own), ("tls-client-ca", tls.client_ca)];
-    out.gauges(
-        "aggregator_certificate_expiry_timestamp_seconds",
-        "Until when the certificates in force are good, by the flag that names their file; of several the first to expire",
-        expiry.into_iter().filter_map(|(file, v)| Some(([("file", file)], v?.to as f64))),
-    );
-    if tls.own.is_some() {
-        out.counter(
-            "aggregator_certificate_loads",
-            "Times that changed certificate files were taken over",
-            tls.loads,
-        );
-        out.counter(
-            "aggregator_certificate_load_failures",
-            "Times that changed certificate files were found broken: those before stay in force",
-            tls.failures,
-        );
-    }
-}
-
-/// What the aggregator says of one cluster.
-fn of_cluster(out: &mut Out<'_>, cluster: &Cluster, moment: &Moment) {
-    out.gauge(
-        "aggregator_flow_records",
-        "Records of flows held: two of one that both ends tell of",
-        moment.flow_records as u64,
-    );
-    let losses = moment.losses.iter().map(|(key, n)| {
-        (
-            [("stage", key.stage), ("reason", key.reason), ("unit", key.unit)],
-            n,
-        )
-    });
-    out.counters(
-        "aggregator_losses",
-        "What the aggregator could not store, name or believe, by stage and reason",
-        losses,
-    );
-
-    let cluster = cluster.source.get();
-    let objects = [
-        ("namespace", cluster.namespaces),
-        ("pod", cluster.pods),
-        ("quota", cluster.quotas),
-        ("limit_range", cluster.limit_ranges),
-        ("network_policy", cluster.network_policies),
-        ("foreign_policy", cluster.foreign_policies),
-        ("node", cluster.nodes),
-        ("service", cluster.services),
-        ("endpoint_slice", cluster.endpoint_slices),
-        ("capsule_tenant", cluster.capsule_tenants.unwrap_or(0)),
-    ];
-    out.gauges(
-        "aggregator_cluster_objects",
-        "Cluster objects in use, by kind",
-        objects.into_iter().map(|(kind, n)| ([("kind", kind)], n as u64)),
-    );
-    out.gauge(
-        "aggregator_cluster_objects_ignored",
-        "Cluster objects of kinds that are not read",
-        cluster.ignored,
-    );
-    out.gauge(
-        "aggregator_cluster_objects_duplicate",
-        "Cluster objects that an earlier file has too",
-        cluster.duplicates,
-    );
-    out.gauge(
-        "aggregator_cluster_files",
-        "Cluster files read",
-        cluster.files as u64,
-    );
-    out.gauge(
-        "aggregator_cluster_files_broken",
-        "Cluster files that are broken now: what they said before still counts",
-        cluster.broken.len() as u64,
-    );
-    out.counter(
-        "aggregator_cluster_load_failures",
-        "Times that a cluster file was found broken",
-        cluster.failures,
-    );
-    out.counter(
-        "aggregator_cluster_loads",
-        "Times that changed cluster data was taken over",
-        cluster.loads,
-    );
-    out.gauge(
-        "aggregator_cluster_quotas_unjudged",
-        "ResourceQuotas that are not judged, because their scopes cannot be told of a pod",
-        cluster.unjudged_quotas.len() as u64,
-    );
-    if let Some(api) = &cluster.api {
-        write_api(out, api);
-    }
-}
-
-/// What an API's watches say of themselves.
-fn write_api(out: &mut Out<'_>, api: &Status) {
-    out.gauge(
-        "aggregator_cluster_api_synced",
-        "Whether every resource was listed once: before, no pod has a name",
-        u64::from(api.is_synced()),
-    );
-    let watched = || api.resources.iter();
-    let ages = watched().filter_map(|r| Some(([("resource", r.name)], r.age()?.as_secs_f64())));
-    out.gauges(
-        "aggregator_cluster_api_age_seconds",
-        "Since the API server was last heard of a resource: an answer, an event or a bookmark",
-        ages,
-    );
-    out.gauges(
-        "aggregator_cluster_api_up",
-        "Whether the last attempt to list or watch a resource went well",
-        watched().map(|r| ([("resource", r.name)], u64::from(r.is_up()))),
-    );
-    let errors = watched().flat_map(|r| {
-        r.errors
-            .iter()
-            .map(|(kind, n)| ([("resource", r.name), ("kind", *kind)], *n))
-    });
-    out.counters(
-        "aggregator_cluster_api_errors",
-        "Lists and watches that failed, by resource and kind",
-        errors,
-    );
-    out.counters(
-        "aggregator_cluster_api_relists",
-        "Times that a resource was listed anew because the server no longer knew the version to go on from",
-        watched().map(|r| ([("resource", r.name)], r.relists)),
-    );
-    out.counters(
-        "aggregator_cluster_api_watches",
-        "Watches opened",
-        watched().map(|r| ([("resource", r.name)], r.watches)),
-    );
-    out.gauges(
-        "aggregator_cluster_api_objects_malformed",
-        "Objects that make no sense now: what they said before still counts",
-        watched().map(|r| ([("resource", r.name)], r.malformed as u64)),
-    );
-    out.gauge(
-        "aggregator_cluster_api_publish_seconds",
-        "What it took to hand the cluster to the judge, the last time",
-        api.publish.as_secs_f64(),
-    );
-}
-
 fn add<K: Ord>(sums: &mut BTreeMap<K, u64>, key: K, ns: u64) {
     let sum = sums.entry(key).or_default();
     *sum = sum.saturating_add(ns);
 }
 
-fn seconds(ns: u64) -> f64 {
+pub(super) fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
-}
-
-#[cfg(test)]
-mod tests {
-    use partywall_aggregator_core::breach::{BreachKey, BreachState};
-
-    use super::*;
-
-    fn breach(kind: BreachKind, state: BreachState, n: u64, since_unix_ns: u64) -> Breach {
-        Breach {
-            fingerprint: String::new(),
-            cluster: Arc::from("default"),
-            key: BreachKey {
-                kind,
-                tenant: format!("t{n}").into(),
-                against: Arc::from("blue"),
-                node: Arc::from(""),
-                subject: Arc::from(""),
-            },
-            state,
-            summary: String::new(),
-            since_unix_ns,
-            firing_unix_ns: 0,
-            resolved_unix_ns: 0,
-            evidence: Vec::new(),
-            culprits: Vec::new(),
-            covered: 1.0,
-            confidence: None,
-        }
-    }
-
-    #[test]
-    fn the_most_urgent_breaches_have_names_and_keep_them() {
-        let room = MAX_BREACH_SERIES as u64;
-        let mut breaches: Vec<Breach> = (0..room)
-            .map(|n| breach(BreachKind::NoisyNeighbour, BreachState::Firing, n, 10 + n))
-            .collect();
-        breaches.push(breach(BreachKind::NoisyNeighbour, BreachState::Pending, room, 1));
-        breaches.push(breach(BreachKind::FenceLeak, BreachState::Firing, 0, 9_999));
-        let severity = |kind| match kind {
-            BreachKind::FenceLeak => Severity::Critical,
-            _ => Severity::Warning,
-        };
-        let rows = breach_rows(&breaches, severity);
-        let names = |kind, state: &str, n: u64| rows.contains_key(&(kind, state, &*format!("t{n}"), "blue"));
-        assert!(names("FenceLeak", "firing", 0), "the most urgent");
-        assert!(names("NoisyNeighbour", "firing", 0), "the oldest");
-        assert!(!names("NoisyNeighbour", "firing", room - 1), "the youngest");
-        assert!(!names("NoisyNeighbour", "pending", room), "what does not fire");
-        let other = |state| rows.get(&("NoisyNeighbour", state, OTHER, OTHER)).copied();
-        assert_eq!((other("firing"), other("pending")), (Some(1), Some(1)));
-    }
 }
